@@ -1,0 +1,7 @@
+"""Floor 5: one file an algorithm. None of them sees a layer: only objectives, rules and trajectories."""
+
+from .base import Algorithm, Outcome, mean
+from .maml import FOMAML, MAML
+from .reptile import Reptile
+
+__all__ = ["FOMAML", "MAML", "Algorithm", "Outcome", "Reptile", "mean"]

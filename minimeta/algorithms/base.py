@@ -1,0 +1,73 @@
+"""What an algorithm is: a frozen description of how tasks turn a meta-parameter vector into directions.
+
+    init(objective, rng)                        -> meta (M,)
+    direction(objective, meta, minibatches)     -> per-task directions (T, M), which an outer step subtracts; losses (T,)
+    adapt(objective, meta, minibatches)         -> the tasks' own parameters (T, D)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..errors import ShapeError
+from ..inner import InnerRule
+from ..objectives import Batch, Differentiable
+from ..trajectory import adapt
+
+
+class Outcome(NamedTuple):
+    """What a meta-batch gives: ``direction (T, M)``, ``loss (T,)`` and the inner rule's state after each task."""
+
+    direction: Array
+    loss: Array
+    state: Any
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC):
+    """Base of the algorithms that adapt phi by an inner ``rule``. A subclass writes ``run``."""
+
+    rule: InnerRule
+
+    def init(
+        self, objective: Differentiable, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np
+    ) -> Array:
+        """A fresh meta-parameter vector: here phi itself, ``(D,)``."""
+        return objective.init(rng, dtype, xp)
+
+    @abstractmethod
+    def run(
+        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+    ) -> Outcome:
+        """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
+
+    def direction(
+        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]
+    ) -> tuple[Array, Array]:
+        """Per-task directions ``(T, M)``, and ``(T,)`` the loss of the last mini-batch before any step on it."""
+        outcome = self.run(objective, meta, minibatches)
+        return outcome.direction, outcome.loss
+
+    def adapt(
+        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+    ) -> Array:
+        """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
+        return adapt(objective, meta, minibatches, self.rule, state)
+
+
+def mean(per_task: Array) -> Array:
+    """The plain combiner: the mean over tasks, ``(T, M) -> (M,)``."""
+    return per_task.mean(axis=0)
+
+
+def require_minibatches(minibatches: Sequence[Batch]) -> None:
+    """Raise the ShapeError of an empty meta-batch."""
+    if len(minibatches) == 0:
+        raise ShapeError("an algorithm needs at least one mini-batch a task, got none")

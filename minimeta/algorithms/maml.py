@@ -1,0 +1,55 @@
+"""MAML and its first-order approximation FOMAML (Finn, Abbeel and Levine 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..trajectory import Store, descend, unroll
+from .base import Algorithm, Outcome, require_minibatches
+
+
+@dataclass(frozen=True)
+class MAML(Algorithm):
+    """The exact gradient of the loss after adaptation.
+
+    Adapt on mini-batches 1 .. k-1 and score on the last: F(phi) = L_k(phi_k), phi_k = U^{k-1}(phi). The direction is
+    dF/dphi: g_k, pulled back through the k-1 inner steps (trajectory.py). For an inner SGD that is equation (19),
+
+        g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k,
+
+    and through any other rule the same with that rule's adjoint. The rule's ``state`` at the start is held constant.
+    ``store`` trades memory for time: see ``unroll``.
+    """
+
+    store: Store = "points"
+
+    def run(self, objective, meta, minibatches, state=None) -> Outcome:
+        """dF/dphi, ``(T, D)``."""
+        require_minibatches(minibatches)
+        trajectory = unroll(objective, meta, minibatches[:-1], self.rule, self.store, state)
+        query = objective.at(trajectory.last, minibatches[-1])
+        direction, _ = trajectory.pullback(query.grad)
+        return Outcome(direction, query.loss, trajectory.states[-1])
+
+
+@dataclass(frozen=True)
+class FOMAML(Algorithm):
+    """MAML with every Hessian replaced by zero.
+
+    ``update="gradient"``: the direction is g_k, the last mini-batch's gradient at the adapted phi_k. ``update="step"``:
+    it is phi_k - phi_{k+1}, the parameter change of one more inner step on the last mini-batch (for SGD, alpha g_k),
+    which is how the Reptile paper compares it with Reptile at one outer step size.
+    """
+
+    update: Literal["gradient", "step"] = "gradient"
+
+    def run(self, objective, meta, minibatches, state=None) -> Outcome:
+        """g_k or phi_k - phi_{k+1}, ``(T, D)``."""
+        require_minibatches(minibatches)
+        phi, state, _ = descend(objective, meta, minibatches[:-1], self.rule, state)
+        query = objective.at(phi, minibatches[-1])
+        if self.update == "gradient":
+            return Outcome(query.grad, query.loss, state)
+        after, state = self.rule.step(phi, query.grad, state)
+        return Outcome(phi - after, query.loss, state)

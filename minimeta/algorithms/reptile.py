@@ -1,0 +1,28 @@
+"""Reptile (Nichol, Achiam and Schulman 2018, algorithms 1 and 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..trajectory import descend
+from .base import Algorithm, Outcome, require_minibatches
+
+
+@dataclass(frozen=True)
+class Reptile(Algorithm):
+    """Move phi towards the parameters that k inner steps on a task lead to.
+
+    With phi~ = U^k(phi), the direction is phi - phi~, so that an outer SGD step of size epsilon is the paper's
+
+        phi <- phi + epsilon (phi~ - phi)                 (serial: one task),
+        phi <- phi + epsilon mean_i (phi~_i - phi)        (batched, equation 5).
+
+    For an inner SGD of step alpha, phi - phi~ = alpha (g_1 + ... + g_k): the sum of all inner gradients. With k = 1 this is
+    joint training (equations 6 and 7).
+    """
+
+    def run(self, objective, meta, minibatches, state=None) -> Outcome:
+        """phi - U^k(phi), ``(T, D)``."""
+        require_minibatches(minibatches)
+        adapted, state, loss = descend(objective, meta, minibatches, self.rule, state)
+        return Outcome(meta - adapted, loss, state)

@@ -1,0 +1,14 @@
+"""Floor 1: one file a layer, four explicit passes each (see base.py)."""
+
+from .base import Layer
+from .batch_norm import BatchNorm
+from .conv2d import Conv2D
+from .dense import Dense
+from .flatten import Flatten
+from .max_pool2d import MaxPool2D
+from .relu import ReLU
+from .smooth import Smooth
+from .softplus import Softplus
+from .tanh import Tanh
+
+__all__ = ["BatchNorm", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh"]

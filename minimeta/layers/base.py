@@ -1,0 +1,92 @@
+"""What a layer is: an immutable description with four explicit passes, and no arrays of its own.
+
+A layer maps ``x: (T, N, *features)`` to ``y: (T, N, *features')`` for T tasks of N examples at once. ``theta`` holds its
+parameters by name, each with a leading task axis of length T, or 1 where all tasks share them. Write
+y = f(theta, x), and let L be a real function of y with gradient dy = dL/dy. A dot is the directional derivative along
+(theta_dot, x_dot), Pearlmutter's R-operator:
+
+    forward            y              = f(theta, x)
+    backward           dx, dtheta     = (df/dx)^T dy, (df/dtheta)^T dy
+    forward_tangent    y_dot          = (df/dx) x_dot + (df/dtheta) theta_dot
+    backward_tangent   dx_dot, dtheta_dot: the dot of backward's two results, with dy moving along dy_dot
+
+The last pass is what makes a Hessian-vector product exact: forward-over-reverse, no finite differences, no graph.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..errors import ShapeError
+
+Parameters = Mapping[str, Array]
+Shape = tuple[int, ...]
+
+
+class Layer(ABC):
+    """Base class of all layers. A subclass is a frozen dataclass of sizes and writes the four passes."""
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name and shape of each parameter, in their order in ``phi``; without the task axis."""
+        return {}
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Initial parameters, float64 on the host, one array for each entry of ``shapes``."""
+        return {}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Features out for features in.
+
+        Raises
+        ------
+        ShapeError
+            if the layer cannot take ``input_shape``.
+        """
+        return input_shape
+
+    @abstractmethod
+    def forward(self, theta: Parameters, x: Array) -> tuple[Array, Any]:
+        """y, cache. ``x: (T, N, *features)``; the cache is whatever the other passes need."""
+
+    @abstractmethod
+    def backward(self, theta: Parameters, cache: Any, dy: Array) -> tuple[Array, dict[str, Array]]:
+        """dx, dtheta. ``dtheta`` always has T tasks on its leading axis, even where ``theta`` is shared."""
+
+    @abstractmethod
+    def forward_tangent(
+        self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array
+    ) -> tuple[Array, Any]:
+        """y_dot, cache_dot."""
+
+    @abstractmethod
+    def backward_tangent(
+        self, theta: Parameters, theta_dot: Parameters, cache: Any, cache_dot: Any, dy: Array, dy_dot: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """dx_dot, dtheta_dot."""
+
+
+def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape) -> None:
+    """Raise the ShapeError that names ``layer``, what it expected and what came, unless ``matches``."""
+    if not matches:
+        raise ShapeError(f"{layer} expects inputs of shape {expected} after the task and example axes, got {input_shape}")
+
+
+def sum_rows(a: Array) -> Array:
+    """Sum over the middle axis, ``(T, P, C) -> (T, 1, C)``, as the matrix product 1^T a.
+
+    BLAS sums columns at the speed of memory; NumPy's own reduction over a middle axis is five times slower.
+    """
+    xp = array_module(a)
+    return xp.ones((1, a.shape[1]), dtype=a.dtype) @ a
+
+
+def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), float64."""
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    return rng.uniform(-bound, bound, shape)

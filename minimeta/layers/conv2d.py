@@ -1,0 +1,134 @@
+"""2-D convolution with "same" padding, as one matrix product over patches (im2col).
+
+Let X be the matrix of patches: row p holds the kernel x kernel x channels values that output pixel p sees, padded with
+zeros. X = S x is linear in x, with S a 0/1 selection, so the convolution is y = (S x) W + 1 b^T with W the weights as a
+(kernel*kernel*in, out) matrix. Everything below is this formula, its transpose, and their product rules; S^T adds each
+patch entry back to the pixel that it was copied from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module
+from .base import Layer, Shape, expect_shape, glorot_uniform, sum_rows
+
+
+class _Cache(NamedTuple):
+    patches: Array  # (T, N * height' * width', kernel * kernel * in)
+    image_shape: Shape  # (T, N, height, width, in)
+
+
+@dataclass(frozen=True)
+class Conv2D(Layer):
+    """Convolution of channels-last images, ``kernel`` x ``kernel`` taps, stride 1 or more, TensorFlow's "same" padding.
+
+    ``theta["weight"]: (T or 1, kernel, kernel, inputs, outputs)``, Glorot-uniform at first;
+    ``theta["bias"]: (T or 1, outputs)``, zero at first. ``x: (T, N, height, width, inputs)``,
+    ``y: (T, N, ceil(height / stride), ceil(width / stride), outputs)``. Zeros are padded so that the last window fits; an
+    odd total puts the extra row below and the extra column to the right.
+    """
+
+    inputs: int
+    outputs: int
+    stride: int = 1
+    kernel: int = 3
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {"weight": (self.kernel, self.kernel, self.inputs, self.outputs), "bias": (self.outputs,)}
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        taps = self.kernel**2
+        weight = glorot_uniform(rng, self.shapes["weight"], taps * self.inputs, taps * self.outputs)
+        return {"weight": weight, "bias": np.zeros(self.outputs)}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        matches = len(input_shape) == 3 and input_shape[2] == self.inputs
+        expect_shape(self, f"(height, width, {self.inputs})", matches, input_shape)
+        return (-(-input_shape[0] // self.stride), -(-input_shape[1] // self.stride), self.outputs)
+
+    def forward(self, theta, x):
+        """y = X W + 1 b^T with X = S x."""
+        patches = self._patches(x)
+        y = patches @ self._matrix(theta)
+        y += theta["bias"][:, None]
+        return self._image(y, x.shape), _Cache(patches, x.shape)
+
+    def backward(self, theta, cache, dy):
+        """dL = <dy, (S dx) W + X dW + 1 db^T>: dx = S^T (dy W^T), dW = X^T dy, db = 1^T dy."""
+        dy = _rows(dy)
+        dx = self._add_back(dy @ self._matrix(theta).swapaxes(1, 2), cache.image_shape)
+        return dx, self._named(cache.patches.swapaxes(1, 2) @ dy, sum_rows(dy))
+
+    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+        """y_dot = X_dot W + X W_dot + 1 b_dot^T with X_dot = S x_dot."""
+        patches_dot = self._patches(x_dot)
+        y_dot = patches_dot @ self._matrix(theta)
+        y_dot = y_dot + cache.patches @ self._matrix(theta_dot)
+        y_dot += theta_dot["bias"][:, None]
+        return self._image(y_dot, cache.image_shape), patches_dot
+
+    def backward_tangent(self, theta, theta_dot, cache, patches_dot, dy, dy_dot):
+        """dx_dot = S^T (dy_dot W^T + dy W_dot^T), dW_dot = X_dot^T dy + X^T dy_dot, db_dot = 1^T dy_dot."""
+        dy, dy_dot = _rows(dy), _rows(dy_dot)
+        dpatches_dot = dy_dot @ self._matrix(theta).swapaxes(1, 2)
+        dpatches_dot = dpatches_dot + dy @ self._matrix(theta_dot).swapaxes(1, 2)
+        matrix_dot = patches_dot.swapaxes(1, 2) @ dy + cache.patches.swapaxes(1, 2) @ dy_dot
+        return self._add_back(dpatches_dot, cache.image_shape), self._named(matrix_dot, sum_rows(dy_dot))
+
+    def _matrix(self, theta) -> Array:
+        """W: a view of the weights as (T or 1, kernel * kernel * in, out)."""
+        weight = theta["weight"]
+        return weight.reshape(weight.shape[0], -1, self.outputs)
+
+    def _named(self, matrix: Array, bias: Array) -> dict[str, Array]:
+        return {"weight": matrix.reshape(-1, *self.shapes["weight"]), "bias": bias[:, 0]}
+
+    def _image(self, rows: Array, image_shape: Shape) -> Array:
+        return rows.reshape(-1, image_shape[1], *self.output_shape(image_shape[2:]))
+
+    def _padding(self, size: int) -> tuple[int, int]:
+        """Zeros before and after an axis of length ``size``: TensorFlow's "same"."""
+        total = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
+        return total // 2, total - total // 2
+
+    def _patches(self, x: Array) -> Array:
+        """X = S x as (T, N * height' * width', kernel * kernel * in): one copy of a strided view."""
+        xp = array_module(x)
+        tasks, examples, height, width, channels = x.shape
+        (top, bottom), (left, right) = self._padding(height), self._padding(width)
+        padded = xp.zeros((tasks, examples, top + height + bottom, left + width + right, channels), dtype=x.dtype)
+        padded[:, :, top : top + height, left : left + width] = x
+        rows, columns, _ = self.output_shape(x.shape[2:])
+        t, n, h, w, c = padded.strides
+        windows = xp.lib.stride_tricks.as_strided(
+            padded,
+            (tasks, examples, rows, columns, self.kernel, self.kernel, channels),
+            (t, n, h * self.stride, w * self.stride, h, w, c),
+        )
+        return windows.reshape(tasks, examples * rows * columns, -1)
+
+    def _add_back(self, dpatches: Array, image_shape: Shape) -> Array:
+        """S^T dX: for each of the kernel * kernel taps, add its plane to the pixels it was copied from."""
+        xp = array_module(dpatches)
+        _, examples, height, width, channels = image_shape
+        (top, bottom), (left, right) = self._padding(height), self._padding(width)
+        rows, columns, _ = self.output_shape(image_shape[2:])
+        dpatches = dpatches.reshape(-1, examples, rows, columns, self.kernel, self.kernel, channels)
+        padded = xp.zeros(
+            (dpatches.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dpatches.dtype
+        )
+        for i in range(self.kernel):
+            for j in range(self.kernel):
+                seen = padded[:, :, i : i + rows * self.stride : self.stride, j : j + columns * self.stride : self.stride]
+                seen += dpatches[:, :, :, :, i, j]
+        return padded[:, :, top : top + height, left : left + width]
+
+
+def _rows(image: Array) -> Array:
+    """(T, N, height, width, C) as (T, N * height * width, C)."""
+    return image.reshape(image.shape[0], -1, image.shape[-1])

@@ -1,0 +1,28 @@
+"""Flatten: all features of an example on one axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .base import Layer, Shape
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """``(T, N, *features)`` to ``(T, N, size)``, in C order: a relabelling of indices, so every pass only reshapes."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (math.prod(input_shape),)
+
+    def forward(self, theta, x):
+        return x.reshape(*x.shape[:2], -1), x.shape
+
+    def backward(self, theta, shape, dy):
+        return dy.reshape(-1, *shape[1:]), {}
+
+    def forward_tangent(self, theta, theta_dot, shape, x_dot):
+        return x_dot.reshape(*x_dot.shape[:2], -1), None
+
+    def backward_tangent(self, theta, theta_dot, shape, cache_dot, dy, dy_dot):
+        return dy_dot.reshape(-1, *shape[1:]), {}

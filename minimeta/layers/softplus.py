@@ -1,0 +1,28 @@
+"""Softplus: y = log(1 + e^x)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..backend import array_module
+from .smooth import Smooth
+
+
+@dataclass(frozen=True)
+class Softplus(Smooth):
+    """y = log(1 + e^x), element by element: a smooth ReLU. No overflow for any finite x."""
+
+    def value(self, x):
+        """max(x, 0) + log(1 + e^(-|x|)), with |x| written so that it is analytic off the imaginary axis."""
+        xp = array_module(x)
+        positive = x.real > 0
+        return x * positive + xp.log1p(xp.exp(xp.where(positive, -x, x)))
+
+    def slope(self, x, y):
+        """f'(x) = 1 / (1 + e^-x) = e^(x - y), the logistic function; the second form cannot overflow."""
+        return array_module(x).exp(x - y)
+
+    def curvature(self, x, y):
+        """f'' = f' (1 - f'), and 1 - f' = 1 / (1 + e^x) = e^-y."""
+        xp = array_module(x)
+        return xp.exp(x - y) * xp.exp(-y)

@@ -1,0 +1,187 @@
+"""Floor 2: a network is layers over one flat vector.
+
+``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own copy. In it the parameters stand
+layer by layer, in a layer as ``Layer.shapes`` lists them, each in C order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import layers
+from .backend import Array, array_module
+from .errors import ShapeError
+from .layers.base import Layer, Parameters, Shape
+
+Theta = tuple[Parameters, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """``layers`` applied in order to examples of ``input_shape`` (features only: no task or example axis).
+
+    Its four passes are those of a layer (layers/base.py), with the chain rule over the layers and all parameters of a
+    task gathered into one row.
+
+    Raises
+    ------
+    ShapeError
+        on construction, naming the first layer that cannot take what the one before it gives.
+    """
+
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+    output_shape: Shape = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        shape = self.input_shape
+        for position, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(f"layer {position}: {error}") from None
+        object.__setattr__(self, "output_shape", shape)
+
+    @cached_property
+    def size(self) -> int:
+        """D, the number of parameters."""
+        return sum(math.prod(shape) for layer in self.layers for shape in layer.shapes.values())
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
+        """For each layer: name, place in phi, and shape of each parameter."""
+        start, slots = 0, []
+        for layer in self.layers:
+            of_layer = []
+            for name, shape in layer.shapes.items():
+                stop = start + math.prod(shape)
+                of_layer.append((name, slice(start, stop), shape))
+                start = stop
+            slots.append(tuple(of_layer))
+        return tuple(slots)
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
+        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn on the host, the same on every device."""
+        parts = []
+        for layer in self.layers:
+            values = layer.init(rng)
+            parts += [np.ravel(values[name]) for name in layer.shapes]
+        return xp.asarray(np.concatenate(parts) if parts else np.empty(0), dtype=dtype)
+
+    def unpack(self, phi: Array) -> Theta:
+        """Views of ``phi``, never copies: for each layer a dict from name to ``(T or 1, *shape)``.
+
+        Raises
+        ------
+        ShapeError
+            if ``phi`` is neither ``(D,)`` nor ``(T, D)``.
+        """
+        if phi.ndim not in (1, 2) or phi.shape[-1] != self.size:
+            raise ShapeError(f"phi must have shape ({self.size},) or (tasks, {self.size}), got {phi.shape}")
+        rows = phi if phi.ndim == 2 else phi[None]
+        count = rows.shape[0]
+        return tuple(
+            {name: rows[:, place].reshape(count, *shape) for name, place, shape in of_layer} for of_layer in self._slots
+        )
+
+    def forward(self, phi: Array, x: Array) -> Array:
+        """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
+        return self.forward_cached(self.unpack(phi), x)[0]
+
+    def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
+        """y, and the layers' caches. ``theta`` is an unpacked phi."""
+        if x.ndim < 2 or x.shape[2:] != self.input_shape:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise ShapeError(f"x must have shape (tasks, examples, {wanted}), got {x.shape}")
+        caches = []
+        for layer, parameters in zip(self.layers, theta, strict=True):
+            x, cache = layer.forward(parameters, x)
+            caches.append(cache)
+        return x, caches
+
+    def backward(self, theta: Theta, caches: Sequence[Any], dy: Array) -> tuple[Array, Array, list[Array]]:
+        """dx, dphi ``(T, D)``, and the upstream gradient of every layer, which backward_tangent needs."""
+        dphi = self._empty_rows(dy)
+        dys: list[Array] = [dy] * len(self.layers)
+        for i in reversed(range(len(self.layers))):
+            dys[i] = dy
+            dy, dtheta = self.layers[i].backward(theta[i], caches[i], dy)
+            self._gather(dphi, i, dtheta)
+        return dy, dphi, dys
+
+    def forward_tangent(
+        self, theta: Theta, theta_dot: Theta, caches: Sequence[Any], x_dot: Array
+    ) -> tuple[Array, list[Any]]:
+        """y_dot, and the dots of the caches."""
+        caches_dot = []
+        for layer, parameters, parameters_dot, cache in zip(self.layers, theta, theta_dot, caches, strict=True):
+            x_dot, cache_dot = layer.forward_tangent(parameters, parameters_dot, cache, x_dot)
+            caches_dot.append(cache_dot)
+        return x_dot, caches_dot
+
+    def backward_tangent(
+        self,
+        theta: Theta,
+        theta_dot: Theta,
+        caches: Sequence[Any],
+        caches_dot: Sequence[Any],
+        dys: Sequence[Array],
+        dy_dot: Array,
+    ) -> tuple[Array, Array]:
+        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result."""
+        dphi_dot = self._empty_rows(dy_dot)
+        for i in reversed(range(len(self.layers))):
+            dy_dot, dtheta_dot = self.layers[i].backward_tangent(
+                theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
+            )
+            self._gather(dphi_dot, i, dtheta_dot)
+        return dy_dot, dphi_dot
+
+    def _empty_rows(self, like: Array) -> Array:
+        return array_module(like).empty((like.shape[0], self.size), dtype=like.dtype)
+
+    def _gather(self, rows: Array, i: int, named: Parameters) -> None:
+        """Write layer i's named arrays to their places in ``rows: (T, D)``."""
+        for name, place, _ in self._slots[i]:
+            rows[:, place] = named[name].reshape(rows.shape[0], -1)
+
+
+_ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Softplus}
+
+
+def mlp(sizes: Sequence[int], activation: str = "relu") -> Network:
+    """Dense layers of the given ``sizes``, inputs and outputs included, with ``activation`` between them.
+
+    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``.
+    """
+    if activation not in _ACTIVATIONS:
+        raise ShapeError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
+    stack: list[Layer] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
+    return Network((sizes[0],), tuple(stack[:-1]))
+
+
+def omniglot_convnet(ways: int = 5, filters: int = 64) -> Network:
+    """The papers' Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU), dense."""
+    stack: list[Layer] = []
+    for inputs in (1, filters, filters, filters):
+        stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters), layers.ReLU()]
+    return Network((28, 28, 1), (*stack, layers.Flatten(), layers.Dense(2 * 2 * filters, ways)))
+
+
+def mini_imagenet_convnet(ways: int = 5, filters: int = 32) -> Network:
+    """The papers' mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense."""
+    stack: list[Layer] = []
+    for inputs in (3, filters, filters, filters):
+        stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D(), layers.ReLU()]
+    return Network((84, 84, 3), (*stack, layers.Flatten(), layers.Dense(6 * 6 * filters, ways)))

@@ -1,0 +1,160 @@
+"""The meta-batch, and how a task's examples are cut into its sequence of k mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..errors import SettingsError, ShapeError
+
+Order = Literal["cycle", "replacement"]
+Tail = Literal["shared", "separate"]
+
+
+class Minibatches(Sequence[tuple[Array, Array]]):
+    """k mini-batches of each of T tasks, in order: a sequence of pairs (x_i, y_i).
+
+    Parameters
+    ----------
+    x, y
+        arrays ``(k, T, N, *input)`` and ``(k, T, N, *target)``, or sequences of k arrays ``(T, N_i, ...)``, of which the
+        last may have another N (a larger query set).
+
+    Raises
+    ------
+    ShapeError
+        if x and y disagree on k, T or N.
+    """
+
+    def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array]) -> None:
+        if len(x) != len(y):
+            raise ShapeError(f"x holds {len(x)} mini-batches and y holds {len(y)}")
+        for i, (x_i, y_i) in enumerate(zip(x, y, strict=True)):
+            if x_i.ndim < 2 or x_i.shape[:2] != y_i.shape[:2] or x_i.shape[0] != x[0].shape[0]:
+                raise ShapeError(
+                    f"mini-batch {i}: x and y must start with the same (tasks, examples), "
+                    f"got {x_i.shape} and {y_i.shape} where x[0] is {x[0].shape}"
+                )
+        self.x, self.y = x, y
+
+    @property
+    def tasks(self) -> int:
+        """T."""
+        return self.x[0].shape[0]
+
+    def __len__(self) -> int:
+        """k."""
+        return len(self.x)
+
+    @overload
+    def __getitem__(self, i: int) -> tuple[Array, Array]: ...
+    @overload
+    def __getitem__(self, i: slice) -> Minibatches: ...
+    def __getitem__(self, i):
+        return Minibatches(self.x[i], self.y[i]) if isinstance(i, slice) else (self.x[i], self.y[i])
+
+    def of_tasks(self, start: int, stop: int) -> Minibatches:
+        """The mini-batches of tasks ``start`` to ``stop`` (exclusive), as views."""
+        return Minibatches([x[start:stop] for x in self.x], [y[start:stop] for y in self.y])
+
+
+class Episode(NamedTuple):
+    """A few-shot evaluation of T tasks: ``support`` and ``query`` are pairs x ``(T, N, *input)``, y ``(T, N, *target)``."""
+
+    support: tuple[Array, Array]
+    query: tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class MinibatchSchedule:
+    """How a task's examples become k mini-batches of ``size``.
+
+    Parameters
+    ----------
+    k, size
+        number of mini-batches, and examples in each.
+    tail
+        ``"shared"``: the last mini-batch comes from the same pool of examples as the others. ``"separate"``: it is a set of
+        its own, ``tail_shots`` of each class, that no other mini-batch touches.
+    order
+        ``"cycle"``: shuffle the pool, cut mini-batches in order, reshuffle when it runs out; one may straddle two passes.
+        ``"replacement"``: a fresh random subset for each mini-batch.
+    shots
+        examples of each class (points, in regression) in the pool; by default just enough that no example repeats.
+    tail_shots
+        examples of each class in a separate tail; by default enough for ``size``.
+    """
+
+    k: int
+    size: int
+    tail: Tail = "shared"
+    order: Order = "cycle"
+    shots: int | None = None
+    tail_shots: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.size < 1:
+            raise SettingsError(f"a schedule needs k >= 1 and size >= 1, got k={self.k}, size={self.size}")
+        if self.tail not in ("shared", "separate"):
+            raise SettingsError(f"tail must be 'shared' or 'separate', got {self.tail!r}")
+        if self.order not in ("cycle", "replacement"):
+            raise SettingsError(f"order must be 'cycle' or 'replacement', got {self.order!r}")
+        if self.tail == "shared" and self.tail_shots is not None:
+            raise SettingsError("tail_shots is for a separate tail: set tail='separate', or leave tail_shots out")
+
+    @property
+    def cut(self) -> int:
+        """Mini-batches cut from the pool: k, or k - 1 with a separate tail."""
+        return self.k - (self.tail == "separate")
+
+    def shots_each(self, ways: int) -> tuple[int, int]:
+        """(shots, tail_shots) of each of ``ways`` classes, the defaults filled in."""
+        shots = self.shots if self.shots is not None else -(-self.cut * self.size // ways)
+        if self.tail == "shared":
+            return shots, 0
+        return shots, self.tail_shots if self.tail_shots is not None else -(-self.size // ways)
+
+    def indices(self, rng: np.random.Generator, tasks: int, ways: int = 1) -> list[np.ndarray]:
+        """k host arrays ``(T, N_i)`` of positions in a task's examples.
+
+        A task's examples are numbered class by class, ``shots + tail_shots`` of each, the pool's first.
+        """
+        shots, tail_shots = self.shots_each(ways)
+        first = (shots + tail_shots) * np.arange(ways)[:, None]
+        pool = (first + np.arange(shots)).ravel()
+        batches = [pool[positions] for positions in draw_positions(rng, tasks, len(pool), self.cut, self.size, self.order)]
+        if self.tail == "separate":
+            tail = (first + shots + np.arange(tail_shots)).ravel()
+            batches.append(np.broadcast_to(tail, (tasks, len(tail))))
+        return batches
+
+
+def draw_positions(
+    rng: np.random.Generator, tasks: int, examples: int, k: int, size: int, order: Order = "cycle"
+) -> np.ndarray:
+    """Positions of k mini-batches of ``size`` among ``examples``, for each task anew: ``(k, T, size)`` on the host.
+
+    Raises
+    ------
+    SettingsError
+        if there are no examples, or fewer than ``size`` to draw at once.
+    """
+    if k == 0:
+        return np.empty((0, tasks, size), dtype=np.int64)
+    if examples < 1 or (order == "replacement" and examples < size):
+        raise SettingsError(f"mini-batches of {size} cannot be drawn ({order}) from {examples} examples")
+    passes = k if order == "replacement" else -(-k * size // examples)
+    shuffled = rng.permuted(np.tile(np.arange(examples), (tasks, passes, 1)), axis=2)
+    if order == "replacement":
+        return shuffled[:, :, :size].swapaxes(0, 1)
+    return shuffled.reshape(tasks, -1)[:, : k * size].reshape(tasks, k, size).swapaxes(0, 1)
+
+
+def take_examples(data: Array, positions: np.ndarray) -> Array:
+    """Examples of each task: ``data (T, n, *rest)`` at ``positions (..., T, N)`` on the host, as ``(..., T, N, *rest)``."""
+    xp = array_module(data)
+    return data[xp.arange(data.shape[0])[:, None], xp.asarray(positions)]
