@@ -1,6 +1,6 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
-from . import layers
+from . import host, layers
 from .algorithms import FOMAML, MAML, Reptile, mean
 from .backend import array_module
 from .errors import (
@@ -16,14 +16,26 @@ from .inner import SGD, Adam
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic
-from .tasks import Episode, Minibatches, MinibatchSchedule, Sinusoid
+from .tasks import (
+    Episode,
+    FewShotImages,
+    Minibatches,
+    MinibatchSchedule,
+    Sinusoid,
+    load_omniglot,
+    minibatches_of,
+    split_omniglot,
+)
 from .trajectory import Trajectory, adapt, unroll
 
 __version__ = "0.1.0"
 
+host.keep_freed_memory()
+
 __all__ = [
     "FOMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError", "DivergenceError", "Episode",
-    "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective", "Polynomial",
-    "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Trajectory", "adapt",
-    "array_module", "layers", "mean", "mini_imagenet_convnet", "mlp", "omniglot_convnet", "unroll",
+    "FewShotImages", "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective",
+    "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Trajectory",
+    "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
+    "omniglot_convnet", "split_omniglot", "unroll",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from ..backend import Array
 from ..errors import ShapeError
 from ..inner import InnerRule
 from ..objectives import Batch, Differentiable
-from ..trajectory import adapt
+from ..trajectory import adapt, unroll
 
 
 class Outcome(NamedTuple):
@@ -60,6 +60,12 @@ class Algorithm(ABC):
     ) -> Array:
         """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
         return adapt(objective, meta, minibatches, self.rule, state)
+
+    def iterates(
+        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+    ) -> Sequence[Array]:
+        """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last is ``adapt``'s."""
+        return unroll(objective, meta, minibatches, self.rule, "iterates", state).iterates
 
 
 def mean(per_task: Array) -> Array:

@@ -1,6 +1,11 @@
 """Floor 6: task distributions, each with ``sample`` for training and ``episode`` for evaluation."""
 
-from .minibatches import Episode, Minibatches, MinibatchSchedule
+from .few_shot import FewShotImages
+from .minibatches import Episode, Minibatches, MinibatchSchedule, minibatches_of
+from .omniglot import load_omniglot, split_omniglot
 from .sinusoid import Sinusoid
 
-__all__ = ["Episode", "MinibatchSchedule", "Minibatches", "Sinusoid"]
+__all__ = [
+    "Episode", "FewShotImages", "MinibatchSchedule", "Minibatches", "Sinusoid", "load_omniglot", "minibatches_of",
+    "split_omniglot",
+]  # fmt: skip

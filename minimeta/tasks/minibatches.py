@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
 
@@ -40,6 +40,17 @@ class Minibatches(Sequence[tuple[Array, Array]]):
                     f"got {x_i.shape} and {y_i.shape} where x[0] is {x[0].shape}"
                 )
         self.x, self.y = x, y
+
+    @classmethod
+    def gather(cls, positions: Sequence[np.ndarray], take: Callable[[np.ndarray], tuple[Array, Array]]) -> Minibatches:
+        """From k host arrays of positions ``(T, N_i)`` and ``take``, which maps positions ``(..., T, N)`` to (x, y).
+
+        One call of ``take``, and one array ``(k, T, N, ...)``, where all mini-batches have one size.
+        """
+        if len({each.shape for each in positions}) == 1:
+            return cls(*take(np.stack(positions)))
+        pairs = [take(each) for each in positions]
+        return cls([x for x, _ in pairs], [y for _, y in pairs])
 
     @property
     def tasks(self) -> int:
@@ -154,7 +165,16 @@ def draw_positions(
     return shuffled.reshape(tasks, -1)[:, : k * size].reshape(tasks, k, size).swapaxes(0, 1)
 
 
-def take_examples(data: Array, positions: np.ndarray) -> Array:
-    """Examples of each task: ``data (T, n, *rest)`` at ``positions (..., T, N)`` on the host, as ``(..., T, N, *rest)``."""
-    xp = array_module(data)
-    return data[xp.arange(data.shape[0])[:, None], xp.asarray(positions)]
+def minibatches_of(
+    rng: np.random.Generator, examples: tuple[Array, Array], k: int, size: int, order: Order = "cycle"
+) -> Minibatches:
+    """k mini-batches of ``size`` cut from a given set of examples, x ``(T, n, *input)`` and y ``(T, n, *target)``."""
+    x, y = examples
+    xp = array_module(x)
+    rows = xp.arange(x.shape[0])[:, None]
+
+    def take(positions: np.ndarray) -> tuple[Array, Array]:
+        there = xp.asarray(positions)
+        return x[rows, there], y[rows, there]
+
+    return Minibatches.gather(list(draw_positions(rng, *x.shape[:2], k, size, order)), take)

@@ -38,13 +38,13 @@ class Sinusoid:
     ) -> Minibatches:
         """A meta-batch for training."""
         wave = self.waves(rng, tasks)
-        x = self._points(rng, tasks, sum(schedule.shots_each(ways=1)))
-        batches = schedule.indices(rng, tasks)
-        x_of = [np.take_along_axis(x, positions, axis=1) for positions in batches]
-        return Minibatches(
-            [xp.asarray(x_i[..., None], dtype=dtype) for x_i in x_of],
-            [xp.asarray(_sine(wave, x_i)[..., None], dtype=dtype) for x_i in x_of],
-        )
+        points = self._points(rng, tasks, sum(schedule.shots_each(ways=1)))
+
+        def take(positions: np.ndarray) -> tuple[Array, Array]:
+            x = points[np.arange(tasks)[:, None], positions]
+            return xp.asarray(x[..., None], dtype=dtype), xp.asarray(_sine(wave, x)[..., None], dtype=dtype)
+
+        return Minibatches.gather(schedule.indices(rng, tasks), take)
 
     def episode(
         self,

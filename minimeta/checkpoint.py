@@ -1,0 +1,163 @@
+"""Floor 6: a run on disk. A folder holds
+
+    config.json       the settings, written once
+    checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
+    metrics.jsonl     one JSON object a line, appended
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, to_host
+from .errors import CheckpointError
+from .files import write_atomically
+from .inner import AdamState
+from .meta_training import MetaState
+
+_FORMAT = "minimeta checkpoint 1"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A meta-training run's folder."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "checkpoint.npz"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the folder and write its settings.
+
+        Raises
+        ------
+        CheckpointError
+            if there is a run in it already, or a file in its way.
+        """
+        if self.config_path.exists() or self.checkpoint_path.exists():
+            raise CheckpointError(f"{self.path} already holds a run: --resume continues it, --out names another folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be made a run folder: {error}") from error
+        text = json.dumps(config, indent=2) + "\n"
+        write_atomically(self.config_path, lambda file: file.write(text.encode()))
+
+    def config(self) -> dict[str, Any]:
+        """The settings.
+
+        Raises
+        ------
+        CheckpointError
+            if they are missing or not readable.
+        """
+        if not self.config_path.exists():
+            raise CheckpointError(f"{self.path} is not a run folder: it has no {self.config_path.name}")
+        try:
+            config = json.loads(self.config_path.read_text())
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{self.config_path} is damaged: {error}") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{self.config_path} is damaged: it holds no settings")
+        return config
+
+    def save(self, state: MetaState, config: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config)), **_packed(state)}
+        write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
+
+    def load(self, config: Mapping[str, Any], xp: ModuleType = np) -> MetaState:
+        """The last state, on the device of ``xp``.
+
+        Raises
+        ------
+        CheckpointError
+            if the checkpoint is missing, truncated, altered, or was written under settings other than ``config``.
+        """
+        if not self.checkpoint_path.exists():
+            raise CheckpointError(f"{self.path} holds no checkpoint")
+        try:
+            with np.load(self.checkpoint_path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
+        if str(arrays.get("format")) != _FORMAT:
+            raise CheckpointError(f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)")
+        if str(arrays.get("config")) != _digest(config):
+            raise CheckpointError(f"{self.checkpoint_path} was written under other settings than {self.config_path} holds")
+        return _unpacked(arrays, xp)
+
+    def append_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Add one line."""
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def clear_after(self, iteration: int) -> None:
+        """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
+        and files left half written."""
+        for part in self.path.glob(".*.part"):
+            part.unlink()
+        if not self.metrics_path.exists():
+            return
+        kept = []
+        for line in self.metrics_path.read_text().splitlines(keepends=True):
+            try:
+                if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
+        write_atomically(self.metrics_path, lambda file: file.write("".join(kept).encode()))
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _packed(state: MetaState) -> dict[str, np.ndarray]:
+    """A MetaState as named arrays: ``outer.steps``, ``inner.v`` and so on; what is None is left out."""
+    arrays = {"iteration": np.array(state.iteration), "meta": to_host(state.meta)}
+    for name, rule_state in (("outer", state.outer), ("inner", state.inner)):
+        if isinstance(rule_state, AdamState):
+            arrays |= {f"{name}.{field}": _host(value) for field, value in rule_state._asdict().items()}
+        elif rule_state is not None:
+            arrays[f"{name}.steps"] = np.array(rule_state)
+    return arrays
+
+
+def _host(value: Array | int) -> np.ndarray:
+    return to_host(value) if hasattr(value, "shape") else np.array(value)
+
+
+def _unpacked(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> MetaState:
+    def rule_state(name: str) -> Any:
+        if f"{name}.steps" not in arrays:
+            return None
+        steps = int(arrays[f"{name}.steps"])
+        if f"{name}.v" not in arrays:
+            return steps
+        return AdamState(steps, xp.asarray(arrays[f"{name}.m"]), xp.asarray(arrays[f"{name}.v"]))
+
+    try:
+        return MetaState(int(arrays["iteration"]), xp.asarray(arrays["meta"]), rule_state("outer"), rule_state("inner"))
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint lacks {error}") from error

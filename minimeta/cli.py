@@ -1,0 +1,230 @@
+"""Floor 7: the command line. Parses words, calls one function, prints; no mathematics here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from . import __version__
+from .backend import DEVICES, device_module
+from .checkpoint import RunFolder
+from .errors import MinimetaError, SettingsError
+from .evaluation import accuracy, adaptation_errors
+from .experiment import PRESETS, Experiment, Settings
+from .files import write_atomically
+from .meta_training import MetaState
+from .provenance import provenance
+from .run import Saving, open_run, train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``minimeta`` with ``arguments`` (default: those of the process) and return its exit status.
+
+    0: done. 1: a MinimetaError, told in one line. 2: words that could not be parsed. 130: interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MinimetaError as error:
+        print(f"minimeta: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"minimeta: {error or 'stopped'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    given = {each.name: getattr(options, each.name) for each in fields(Settings) if hasattr(options, each.name)}
+    out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
+    if options.preset is None and not options.resume:
+        raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
+    if options.resume:
+        settings = _resumed_settings(RunFolder(out), options.preset, given)
+    else:
+        settings = replace(PRESETS[options.preset][1], **given)
+    started = time.monotonic()
+    state = train(
+        settings,
+        out,
+        resume=options.resume,
+        data=options.data,
+        xp=device_module(options.device),
+        workers=options.workers,
+        saving=Saving(options.log_every, options.checkpoint_seconds),
+        progress=not options.quiet,
+    )
+    print(f"{state.iteration} meta-steps done in {time.monotonic() - started:.1f} s: {out} (minimeta eval {out})")
+
+
+def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
+    """The run's own settings; what the command line says as well must agree with them."""
+    settings = Settings.from_dict(folder.config())
+    wanted = replace(PRESETS[preset][1], **given).to_dict() if preset else given
+    other = [name for name, value in wanted.items() if getattr(settings, name) != value]
+    if other:
+        told = ", ".join(f"{name} is {getattr(settings, name)!r} there and {wanted[name]!r} here" for name in other)
+        raise SettingsError(f"{folder.path} was begun with other settings: {told}")
+    return settings
+
+
+def _eval(options: argparse.Namespace) -> None:
+    run = Path(options.run_folder)
+    experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
+    given = {name: value for name in ("eval_shots", "eval_steps", "eval_size") if (value := getattr(options, name))}
+    experiment = replace(experiment, settings=replace(experiment.settings, **given))
+    settings = experiment.settings
+    started = time.monotonic()
+    evaluate = _eval_sine if settings.task == "sine" else _eval_few_shot
+    results = evaluate(experiment, state, options)
+    result = {
+        "meta_steps": state.iteration,
+        "tasks": options.tasks,
+        "eval_seed": options.eval_seed,
+        "results": results,
+        "seconds": round(time.monotonic() - started, 1),
+        "settings": settings.to_dict(),
+        "provenance": provenance(options.device or "cpu"),
+    }
+    path = Path(options.json) if options.json else run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json"
+    write_atomically(path, lambda file: file.write((json.dumps(result, indent=2) + "\n").encode()))
+    print(f"written to {path}")
+
+
+def _progress(options: argparse.Namespace):
+    def wrap(batches):
+        from tqdm import tqdm
+
+        return tqdm(list(batches), desc="evaluating", unit=" chunks", disable=options.quiet, leave=False)
+
+    return wrap
+
+
+def _eval_sine(experiment: Experiment, state: MetaState, options: argparse.Namespace) -> list[dict[str, Any]]:
+    settings, training = experiment.settings, experiment.training
+    errors = adaptation_errors(
+        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=options.tasks,
+        shots=settings.eval_shots, adaptation=experiment.adaptation, seed=options.eval_seed, inner_state=state.inner,
+        workers=options.workers, progress=_progress(options),
+    )  # fmt: skip
+    print(f"mean squared error over {options.tasks} unseen waves, {settings.eval_shots} points each, after n inner steps")
+    rows = []
+    for step in sorted({0, 1, 2, 5, 10, 20, settings.eval_steps}):
+        if step <= settings.eval_steps:
+            print(f"  n = {step:3d}   {errors.mean[step]:8.4f} +- {errors.interval[step]:.4f}")
+            rows.append({"step": step, "mean": float(errors.mean[step]), "interval95": float(errors.interval[step])})
+    return rows
+
+
+def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.Namespace) -> list[dict[str, Any]]:
+    settings, training = experiment.settings, experiment.training
+    modes = {"both": (True, False), "yes": (True,), "no": (False,)}[options.transduction]
+    scores = accuracy(
+        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=options.tasks,
+        shots=settings.eval_shots, adaptation=experiment.adaptation, transductive=modes, seed=options.eval_seed,
+        inner_state=state.inner, workers=options.workers, progress=_progress(options),
+    )  # fmt: skip
+    print(f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval")
+    rows = []
+    for together, score in scores.items():
+        mean, interval = 100 * float(score.mean), 100 * float(score.interval)
+        print(f"  {'with' if together else 'without':7} transduction   {mean:6.2f}% +- {interval:.2f}")
+        rows.append({"transduction": together, "accuracy": mean, "interval95": interval})
+    return rows
+
+
+def _data(options: argparse.Namespace) -> None:
+    from .tasks.omniglot import download_omniglot
+
+    for path in download_omniglot(options.data):
+        print(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minimeta",
+        description="Gradient-based meta-learning, every derivative derived by hand.",
+        epilog="begin with: minimeta train sine",
+    )
+    parser.add_argument("--version", action="version", version=f"minimeta {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_eval(commands)
+    data = commands.add_parser("data", help="download a dataset", description="Download a dataset, verified by checksum.")
+    data.add_argument("dataset", choices=["omniglot"])
+    data.add_argument("--data", metavar="DIR", help="where to (default: MINIMETA_DATA, else the user's cache folder)")
+    data.set_defaults(run=_data)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    presets = "\n".join(f"  {name:22}{text}" for name, (text, _) in PRESETS.items())
+    parser = commands.add_parser(
+        "train",
+        help="meta-train from a preset",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n" + presets,
+        epilog="examples:\n"
+        "  minimeta train sine\n"
+        "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
+        "  minimeta train omniglot-5way --out runs/mine --iterations 20000 --resume",
+    )
+    parser.add_argument("preset", nargs="?", choices=list(PRESETS), metavar="PRESET", help="one of the presets above")
+    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
+    parser.add_argument("--log-every", type=int, default=10, metavar="N", help="meta-steps a line of metrics (default: 10)")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=10.0, metavar="S", help="seconds between checkpoints (default: 10)"
+    )
+    _add_machine_flags(parser)
+    group = parser.add_argument_group("settings", "the preset's, unless given here; shown: the defaults of preset sine")
+    hints = get_type_hints(Settings)
+    for each in fields(Settings):
+        flag, hint, text = f"--{each.name.replace('_', '-')}", hints[each.name], each.metadata["help"]
+        shown = f"{text} ({each.default})".replace("%", "%%")
+        if hint is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown)
+        elif get_origin(hint) is Literal:
+            group.add_argument(flag, choices=get_args(hint), default=argparse.SUPPRESS, help=shown)
+        else:
+            kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
+            group.add_argument(
+                flag, type=kind, default=argparse.SUPPRESS, metavar=each.name.upper(), help=shown
+            )
+    parser.set_defaults(run=_train)
+
+
+def _add_eval(commands: Any) -> None:
+    parser = commands.add_parser(
+        "eval",
+        help="evaluate a run on unseen tasks",
+        description="Adapt to unseen tasks from a run's parameters and score: accuracy, or error after n inner steps. "
+        "The result is printed and written to a JSON file in the run folder.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="the run folder")
+    parser.add_argument("--tasks", type=int, default=1000, help="unseen tasks (default: 1000)")
+    parser.add_argument("--shots", dest="eval_shots", type=int, metavar="N", help="examples of each class to adapt on")
+    parser.add_argument("--steps", dest="eval_steps", type=int, metavar="N", help="inner steps")
+    parser.add_argument("--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch")
+    parser.add_argument(
+        "--transduction", choices=["both", "yes", "no"], default="both",
+        help="predict a task's test images in one batch, or each alone with the training images (default: both)",
+    )  # fmt: skip
+    parser.add_argument("--eval-seed", type=int, default=0, metavar="SEED", help="of the tasks (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="where to write the result (default: in the run folder)")
+    _add_machine_flags(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="folder that holds omniglot (default: MINIMETA_DATA)")
+    parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: from the work and the cores)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")

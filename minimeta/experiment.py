@@ -1,0 +1,202 @@
+"""Floor 6: settings by name, the papers' presets, and how settings become objects.
+
+``Settings`` is flat and plain (numbers, words), so that it is at once a JSON file, a set of command-line flags and the
+key by which a checkpoint knows its run. What does not change a run's numbers (device, threads, folders) is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from .algorithms import FOMAML, MAML, Algorithm, Reptile
+from .errors import SettingsError
+from .evaluation import Adaptation
+from .inner import SGD, Adam
+from .losses import MeanSquaredError, SoftmaxCrossEntropy
+from .meta_training import MetaTraining
+from .network import mlp, omniglot_convnet
+from .objectives import Objective
+from .tasks import FewShotImages, MinibatchSchedule, Sinusoid, load_omniglot, split_omniglot
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One meta-training run. Every field is a flag of ``minimeta train``; see ``minimeta train --help``.
+
+    Raises
+    ------
+    SettingsError
+        for a value that is not one of a field's choices, or makes no sense beside another.
+    """
+
+    task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
+    algorithm: Literal["reptile", "fomaml", "maml"] = _setting("reptile", "how")
+    iterations: int = _setting(30_000, "meta-steps")
+    meta_batch: int = _setting(1, "tasks in a meta-step")
+    k: int = _setting(5, "mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score on the last")
+    size: int = _setting(10, "examples in a mini-batch")
+    tail: Literal["shared", "separate"] = _setting("shared", "last mini-batch: from the same examples, or held-out ones")
+    order: Literal["cycle", "replacement"] = _setting("cycle", "cut mini-batches from shuffled passes, or draw each anew")
+    shots: int | None = _setting(None, "examples of each class (points, in regression) to cut mini-batches from")
+    tail_shots: int | None = _setting(None, "examples of each class in a separate tail")
+    inner: Literal["sgd", "adam"] = _setting("sgd", "inner rule")
+    inner_lr: float = _setting(0.02, "inner step size alpha")
+    inner_beta1: float = _setting(0.0, "inner Adam's decay of the first moment")
+    inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
+    carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
+    fomaml_update: Literal["gradient", "step"] = _setting("step", "FOMAML's direction: the last gradient, or the last step")
+    store: Literal["points", "iterates"] = _setting("points", "MAML: keep activations (fast) or recompute them (small)")
+    outer: Literal["sgd", "adam"] = _setting("sgd", "outer rule")
+    epsilon: float = _setting(0.1, "outer step size at the start")
+    epsilon_final: float = _setting(0.0, "outer step size at the end; it changes linearly")
+    ways: int = _setting(5, "classes in a task (omniglot)")
+    filters: int = _setting(64, "filters of each convolution (omniglot)")
+    hidden: str = _setting("64,64", "hidden layer sizes (sine)")
+    activation: Literal["relu", "tanh", "softplus"] = _setting("tanh", "hidden units (sine)")
+    phase: float = _setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)")
+    grid: int | None = _setting(50, "a task's x are this many evenly spaced points; 0: uniform x (sine)")
+    eval_shots: int = _setting(10, "examples of each class to adapt on in evaluation")
+    eval_steps: int = _setting(32, "inner steps in evaluation")
+    eval_size: int = _setting(10, "examples in a mini-batch in evaluation")
+    seed: int = _setting(0, "of everything random")
+    dtype: Literal["float32", "float64"] = _setting("float32", "precision")
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            hint = get_type_hints(Settings)[each.name]
+            choices = get_args(hint) if get_origin(hint) is Literal else None
+            if choices and getattr(self, each.name) not in choices:
+                raise SettingsError(f"{each.name} must be one of {', '.join(choices)}, got {getattr(self, each.name)!r}")
+        if self.tail == "separate" and self.algorithm == "reptile":
+            raise SettingsError("reptile steps through all its mini-batches: a separate tail is for maml and fomaml")
+        if self.k < 2 and self.tail == "separate":
+            raise SettingsError("a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """Settings from a JSON object; refuses names it does not know."""
+        unknown = sorted(set(values) - {each.name for each in fields(cls)})
+        if unknown:
+            raise SettingsError(f"unknown settings: {', '.join(unknown)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+_SINE_MAML = Settings(
+    algorithm="maml", iterations=70_000, meta_batch=25, k=2, size=10, tail="separate", inner_lr=0.01, outer="adam",
+    epsilon=0.001, epsilon_final=0.001, hidden="40,40", activation="relu", phase=math.pi, grid=None, eval_steps=10,
+)  # fmt: skip
+_OMNIGLOT = Settings(
+    task="omniglot", iterations=100_000, meta_batch=5, k=5, size=10, shots=10, inner="adam", inner_lr=0.001, epsilon=1.0,
+    eval_shots=1, eval_steps=50, eval_size=5,
+)  # fmt: skip
+_OMNIGLOT_MAML = replace(
+    _OMNIGLOT, algorithm="maml", iterations=60_000, meta_batch=32, k=2, size=5, tail="separate", shots=1, tail_shots=1,
+    inner="sgd", inner_lr=0.4, outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=3,
+)  # fmt: skip
+
+PRESETS: dict[str, tuple[str, Settings]] = {
+    "sine": ("Reptile on sine waves: the Reptile authors' demo", Settings()),
+    "sine-maml": ("MAML on sine waves: the MAML paper's settings", _SINE_MAML),
+    "omniglot-5way": ("Reptile on Omniglot, 5-way: the Reptile paper's settings", _OMNIGLOT),
+    "omniglot-20way": (
+        "Reptile on Omniglot, 20-way: the Reptile paper's settings",
+        replace(_OMNIGLOT, ways=20, iterations=200_000, k=10, size=20, inner_lr=0.0005, eval_size=10),
+    ),
+    "omniglot-5way-fomaml": (
+        "FOMAML on Omniglot, 5-way, beside Reptile's settings: the last of 5 steps, on held-out images",
+        replace(_OMNIGLOT, algorithm="fomaml", tail="separate", tail_shots=2),
+    ),
+    "omniglot-5way-maml": ("MAML on Omniglot, 5-way 1-shot: the MAML paper's settings", _OMNIGLOT_MAML),
+    "omniglot-20way-maml": (
+        "MAML on Omniglot, 20-way 1-shot: the MAML paper's settings",
+        replace(_OMNIGLOT_MAML, ways=20, meta_batch=16, k=6, size=20, inner_lr=0.1, eval_steps=5, eval_size=20),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings made into objects."""
+
+    settings: Settings
+    training: MetaTraining
+    test_tasks: Sinusoid | FewShotImages
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """How evaluation adapts."""
+        return Adaptation(self.settings.eval_steps, self.settings.eval_size)
+
+
+def build(
+    settings: Settings, data: str | None = None, xp: ModuleType = np, workers: int | None = None
+) -> Experiment:
+    """The objects that ``settings`` describe, on the device of ``xp``; ``data`` is where Omniglot is.
+
+    Raises
+    ------
+    SettingsError, DataError
+    """
+    if settings.task == "sine":
+        sizes = [1, *_sizes(settings.hidden), 1]
+        objective = Objective(mlp(sizes, settings.activation), MeanSquaredError())
+        train_tasks = Sinusoid(phases=(0.0, settings.phase), grid=settings.grid or None)
+        test_tasks = train_tasks
+    else:
+        objective = Objective(omniglot_convnet(settings.ways, settings.filters), SoftmaxCrossEntropy())
+        halves = split_omniglot(load_omniglot(data).images, settings.seed)
+        train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways) for half in halves)
+    training = MetaTraining(
+        objective=objective,
+        algorithm=_algorithm(settings),
+        tasks=train_tasks,
+        schedule=MinibatchSchedule(
+            settings.k, settings.size, settings.tail, settings.order, settings.shots, settings.tail_shots
+        ),
+        outer=Adam(settings.epsilon, beta1=0.9) if settings.outer == "adam" else SGD(settings.epsilon),
+        iterations=settings.iterations,
+        epsilon=settings.epsilon,
+        epsilon_final=settings.epsilon_final,
+        meta_batch=settings.meta_batch,
+        carry_inner_state=settings.carry_inner_state,
+        seed=settings.seed,
+        dtype=np.dtype(settings.dtype),
+        xp=xp,
+        workers=workers,
+    )
+    return Experiment(settings, training, test_tasks)
+
+
+def _algorithm(settings: Settings) -> Algorithm:
+    if settings.inner == "sgd":
+        rule = SGD(settings.inner_lr)
+    else:
+        rule = Adam(settings.inner_lr, settings.inner_beta1, settings.inner_beta2)
+    if settings.algorithm == "reptile":
+        return Reptile(rule)
+    if settings.algorithm == "fomaml":
+        return FOMAML(rule, settings.fomaml_update)
+    return MAML(rule, settings.store)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise SettingsError(f"hidden must be layer sizes such as 64,64, got {text!r}")
+    return sizes

@@ -1,0 +1,77 @@
+"""Floor 0: how the CPU's memory and cores are used. The one place for both policies.
+
+Memory. A meta-step allocates and frees the same few large arrays again and again. By default glibc hands such memory
+back to the system at once, and every new array is paid for in page faults: half the time of an Omniglot meta-step, two
+thirds of a sine one. ``keep_freed_memory`` asks malloc to keep it.
+
+Cores. Tasks are independent, so a thread takes some tasks through the whole inner loop, with BLAS at one thread inside;
+this beats threads inside each operation. A task's numbers do not depend on which thread computes it, nor on the tasks
+beside it, so results are bit-identical for any number of workers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEEP_BYTES = 1 << 30
+_LARGEST_HEAP_BLOCK = 1 << 25  # the largest value that every glibc accepts
+_WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's malloc keep freed memory for the next array instead of returning it to the system.
+
+    Called once on import, for the whole process; set ``MINIMETA_MALLOC=default`` to leave malloc as it is. Does nothing
+    (and returns False) with any other C library.
+    """
+    if os.environ.get("MINIMETA_MALLOC") == "default" or not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return False
+    return bool(libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES) and libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK))
+
+
+def default_workers(work: float, tasks: int) -> int:
+    """Threads for a meta-batch of ``tasks`` in which about ``work`` multiply-adds are to be done.
+
+    One where a meta-step is too short to be worth sharing: handing it over would cost more than it saves.
+    """
+    return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Callable[[Callable[..., Result], Sequence[tuple]], list[Result]]]:
+    """A function ``starmap(f, arguments)`` that runs on ``count`` threads, with BLAS held to one thread.
+
+    BLAS is held to one thread for ``count = 1`` too, so that the numbers do not depend on ``count``.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        if count == 1:
+            yield lambda f, arguments: [f(*each) for each in arguments]
+        else:
+            with ThreadPoolExecutor(count) as pool:
+                yield lambda f, arguments: list(pool.map(lambda each: f(*each), arguments))
+
+
+def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:
+    """``range(total)`` in at most ``parts`` runs (start, stop) whose lengths differ by at most one."""
+    parts = min(parts, total)
+    edges = [total * i // parts for i in range(parts + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

@@ -1,0 +1,47 @@
+"""Floor 0: what produced a number: versions, machine, commit, time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """A JSON object to keep beside every result."""
+    from . import __version__
+
+    return {
+        "minimeta": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "device": device,
+        "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _cores() -> int:
+    from .host import available_cores
+
+    return available_cores()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is imported from, with a "+" if it was changed since; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD")[:12] + ("+" if git("status", "--porcelain", "--", "minimeta") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,113 @@
+"""Floor 6: a meta-training run in its folder, from its start or its last checkpoint to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from .checkpoint import RunFolder
+from .errors import DivergenceError, SettingsError
+from .experiment import Experiment, Settings, build
+from .meta_training import MetaState, MetaTraining, checked_mean
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How often: metrics every ``every`` meta-steps, a checkpoint when ``seconds`` have passed since the last one.
+
+    Checkpoints fall on multiples of ``every``. None of this changes the numbers of a run.
+    """
+
+    every: int = 10
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.seconds < 0:
+            raise SettingsError(f"saving needs every >= 1 and seconds >= 0, got {self.every} and {self.seconds}")
+
+
+def train(
+    settings: Settings,
+    out: Path,
+    *,
+    resume: bool = False,
+    data: str | None = None,
+    xp: ModuleType = np,
+    workers: int | None = None,
+    saving: Saving = Saving(),
+    progress: bool = False,
+) -> MetaState:
+    """Train as ``settings`` say, in the folder ``out``; with ``resume``, go on from the checkpoint there.
+
+    The end is bit-identical however often the run was interrupted.
+
+    Raises
+    ------
+    DivergenceError
+        with the meta-step, if the loss stops being finite; the last checkpoint before it stays.
+    CheckpointError, DataError, SettingsError
+    """
+    folder, config = RunFolder(out), settings.to_dict()
+    experiment = build(settings, data, xp, workers)
+    if resume:
+        state = folder.load(config, xp)
+        folder.clear_after(state.iteration)
+    else:
+        state = experiment.training.start()
+        folder.create(config)
+        folder.save(state, config)
+    last = state
+    try:
+        for last in _advance(experiment.training, state, folder, saving, progress):
+            folder.save(last, config)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; 'minimeta train --resume --out {out}' goes on from the last checkpoint") from None
+    return last
+
+
+def open_run(
+    out: Path, data: str | None = None, xp: ModuleType = np, workers: int | None = None
+) -> tuple[Experiment, MetaState]:
+    """The experiment and the last state in the folder ``out``."""
+    folder = RunFolder(out)
+    config = folder.config()
+    state = folder.load(config, xp)
+    return build(Settings.from_dict(config), data, xp, workers), state
+
+
+def _advance(
+    training: MetaTraining, state: MetaState, folder: RunFolder, saving: Saving, progress: bool
+) -> Iterator[MetaState]:
+    """Train to the end; give the states to be saved, the last one included."""
+    from tqdm import tqdm
+
+    started = saved = time.monotonic()
+    bar = tqdm(total=training.iterations, initial=state.iteration, unit="step", disable=not progress, smoothing=0.05)
+    with training.stepper() as step, bar, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        while state.iteration < training.iterations:
+            losses, first = [], state.iteration
+            for _ in range(min(saving.every - first % saving.every, training.iterations - first)):
+                state, loss = step(state)
+                losses.append(loss)
+            mean_loss = checked_mean(losses, first + 1)
+            if not bool(np.isfinite(complex(state.meta.sum()))):
+                raise DivergenceError(f"a parameter stopped being finite by meta-step {state.iteration}")
+            now = time.monotonic()
+            folder.append_metrics(
+                {
+                    "iteration": state.iteration,
+                    "loss": mean_loss,
+                    "epsilon": training.epsilon_at(state.iteration - 1),
+                    "seconds": round(now - started, 3),
+                }
+            )
+            bar.update(state.iteration - first)
+            bar.set_postfix(loss=f"{mean_loss:.3g}", refresh=False)
+            if now - saved >= saving.seconds or state.iteration == training.iterations:
+                yield state
+                saved = now

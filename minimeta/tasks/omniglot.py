@@ -1,0 +1,211 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum 2015), prepared as the Reptile authors' program does.
+
+All 1623 characters of both official archives, sorted by alphabet and character; each of 20 drawings reduced to 28 x 28 by
+nearest neighbour, ink 0 and paper 1; shuffled, the first 1200 to train, the rest to test; the training characters turned by
+90, 180 and 270 degrees are classes of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import write_atomically
+
+BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+CHECKSUMS = {
+    "images_background.zip": "md5:68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation.zip": "md5:6b91aef0f799c5bb55b94e3f2daec811",
+}
+CHARACTERS = {"images_background": 964, "images_evaluation": 659}
+DRAWINGS, SOURCE_SIZE, SIZE, TRAIN_CHARACTERS = 20, 105, 28, 1200
+
+
+class Characters(NamedTuple):
+    """``names``: "ALPHABET/characterNN", sorted; ``images: (characters, 20, 28, 28)``, uint8, ink 0 and paper 1."""
+
+    names: list[str]
+    images: np.ndarray
+
+
+def load_omniglot(data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None) -> Characters:
+    """All characters, from the archives ``images_background.zip`` and ``images_evaluation.zip`` or the folders they unpack to.
+
+    Parameters
+    ----------
+    data
+        the folder that holds them, or one with a folder ``omniglot`` that does; by default the environment variable
+        ``MINIMETA_DATA``, else where ``download_omniglot`` puts them.
+    cache
+        folder for the compact array file made on first reading; by default ``MINIMETA_CACHE``, else the user's cache folder.
+
+    Raises
+    ------
+    DataError
+        if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
+    """
+    sources = _find_sources(data_folder(data))
+    cached = cache_folder(cache) / f"omniglot-{_fingerprint(sources)}.npz"
+    if cached.exists():
+        return _read_cache(cached)
+    characters = _read_sources(sources)
+    try:
+        _write_cache(cached, characters)
+    except OSError as error:
+        warnings.warn(f"Omniglot could not be cached ({error}): it will be read anew each time", stacklevel=2)
+    return characters
+
+
+def split_omniglot(images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffled by ``seed``: the first ``train`` characters with their rotations, and the rest.
+
+    From ``(characters, 20, 28, 28)`` to ``(4 train, 20, 28, 28, 1)`` and ``(characters - train, 20, 28, 28, 1)``, uint8.
+    """
+    shuffled = images[np.random.default_rng([seed, 1623]).permutation(len(images))]
+    turned = [np.rot90(shuffled[:train], turns, axes=(2, 3)) for turns in range(4)]
+    return np.concatenate(turned)[..., None], shuffled[train:][..., None]
+
+
+def download_omniglot(data: str | os.PathLike | None = None, base_url: str = BASE_URL) -> list[Path]:
+    """Fetch the official archives into ``data``/omniglot and verify their checksums; what is there and right is kept.
+
+    Raises
+    ------
+    DataError
+        if a file cannot be fetched, or differs from its checksum.
+    """
+    import pooch
+
+    folder = data_folder(data) / "omniglot"
+    for name, checksum in CHECKSUMS.items():
+        there = folder / name
+        if there.exists() and not pooch.hashes.hash_matches(str(there), checksum):
+            raise DataError(f"{there} is not the official archive ({checksum} expected): move it away to download it anew")
+    try:
+        return [
+            Path(pooch.retrieve(base_url + name, checksum, fname=name, path=folder, progressbar=True))
+            for name, checksum in CHECKSUMS.items()
+        ]
+    except (OSError, ValueError) as error:
+        raise DataError(f"Omniglot could not be downloaded from {base_url}: {error}") from error
+
+
+def data_folder(data: str | os.PathLike | None) -> Path:
+    """``data``, else ``MINIMETA_DATA``, else ``data`` in the user's cache folder."""
+    chosen = data or os.environ.get("MINIMETA_DATA")
+    return Path(chosen) if chosen else cache_folder(None) / "data"
+
+
+def cache_folder(cache: str | os.PathLike | None) -> Path:
+    """``cache``, else ``MINIMETA_CACHE``, else the user's cache folder."""
+    chosen = cache or os.environ.get("MINIMETA_CACHE")
+    if chosen:
+        return Path(chosen)
+    import pooch
+
+    return Path(pooch.os_cache("minimeta"))
+
+
+def _find_sources(folder: Path) -> dict[str, Path]:
+    """For each half of the dataset, its archive or its unpacked folder."""
+    sources = {}
+    for half in CHARACTERS:
+        places = [base / name for base in (folder / "omniglot", folder) for name in (f"{half}.zip", half)]
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            raise DataError(
+                f"Omniglot is not in {folder}: neither {half}.zip nor a folder {half} is there. "
+                "'minimeta data omniglot' downloads it; --data or MINIMETA_DATA names another folder"
+            )
+        sources[half] = found
+    return sources
+
+
+def _fingerprint(sources: dict[str, Path]) -> str:
+    """Names a cache by what it was made from: an archive's bytes, or a folder's file names, sizes and times."""
+    digest = hashlib.sha256()
+    for source in sources.values():
+        if source.is_file():
+            with open(source, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            for path in sorted(source.rglob("*.png")):
+                status = path.stat()
+                digest.update(f"{path.relative_to(source)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_sources(sources: dict[str, Path]) -> Characters:
+    """Both halves as one list of characters, sorted by alphabet and character."""
+    drawings: dict[str, dict[str, np.ndarray]] = {}
+    for half, source in sources.items():
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for name, image in _read_images(source):
+            alphabet, character, drawing = Path(name).parts[-3:]
+            found.setdefault(f"{alphabet}/{character}", {})[drawing] = image
+        uneven = [name for name, images in found.items() if len(images) != DRAWINGS]
+        if len(found) != CHARACTERS[half] or uneven:
+            raise DataError(
+                f"{source} is not the whole of {half}: {len(found)} of {CHARACTERS[half]} characters, "
+                f"{len(uneven)} of them without {DRAWINGS} drawings"
+            )
+        drawings |= found
+    names = sorted(drawings)
+    images = np.stack([np.stack([drawings[name][file] for file in sorted(drawings[name])]) for name in names])
+    return Characters(names, images)
+
+
+def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Path and 28 x 28 image of every PNG in an archive (read in memory, never unpacked) or a folder."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    try:
+        for name, content in tqdm(_contents(source), desc=f"reading {source.name}, once", unit=" images", leave=False):
+            with Image.open(io.BytesIO(content)) as image:
+                if image.size != (SOURCE_SIZE, SOURCE_SIZE):
+                    raise DataError(f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}")
+                small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
+                yield name, np.asarray(small, dtype=np.uint8)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, NotImplementedError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{source} is damaged: {error}") from error
+
+
+def _contents(source: Path) -> Iterable[tuple[str, bytes]]:
+    if source.is_dir():
+        for path in sorted(source.rglob("*.png")):
+            yield str(path.relative_to(source.parent)), path.read_bytes()
+        return
+    with zipfile.ZipFile(source) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".png") and len(Path(name).parts) >= 3:
+                yield name, archive.read(name)
+
+
+def _write_cache(path: Path, characters: Characters) -> None:
+    """One file of packed bits, put in place whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bits = np.packbits(characters.images.reshape(-1))
+    write_atomically(path, lambda file: np.savez(file, names=np.array(characters.names), bits=bits))
+
+
+def _read_cache(path: Path) -> Characters:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = stored["names"].tolist()
+            shape = (len(names), DRAWINGS, SIZE, SIZE)
+            return Characters(names, np.unpackbits(stored["bits"])[: np.prod(shape)].reshape(shape))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"the cache {path} is damaged ({error}): delete it, and it will be made anew") from error
