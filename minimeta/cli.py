@@ -91,7 +91,7 @@ def _eval(options: argparse.Namespace) -> None:
         "results": results,
         "seconds": round(time.monotonic() - started, 1),
         "settings": settings.to_dict(),
-        "provenance": provenance(options.device or "cpu"),
+        "provenance": provenance(experiment.training.xp.__name__),
     }
     path = Path(options.json) if options.json else run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json"
     write_atomically(path, lambda file: file.write((json.dumps(result, indent=2) + "\n").encode()))

@@ -75,3 +75,13 @@ def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:
     parts = min(parts, total)
     edges = [total * i // parts for i in range(parts + 1)]
     return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def peak_memory() -> int | None:
+    """The largest resident size of this process so far, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .host import available_cores
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
+
+def provenance(module: str = "numpy") -> dict[str, Any]:
     """A JSON object to keep beside every result."""
     from . import __version__
 
@@ -20,16 +22,10 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "device": device,
-        "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
+        "array_module": module,
+        "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def _cores() -> int:
-    from .host import available_cores
-
-    return available_cores()
 
 
 def _commit() -> str | None:

@@ -10,10 +10,12 @@ from types import ModuleType
 
 import numpy as np
 
+from . import host
 from .checkpoint import RunFolder
 from .errors import DivergenceError, SettingsError
 from .experiment import Experiment, Settings, build
 from .meta_training import MetaState, MetaTraining, checked_mean
+from .provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def train(
         state = experiment.training.start()
         folder.create(config)
         folder.save(state, config)
+    folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
     last = state
     try:
         for last in _advance(experiment.training, state, folder, saving, progress):
@@ -104,6 +107,7 @@ def _advance(
                     "loss": mean_loss,
                     "epsilon": training.epsilon_at(state.iteration - 1),
                     "seconds": round(now - started, 3),
+                    "peak_memory": host.peak_memory(),
                 }
             )
             bar.update(state.iteration - first)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Layer, Shape, expect_shape, glorot_uniform, sum_rows
+from .base import Layer, Shape, expect_shape, glorot_uniform, product, sum_rows
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,25 @@ class Dense(Layer):
 
     def forward(self, theta, x):
         """y = x W + 1 b^T."""
-        y = x @ theta["weight"]
+        y = product(x, theta["weight"])
         y += theta["bias"][:, None]
         return y, x
 
     def backward(self, theta, x, dy):
         """dL = <dy, dx W + x dW + 1 db^T>, so dx = dy W^T, dW = x^T dy, db = 1^T dy."""
-        dx = dy @ theta["weight"].swapaxes(1, 2)
+        dx = product(dy, theta["weight"].swapaxes(1, 2))
         return dx, {"weight": x.swapaxes(1, 2) @ dy, "bias": sum_rows(dy)[:, 0]}
 
     def forward_tangent(self, theta, theta_dot, x, x_dot):
         """y_dot = x_dot W + x W_dot + 1 b_dot^T."""
-        y_dot = x_dot @ theta["weight"]
-        y_dot = y_dot + x @ theta_dot["weight"]
+        y_dot = product(x_dot, theta["weight"])
+        y_dot = y_dot + product(x, theta_dot["weight"])
         y_dot += theta_dot["bias"][:, None]
         return y_dot, x_dot
 
     def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot):
         """The product rule on backward: (dy W^T)_dot = dy_dot W^T + dy W_dot^T, and likewise for x^T dy and 1^T dy."""
-        dx_dot = dy_dot @ theta["weight"].swapaxes(1, 2)
-        dx_dot = dx_dot + dy @ theta_dot["weight"].swapaxes(1, 2)
+        dx_dot = product(dy_dot, theta["weight"].swapaxes(1, 2))
+        dx_dot = dx_dot + product(dy, theta_dot["weight"].swapaxes(1, 2))
         weight_dot = x_dot.swapaxes(1, 2) @ dy + x.swapaxes(1, 2) @ dy_dot
         return dx_dot, {"weight": weight_dot, "bias": sum_rows(dy_dot)[:, 0]}
