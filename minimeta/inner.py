@@ -135,9 +135,7 @@ class Adam:
         after = self._moments(g, state)
         m_hat, root, _, _ = self._corrected(after)
         root += self.eps
-        update = m_hat / root
-        update *= rate_at(self.lr, after.steps - 1)
-        return phi - update, after
+        return phi - rate_at(self.lr, after.steps - 1) * (m_hat / root), after
 
     def adjoint(
         self, g: Array, state: AdamState | None, dphi: Array, dstate: tuple[Array, Array] | None = None
@@ -191,13 +189,11 @@ class Adam:
 
     def _moments(self, g: Array, state: AdamState | None) -> AdamState:
         """m', v' and t."""
-        square = g * g
-        square *= 1 - self.beta2
+        square = (1 - self.beta2) * g * g
         if state is None:
             return AdamState(1, g if self.beta1 == 0 else (1 - self.beta1) * g, square)
         m = g if self.beta1 == 0 else self.beta1 * state.m + (1 - self.beta1) * g
-        square += self.beta2 * state.v
-        return AdamState(state.steps + 1, m, square)
+        return AdamState(state.steps + 1, m, self.beta2 * state.v + square)
 
     def _corrected(self, after: AdamState) -> tuple[Array, Array, float, float]:
         """m^, sqrt(v^), c1 and c2."""

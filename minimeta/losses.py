@@ -78,12 +78,18 @@ class SoftmaxCrossEntropy(Loss):
         return (xp.log(total) - chosen)[..., 0].mean(axis=1), (p, target)
 
     def backward(self, cache):
-        """dz = (p - onehot(target)) / N."""
+        """dz = (p - onehot(target)) / N, with p_target - 1 as minus the sum of the other classes, which does not cancel."""
         p, target = cache
         onehot = target[..., None] == array_module(p).arange(p.shape[-1])
-        return (p - onehot) / p.shape[1]
+        others = p * ~onehot
+        return (others - onehot * others.sum(axis=-1, keepdims=True)) / p.shape[1]
 
     def backward_tangent(self, cache, z_dot):
-        """p_dot = p o (z_dot - sum_c p_c z_dot_c), so dz_dot = p_dot / N."""
+        """p_dot = p o (z_dot - sum_c p_c z_dot_c), so dz_dot = p_dot / N.
+
+        p_dot ignores a shift of z_dot; taking that of the likeliest class as zero avoids cancellation where its p is near 1.
+        """
         p, _ = cache
-        return p * (z_dot - (p * z_dot).sum(axis=-1, keepdims=True)) / p.shape[1]
+        likeliest = p.real.argmax(axis=-1)[..., None]
+        u = z_dot - array_module(p).take_along_axis(z_dot, likeliest, axis=-1)
+        return p * (u - (p * u).sum(axis=-1, keepdims=True)) / p.shape[1]

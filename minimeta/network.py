@@ -17,7 +17,7 @@ import numpy as np
 
 from . import layers
 from .backend import Array, array_module
-from .errors import ShapeError
+from .errors import SettingsError, ShapeError
 from .layers.base import Layer, Parameters, Shape
 
 Theta = tuple[Parameters, ...]
@@ -164,7 +164,7 @@ def mlp(sizes: Sequence[int], activation: str = "relu") -> Network:
     ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``.
     """
     if activation not in _ACTIVATIONS:
-        raise ShapeError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
+        raise SettingsError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
     stack: list[Layer] = []
     for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
         stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]

@@ -33,8 +33,8 @@ class MaxPool2D(Layer):
         for corner in (1, 2, 3):
             values = _corner(x, corner)
             inside = (slice(None), slice(None), slice(values.shape[2]), slice(values.shape[3]))
-            # Not `>`: a NaN must win, or a diverging network would go unnoticed.
-            better = ~(values.real <= y[inside].real)
+            # A NaN wins (it is not equal to itself), or a diverging network would go unnoticed.
+            better = (values.real > y[inside].real) | (values != values)
             y[inside] = xp.where(better, values, y[inside])
             winner[inside] = xp.where(better, xp.uint8(corner), winner[inside])
         return y, (winner, x.shape)

@@ -1,0 +1,11 @@
+"""Floor 7: how minimeta checks itself, for users' own layers and algorithms too.
+
+``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` states what a
+layer, loss, objective or algorithm must satisfy. ``strategies`` draws them (needs hypothesis). ``strict`` is an array
+module that refuses to mix with NumPy, as CuPy does.
+"""
+
+from .checks import check_algorithm, check_layer, check_loss, check_objective
+from .complex_step import assert_close, complex_step
+
+__all__ = ["assert_close", "check_algorithm", "check_layer", "check_loss", "check_objective", "complex_step"]

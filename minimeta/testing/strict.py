@@ -1,0 +1,147 @@
+"""An array module as strict as CuPy, on the CPU: code that runs on it does not mix devices.
+
+Its arrays hold a NumPy array and refuse every NumPy function and every operation with a NumPy array, as CuPy's do; only
+``asarray`` takes host data in, and only ``get`` gives them out. It offers the functions of CuPy that the library may use,
+and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+_TAKE_HOST_DATA = ("asarray", "array")
+_CREATE = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
+_COMPUTE = (
+    "abs", "all", "any", "argmax", "broadcast_to", "concatenate", "cos", "dot", "einsum", "empty_like", "exp", "expand_dims",
+    "isfinite", "log", "log1p", "matmul", "maximum", "mean", "minimum", "moveaxis", "multiply", "negative", "ones_like",
+    "ravel", "repeat", "rot90", "sign", "sin", "sqrt", "stack", "subtract", "sum", "take_along_axis", "tanh", "tensordot",
+    "tile", "transpose", "where", "zeros_like",
+)  # fmt: skip
+_NAMES = ("bool_", "complex128", "float32", "float64", "int32", "int64", "newaxis", "pi", "uint8")
+_METHODS = (
+    "all", "any", "argmax", "argsort", "astype", "copy", "cumsum", "dot", "max", "mean", "min", "ravel", "repeat", "reshape",
+    "squeeze", "sum", "swapaxes", "transpose", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__",
+    "__pow__", "__matmul__", "__radd__", "__rsub__", "__rmul__", "__rtruediv__", "__rpow__", "__rmatmul__", "__neg__",
+    "__invert__", "__abs__", "__and__", "__or__", "__xor__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
+    "__getitem__",
+)  # fmt: skip
+_IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")
+
+
+class StrictArray:
+    """An array that NumPy cannot touch."""
+
+    __array_ufunc__ = None
+    __hash__ = None
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = np.asarray(values)
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("implicit conversion of a device array to a NumPy array: use get()")
+
+    def __array_function__(self, function: Callable, *_: Any) -> Any:
+        raise TypeError(f"numpy.{function.__name__} was called on a device array: use array_module(x).{function.__name__}")
+
+    def __array_namespace__(self) -> ModuleType:
+        return module
+
+    def get(self) -> np.ndarray:
+        """A copy on the host."""
+        return self._values.copy()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._values[_inside(key)] = _inside(value)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self):
+        return (StrictArray(row) for row in self._values)
+
+    def __float__(self) -> float:
+        return float(self._values)
+
+    def __complex__(self) -> complex:
+        return complex(self._values)
+
+    def __int__(self) -> int:
+        return int(self._values)
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __repr__(self) -> str:
+        return f"StrictArray({self._values!r})"
+
+    dtype = property(lambda self: self._values.dtype)
+    ndim = property(lambda self: self._values.ndim)
+    shape = property(lambda self: self._values.shape)
+    size = property(lambda self: self._values.size)
+    strides = property(lambda self: self._values.strides)
+    real = property(lambda self: StrictArray(self._values.real))
+    imag = property(lambda self: StrictArray(self._values.imag))
+
+
+def _inside(value: Any) -> Any:
+    """The NumPy array in a StrictArray, through tuples and lists; refuses a bare one."""
+    if isinstance(value, StrictArray):
+        return value._values
+    if isinstance(value, np.ndarray):
+        raise TypeError("a NumPy array was mixed with a device array: xp.asarray() moves it there")
+    if isinstance(value, (tuple, list)):
+        return type(value)(_inside(each) for each in value)
+    return value
+
+
+def _outside(value: Any) -> Any:
+    return StrictArray(value) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _wrapped(function: Callable) -> Callable:
+    def call(*arguments: Any, **options: Any) -> Any:
+        options = {name: _inside(value) for name, value in options.items()}
+        return _outside(function(*(_inside(each) for each in arguments), **options))
+
+    return call
+
+
+def _in_place(method: str) -> Callable:
+    def call(self: StrictArray, other: Any) -> StrictArray:
+        self._values = getattr(self._values, method)(_inside(other))
+        return self
+
+    return call
+
+
+def _taking_host_data(function: Callable) -> Callable:
+    def call(values: Any, *arguments: Any, **options: Any) -> StrictArray:
+        plain = values._values if isinstance(values, StrictArray) else values
+        return StrictArray(function(plain, *arguments, **options))
+
+    return call
+
+
+for _name in _METHODS:
+    setattr(StrictArray, _name, _wrapped(getattr(np.ndarray, _name)))
+for _name in _IN_PLACE:
+    setattr(StrictArray, _name, _in_place(_name))
+
+module = ModuleType("strict", __doc__)
+for _name in _TAKE_HOST_DATA:
+    setattr(module, _name, _taking_host_data(getattr(np, _name)))
+for _name in (*_CREATE, *_COMPUTE):
+    setattr(module, _name, _wrapped(getattr(np, _name)))
+for _name in _NAMES:
+    setattr(module, _name, getattr(np, _name))
+module.ndarray = StrictArray
+module.lib = SimpleNamespace(
+    stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided))
+)
+module.linalg = SimpleNamespace(
+    matrix_power=_wrapped(np.linalg.matrix_power), norm=_wrapped(np.linalg.norm), solve=_wrapped(np.linalg.solve)
+)

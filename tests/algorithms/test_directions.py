@@ -1,0 +1,144 @@
+"""Reptile, FOMAML and MAML: what each direction is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minimeta as mm
+from minimeta.testing import assert_close, check_algorithm
+from minimeta.testing.checks import assert_same
+from minimeta.testing.strategies import inner_rules, problems, rates, seeds
+
+
+def _post_adaptation_loss(objective, batches, rule):
+    def loss(phi):
+        adapted = mm.adapt(objective, phi, batches[:-1], rule)
+        return objective.at(adapted, batches[-1]).loss
+
+    return loss
+
+
+@settings(max_examples=120)
+@given(problems(), inner_rules)
+def test_maml_is_the_gradient_of_the_loss_after_adaptation(problem, rule):
+    objective, phi, batches = problem
+    for store in ("points", "iterates"):
+        check_algorithm(
+            mm.MAML(rule, store), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
+        )
+
+
+@pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01, eps=1e-3)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("network", [mm.omniglot_convnet(5), mm.mini_imagenet_convnet(5)], ids=["omniglot", "mini-imagenet"])
+def test_maml_through_the_papers_networks_at_full_size(network, rule):
+    rng = np.random.default_rng(1)
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
+    phi = objective.init(rng, np.float64)
+    batches = mm.Minibatches(rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5)))
+    check_algorithm(
+        mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
+    )
+
+
+@given(st.integers(1, 5), rates, st.sampled_from([0.0, 0.9]), seeds)
+def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
+    """Without batch norm no gradient is zero in exact arithmetic, and 1 / (sqrt(v) + 1e-8) does no harm."""
+    rng = np.random.default_rng(seed)
+    objective = mm.Objective(mm.mlp([2, 5, 2], "tanh"), mm.MeanSquaredError())
+    phi, rule = objective.init(rng, np.float64), mm.Adam(lr, beta1=beta1)
+    batches = mm.Minibatches(rng.standard_normal((k, 2, 4, 2)), rng.standard_normal((k, 2, 4, 2)))
+    check_algorithm(
+        mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
+    )
+
+
+@given(problems(), inner_rules)
+def test_first_order_directions_do_not_mix_tasks(problem, rule):
+    objective, phi, batches = problem
+    for algorithm in (mm.Reptile(rule), mm.FOMAML(rule), mm.FOMAML(rule, update="step")):
+        check_algorithm(algorithm, objective, phi, batches)
+
+
+@dataclass(frozen=True)
+class _FlatObjective:
+    """An objective with its Hessian replaced by zero."""
+
+    objective: object
+
+    def at(self, phi, batch):
+        point = self.objective.at(phi, batch)
+        return _FlatPoint(point.loss, point.grad)
+
+
+@dataclass
+class _FlatPoint:
+    loss: np.ndarray
+    grad: np.ndarray
+
+    def hvp(self, v):
+        return np.zeros_like(v)
+
+
+@given(problems(), inner_rules)
+def test_fomaml_is_maml_with_the_hessian_replaced_by_zero(problem, rule):
+    objective, phi, batches = problem
+    flat, _ = mm.MAML(rule).direction(_FlatObjective(objective), phi, batches)
+    first_order, _ = mm.FOMAML(rule).direction(objective, phi, batches)
+    assert_same(first_order, flat, "FOMAML")
+
+
+@given(problems(), rates)
+def test_reptile_sums_the_inner_gradients_and_fomamls_step_is_the_last(problem, alpha):
+    objective, phi, batches = problem
+    rule = mm.SGD(alpha)
+    grads = mm.unroll(objective, phi, batches, rule).grads
+    reptile, _ = mm.Reptile(rule).direction(objective, phi, batches)
+    step, _ = mm.FOMAML(rule, update="step").direction(objective, phi, batches)
+    scale = 1 + abs(phi).max()  # phi - phi~ cancels: absolute, at the scale of phi
+    assert np.allclose(reptile, alpha * sum(grads), rtol=1e-10, atol=1e-13 * scale)
+    assert np.allclose(step, alpha * grads[-1], rtol=1e-10, atol=1e-13 * scale)
+
+
+@given(problems(max_k=1), rates)
+def test_with_one_minibatch_every_algorithm_is_joint_training(problem, alpha):
+    """Equations (6) and (7): the mean gradient of the tasks' losses at phi; for Reptile, one SGD step on it."""
+    objective, phi, batches = problem
+    grad = objective.at(phi, batches[0]).grad
+    rule = mm.SGD(alpha)
+    joint = phi - mm.mean(alpha * grad)
+    reptile, _ = mm.Reptile(rule).direction(objective, phi, batches)
+    assert_same(reptile, phi - (phi - alpha * grad), "Reptile")
+    assert_close(phi - mm.mean(reptile), joint, 1e-14, "the outer step")
+    for algorithm in (mm.FOMAML(rule), mm.MAML(rule)):
+        assert_same(algorithm.direction(objective, phi, batches)[0], grad, type(algorithm).__name__)
+
+
+@given(problems(), inner_rules, st.floats(0.01, 1))
+def test_serial_reptile_is_batched_reptile_with_one_task(problem, rule, epsilon):
+    objective, phi, batches = problem
+    serial = batched = phi
+    for task in range(batches.tasks):
+        one = batches.of_tasks(task, task + 1)
+        adapted = mm.adapt(objective, serial, one, rule)[0]
+        serial = serial + epsilon * (adapted - serial)  # algorithm 1
+        direction, _ = mm.Reptile(rule).direction(objective, batched, one)
+        batched, _ = mm.SGD(epsilon).step(batched, mm.mean(direction))
+    assert_same(batched, serial, "Reptile")
+
+
+@given(problems(), inner_rules)
+def test_losses_are_those_of_the_last_minibatch_before_a_step_on_it(problem, rule):
+    objective, phi, batches = problem
+    before = mm.adapt(objective, phi, batches[:-1], rule)
+    want = objective.at(before, batches[-1]).loss
+    for algorithm in (mm.Reptile(rule), mm.FOMAML(rule), mm.MAML(rule)):
+        assert_same(algorithm.direction(objective, phi, batches)[1], want, type(algorithm).__name__)
+
+
+@pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML])
+def test_no_minibatches_is_an_error(algorithm):
+    with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
+        algorithm(mm.SGD(0.1)).direction(mm.Quadratic(2), np.zeros(2), mm.Minibatches([], []))

@@ -1,0 +1,110 @@
+"""Every layer's four passes are each other's derivatives and transposes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimeta import ShapeError, layers
+from minimeta.testing import assert_close, check_layer, complex_step
+from minimeta.testing.strategies import layers_with_shapes, seeds, small
+
+
+@settings(max_examples=150)
+@given(layers_with_shapes(), small, small, st.booleans(), seeds)
+def test_passes_agree_with_the_complex_step(layer_and_shape, tasks, examples, shared, seed):
+    layer, shape = layer_and_shape
+    check_layer(layer, shape, tasks=tasks, examples=examples, shared=shared, seed=seed)
+
+
+@given(layers_with_shapes(), st.sampled_from([np.float32, np.float64, np.complex128]), seeds)
+def test_every_pass_keeps_the_dtype_of_its_inputs(layer_and_shape, dtype, seed):
+    layer, shape = layer_and_shape
+    rng = np.random.default_rng(seed)
+    theta = {key: rng.standard_normal((2, *size)).astype(dtype) for key, size in layer.shapes.items()}
+    x = rng.standard_normal((2, 3, *shape)).astype(dtype)
+    y, cache = layer.forward(theta, x)
+    dx, dtheta = layer.backward(theta, cache, y)
+    y_dot, cache_dot = layer.forward_tangent(theta, theta, cache, x)
+    dx_dot, dtheta_dot = layer.backward_tangent(theta, theta, cache, cache_dot, y, y)
+    results = [y, dx, y_dot, dx_dot, *dtheta.values(), *dtheta_dot.values()]
+    assert {result.dtype for result in results} == {np.dtype(dtype)}
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), small, small, seeds)
+def test_convolution_is_its_definition_with_tensorflows_same_padding(height, width, stride, kernel, inputs, outputs, seed):
+    rng = np.random.default_rng(seed)
+    layer = layers.Conv2D(inputs, outputs, stride, kernel)
+    weight, bias = rng.standard_normal((kernel, kernel, inputs, outputs)), rng.standard_normal(outputs)
+    x = rng.standard_normal((height, width, inputs))
+    y, _ = layer.forward({"weight": weight[None], "bias": bias[None]}, x[None, None])
+    rows, columns = -(-height // stride), -(-width // stride)
+    # TensorFlow's "SAME": total = max((out - 1) * stride + kernel - in, 0), the smaller half before.
+    top = max((rows - 1) * stride + kernel - height, 0) // 2
+    left = max((columns - 1) * stride + kernel - width, 0) // 2
+    want = np.tile(bias, (rows, columns, 1))
+    for r, c, i, j in np.ndindex(rows, columns, kernel, kernel):
+        row, column = r * stride + i - top, c * stride + j - left
+        if 0 <= row < height and 0 <= column < width:
+            want[r, c] += x[row, column] @ weight[i, j]
+    assert_close(y[0, 0], want, 1e-13, "Conv2D.forward")  # sums of at most 80 terms
+
+
+@given(st.integers(1, 9), st.integers(1, 9), small, seeds)
+def test_max_pooling_is_the_maximum_of_what_each_window_sees(height, width, channels, seed):
+    x = np.random.default_rng(seed).standard_normal((height, width, channels))
+    y, _ = layers.MaxPool2D().forward({}, x[None, None])
+    for r, c in np.ndindex(-(-height // 2), -(-width // 2)):
+        window = x[2 * r : 2 * r + 2, 2 * c : 2 * c + 2]
+        assert np.array_equal(y[0, 0, r, c], window.max(axis=(0, 1)))
+
+
+@given(small, small, st.floats(0.1, 100), st.floats(-100, 100), seeds)
+def test_batch_norm_ignores_a_shift_and_gives_mean_zero_and_unit_variance(examples, channels, scale, shift, seed):
+    rng = np.random.default_rng(seed)
+    layer = layers.BatchNorm(channels, eps=0.0)
+    theta = {"scale": np.ones((1, channels)), "shift": np.zeros((1, channels))}
+    x = rng.standard_normal((1, examples + 1, 5, channels))
+    y, _ = layer.forward(theta, scale * x + shift)
+    assert_close(y, layer.forward(theta, x)[0], 1e-10, "y")  # shift/scale <= 1000 costs three digits of sixteen
+    assert np.abs(y.mean(axis=(1, 2))).max() < 1e-11
+    assert_close(y.var(axis=(1, 2)), np.ones((1, channels)), 1e-11, "variance of y")
+
+
+@given(seeds)
+def test_softplus_is_accurate_and_safe_for_any_size_of_input(seed):
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.standard_normal(50) * 1e4, rng.standard_normal(50) * 10])[None, None]
+    y, cache = layers.Softplus().forward({}, x)
+    assert np.allclose(y, np.logaddexp(0, x), rtol=1e-14, atol=0)
+    dx, _ = layers.Softplus().backward({}, cache, np.ones_like(x))
+    with np.errstate(over="ignore"):
+        assert np.allclose(dx, 1 / (1 + np.exp(-x)), rtol=1e-10, atol=1e-300)  # exp(x - y): |x| <= 5e4 costs five digits
+
+
+@pytest.mark.parametrize("layer", [layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.MaxPool2D(), layers.BatchNorm(1)])
+def test_a_nan_is_never_swallowed(layer):
+    x = np.zeros((1, 1, 2, 2, 1))
+    for place in np.ndindex(2, 2):
+        poisoned = x.copy()
+        poisoned[(0, 0, *place, 0)] = np.nan
+        theta = {key: np.ones((1, *shape)) for key, shape in layer.shapes.items()}
+        assert np.isnan(layer.forward(theta, poisoned)[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.Dense(3, 2), (4,)), (layers.Dense(3, 2), (3, 3)), (layers.Conv2D(2, 3), (5, 5, 3)),
+        (layers.Conv2D(2, 3), (5, 2)), (layers.BatchNorm(2), (5, 3)), (layers.MaxPool2D(), (4, 4)),
+    ],
+)  # fmt: skip
+def test_a_wrong_shape_names_the_layer_what_it_expects_and_what_came(layer, shape):
+    with pytest.raises(ShapeError) as caught:
+        layer.output_shape(shape)
+    assert type(layer).__name__ in str(caught.value) and str(shape) in str(caught.value)
+
+
+def test_the_complex_step_is_exact_where_a_difference_is_not():
+    x = np.array([0.7])
+    assert complex_step(np.sin, (x,), (np.ones(1),)) == pytest.approx(np.cos(x), rel=1e-16)

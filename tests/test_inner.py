@@ -1,0 +1,96 @@
+"""Inner rules: adjoints against the complex step, exact cases, and the merged state of side-by-side tasks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minimeta as mm
+from minimeta.inner import AdamState
+from minimeta.testing import assert_close, complex_step
+from minimeta.testing.strategies import inner_rules, rates, seeds, small
+
+
+def _warm(rule, rng, shape, steps):
+    """A rule's state after some steps on random gradients."""
+    state = None
+    for _ in range(steps):
+        _, state = rule.step(np.zeros(shape), rng.standard_normal(shape), state)
+    return state
+
+
+@given(inner_rules, st.integers(0, 3), small, small, seeds)
+def test_adjoint_is_the_transpose_of_the_steps_derivative(rule, steps, tasks, dim, seed):
+    rng = np.random.default_rng(seed)
+    phi, g, phi_dot, g_dot, dphi = rng.standard_normal((5, tasks, dim))
+    state = _warm(rule, rng, (tasks, dim), steps)
+    moved = complex_step(lambda p, q: rule.step(p, q, state)[0], (phi, g), (phi_dot, g_dot))
+    adjoint = rule.adjoint(g, state, dphi)
+    terms = adjoint.phi * phi_dot + adjoint.g * g_dot
+    assert (abs((dphi * moved).sum(1) - terms.sum(1)) <= 1e-12 * abs(terms).sum(1)).all()
+
+
+@given(rates, st.sampled_from([0.0, 0.9]), st.integers(1, 3), seeds)
+def test_adams_state_adjoint_is_the_transpose_too(lr, beta1, steps, seed):
+    rule, rng = mm.Adam(lr, beta1=beta1), np.random.default_rng(seed)
+    g, m_dot, v_dot, dphi, dm, dv = rng.standard_normal((6, 2, 3))
+    state = _warm(rule, rng, (2, 3), steps)
+
+    def outcome(m, v):
+        phi, after = rule.step(np.zeros((2, 3)), g, AdamState(steps, m, v))
+        return np.stack([phi, after.m + 0 * phi, after.v])
+
+    moved = complex_step(outcome, (state.m, state.v), (m_dot, v_dot))
+    am, av = rule.adjoint(g, state, dphi, (dm, dv)).state
+    got, terms = (np.stack([dphi, dm, dv]) * moved).sum(), np.stack([am * m_dot, av * v_dot])
+    assert abs(got - terms.sum()) <= 1e-12 * abs(terms).sum()
+
+
+@given(rates, st.sampled_from([0.0, 0.9]), st.integers(1, 20), seeds)
+def test_adam_is_its_definition(lr, beta1, steps, seed):
+    rule, rng = mm.Adam(lr, beta1, 0.99, 1e-3), np.random.default_rng(seed)
+    phi = want = rng.standard_normal(4)
+    state, m, v = None, 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = rng.standard_normal(4)
+        phi, state = rule.step(phi, g, state)
+        m, v = beta1 * m + (1 - beta1) * g, 0.99 * v + 0.01 * g**2
+        want = want - lr * m / (1 - beta1**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-3)
+    assert_close(phi, want, 1e-13, "phi")
+
+
+@given(rates, seeds)
+def test_adam_and_its_adjoint_survive_gradients_that_are_zero(lr, seed):
+    rule, g = mm.Adam(lr), np.array([[0.0, 1.0]])
+    phi, state = rule.step(np.zeros((1, 2)), g, None)
+    assert phi[0, 0] == 0
+    adjoint = rule.adjoint(g, None, np.ones((1, 2)))
+    # Where g = 0: phi' = phi - lr g / eps to first order.
+    assert adjoint.g[0, 0] == pytest.approx(-lr / rule.eps) and np.isfinite(adjoint.g).all()
+
+
+@given(rates, st.sampled_from([0.0, 0.9]), small, small, st.booleans(), seeds)
+def test_merged_moments_are_those_of_one_task_after_another(lr, beta1, tasks, k, fresh, seed):
+    """With gradients that do not depend on phi the merge is exact; otherwise it differs only as the gradients do."""
+    rule, rng = mm.Adam(lr, beta1=beta1), np.random.default_rng(seed)
+    shared = None if fresh else _warm(rule, rng, 3, 2)
+    gradients = rng.standard_normal((tasks, k, 3))
+    serial = shared
+    for g in gradients.reshape(-1, 3):
+        _, serial = rule.step(np.zeros(3), g, serial)
+    side_by_side = shared
+    for j in range(k):
+        _, side_by_side = rule.step(np.zeros((tasks, 3)), gradients[:, j], side_by_side)
+    merged = rule.merge(shared, side_by_side, tasks)
+    assert merged.steps == serial.steps
+    assert_close(merged.v, serial.v, 1e-11, "v")  # differences of nearly equal powers of beta2 cost four digits
+    assert_close(merged.m, serial.m, 1e-11, "m")
+
+
+def test_one_rate_per_step_runs_out_with_a_sentence():
+    rule = mm.SGD((0.1, 0.2))
+    phi, state = rule.step(np.ones(1), np.ones(1))
+    phi, state = rule.step(phi, np.ones(1), state)
+    assert phi == pytest.approx(0.7)
+    with pytest.raises(mm.SettingsError, match="2 inner steps, but step 3"):
+        rule.step(phi, np.ones(1), state)

@@ -1,0 +1,83 @@
+"""Trajectories: the pullback is the gradient of anything at the end with respect to the start and the rates."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minimeta as mm
+from minimeta.testing import complex_step
+from minimeta.testing.checks import assert_same
+from minimeta.testing.strategies import inner_rules, problems, seeds
+
+
+@settings(max_examples=80)
+@given(problems(), inner_rules, seeds)
+def test_pullback_is_the_transpose_of_the_whole_inner_loop(problem, rule, seed):
+    objective, phi, batches = problem
+    rng = np.random.default_rng(seed)
+    v, u = rng.standard_normal((batches.tasks, objective.size)), rng.standard_normal(objective.size)
+    dphi, _ = mm.unroll(objective, phi, batches, rule).pullback(v)
+    moved = complex_step(lambda p: mm.adapt(objective, p, batches, rule), (phi,), (u,))
+    sizes = abs(dphi) @ abs(u) + (abs(v) * abs(moved)).sum(1)
+    assert (abs(dphi @ u - (v * moved).sum(1)) <= 1e-10 * sizes).all()
+
+
+@given(problems(), st.sampled_from(["number", "vector", "tuple", "rows", "column"]), st.booleans(), seeds)
+def test_rate_gradient_for_every_way_to_give_rates(problem, kind, through_adam, seed):
+    objective, phi, batches = problem
+    rng = np.random.default_rng(seed)
+    k, size = len(batches), objective.size
+    shape = {"number": (), "vector": (size,), "tuple": (k,), "rows": (k, size), "column": (k, 1)}[kind]
+    lr, direction = rng.uniform(0.01, 0.1, shape), rng.standard_normal(shape)
+
+    def rule(rates):
+        lr = tuple(rates) if kind == "tuple" else rates[()]
+        return mm.Adam(lr, eps=1e-3) if through_adam else mm.SGD(lr)
+
+    v = rng.standard_normal((batches.tasks, size))
+    _, dlr = mm.unroll(objective, phi, batches, rule(lr)).pullback(v)
+    assert dlr.shape == (batches.tasks, *shape)
+    moved = complex_step(lambda rates: mm.adapt(objective, phi, batches, rule(rates)), (lr,), (direction,))
+    got = (dlr * direction).reshape(len(v), -1).sum(1)
+    sizes = abs(dlr * direction).reshape(len(v), -1).sum(1) + abs(v * moved).sum(1)
+    assert (abs(got - (v * moved).sum(1)) <= 1e-10 * sizes).all()
+
+
+@given(problems(), inner_rules, seeds)
+def test_storing_iterates_gives_the_same_numbers(problem, rule, seed):
+    objective, phi, batches = problem
+    v = np.random.default_rng(seed).standard_normal((batches.tasks, objective.size))
+    kept, recomputed = (mm.unroll(objective, phi, batches, rule, store) for store in ("points", "iterates"))
+    assert_same(recomputed.last, kept.last, "last iterate")
+    for a, b in zip(recomputed.grads, kept.grads, strict=True):
+        assert_same(a, b, "a gradient")
+    for a, b in zip(recomputed.pullback(v), kept.pullback(v), strict=True):
+        assert_same(a, b, "pullback")
+    assert_same(mm.adapt(objective, phi, batches, rule), kept.last + np.zeros_like(v), "adapt")
+
+
+@given(st.integers(1, 5), st.integers(0, 4), st.floats(0.01, 0.2), seeds)
+def test_sgd_on_quadratics_multiplies_by_the_product_of_i_minus_alpha_h(dim, k, alpha, seed):
+    """Equation (19): v is multiplied by (I - alpha H_1) ... (I - alpha H_k), the last factor first."""
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((k, 1, 2, dim, dim))
+    batches = mm.Minibatches(root + root.swapaxes(3, 4), rng.standard_normal((k, 1, 2, dim)))
+    v = rng.standard_normal((1, dim))
+    got, _ = mm.unroll(mm.Quadratic(dim), rng.standard_normal(dim), batches, mm.SGD(alpha)).pullback(v)
+    want = v[0]
+    for x, _ in reversed(list(batches)):
+        want = (np.eye(dim) - alpha * x[0].mean(axis=0)) @ want
+    assert np.allclose(got[0], want, rtol=1e-12, atol=1e-12)
+
+
+def test_stored_iterates_do_not_hold_the_activations():
+    objective = mm.Objective(mm.omniglot_convnet(5, filters=4), mm.SoftmaxCrossEntropy())
+    rng = np.random.default_rng(0)
+    batches = mm.Minibatches(rng.random((3, 1, 4, 28, 28, 1)), rng.integers(0, 5, (3, 1, 4)))
+    trajectory = mm.unroll(objective, objective.init(rng), batches, mm.SGD(0.1), store="iterates")
+    assert trajectory.points[0] is not trajectory.points[0]
+    with pytest.raises(IndexError):
+        trajectory.points[3]
+    with pytest.raises(mm.SettingsError, match="store"):
+        mm.unroll(objective, objective.init(rng), batches, mm.SGD(0.1), store="nothing")
