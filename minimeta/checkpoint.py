@@ -1,8 +1,8 @@
 """Floor 6: a run on disk. A folder holds
 
-    config.json       the settings, written once
-    checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
-    metrics.jsonl     one JSON object a line, appended
+config.json       the settings, written once
+checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
+metrics.jsonl     one JSON object a line, appended
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class RunFolder:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from; not so where a run was killed just after its settings were written."""
+        return self.checkpoint_path.exists() or self.metrics_path.exists()
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Make the folder and write its settings.

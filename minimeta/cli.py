@@ -195,9 +195,7 @@ def _add_train(commands: Any) -> None:
             group.add_argument(flag, choices=get_args(hint), default=argparse.SUPPRESS, help=shown)
         else:
             kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
-            group.add_argument(
-                flag, type=kind, default=argparse.SUPPRESS, metavar=each.name.upper(), help=shown
-            )
+            group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=each.name.upper(), help=shown)
     parser.set_defaults(run=_train)
 
 

@@ -141,9 +141,7 @@ class Experiment:
         return Adaptation(self.settings.eval_steps, self.settings.eval_size)
 
 
-def build(
-    settings: Settings, data: str | None = None, xp: ModuleType = np, workers: int | None = None
-) -> Experiment:
+def build(settings: Settings, data: str | None = None, xp: ModuleType = np, workers: int | None = None) -> Experiment:
     """The objects that ``settings`` describe, on the device of ``xp``; ``data`` is where Omniglot is.
 
     Raises

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -74,7 +75,7 @@ def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:
     """``range(total)`` in at most ``parts`` runs (start, stop) whose lengths differ by at most one."""
     parts = min(parts, total)
     edges = [total * i // parts for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def peak_memory() -> int | None:

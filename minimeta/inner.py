@@ -137,9 +137,7 @@ class Adam:
         root += self.eps
         return phi - rate_at(self.lr, after.steps - 1) * (m_hat / root), after
 
-    def adjoint(
-        self, g: Array, state: AdamState | None, dphi: Array, dstate: tuple[Array, Array] | None = None
-    ) -> Adjoint:
+    def adjoint(self, g: Array, state: AdamState | None, dphi: Array, dstate: tuple[Array, Array] | None = None) -> Adjoint:
         """With c1 = 1 - beta1^t, c2 = 1 - beta2^t, s = sqrt(v^), and (a', am', av') the gradients of what came out:
 
             dphi'/dm' = -lr / (c1 (s + eps))                        adds  -lr a' / (c1 (s + eps))            to am',

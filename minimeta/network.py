@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -166,13 +167,13 @@ def mlp(sizes: Sequence[int], activation: str = "relu") -> Network:
     if activation not in _ACTIVATIONS:
         raise SettingsError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
     stack: list[Layer] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
     return Network((sizes[0],), tuple(stack[:-1]))
 
 
 def omniglot_convnet(ways: int = 5, filters: int = 64) -> Network:
-    """The papers' Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU), dense."""
+    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense."""
     stack: list[Layer] = []
     for inputs in (1, filters, filters, filters):
         stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters), layers.ReLU()]
@@ -180,7 +181,7 @@ def omniglot_convnet(ways: int = 5, filters: int = 64) -> Network:
 
 
 def mini_imagenet_convnet(ways: int = 5, filters: int = 32) -> Network:
-    """The papers' mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense."""
+    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense."""
     stack: list[Layer] = []
     for inputs in (3, filters, filters, filters):
         stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D(), layers.ReLU()]

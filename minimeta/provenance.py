@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
         "numpy": np.__version__,
         "array_module": module,
         "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -56,12 +56,14 @@ def train(
     """
     folder, config = RunFolder(out), settings.to_dict()
     experiment = build(settings, data, xp, workers)
-    if resume:
+    experiment.training.sample(0)  # what the tasks cannot serve is refused before anything is written
+    if resume and folder.begun:
         state = folder.load(config, xp)
         folder.clear_after(state.iteration)
     else:
         state = experiment.training.start()
-        folder.create(config)
+        if not resume:
+            folder.create(config)
         folder.save(state, config)
     folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
     last = state

@@ -62,7 +62,7 @@ def test_adam_is_its_definition(lr, beta1, steps, seed):
 @given(rates, seeds)
 def test_adam_and_its_adjoint_survive_gradients_that_are_zero(lr, seed):
     rule, g = mm.Adam(lr), np.array([[0.0, 1.0]])
-    phi, state = rule.step(np.zeros((1, 2)), g, None)
+    phi, _ = rule.step(np.zeros((1, 2)), g, None)
     assert phi[0, 0] == 0
     adjoint = rule.adjoint(g, None, np.ones((1, 2)))
     # Where g = 0: phi' = phi - lr g / eps to first order.

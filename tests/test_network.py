@@ -12,7 +12,11 @@ from minimeta.testing.strategies import networks, seeds
 @given(networks(), seeds)
 def test_unpack_gives_views_in_the_documented_order(network, seed):
     phi = np.random.default_rng(seed).standard_normal((2, network.size))
-    flat = [theta[name].reshape(2, -1) for layer, theta in zip(network.layers, network.unpack(phi), strict=True) for name in layer.shapes]
+    flat = [
+        theta[name].reshape(2, -1)
+        for layer, theta in zip(network.layers, network.unpack(phi), strict=True)
+        for name in layer.shapes
+    ]
     assert np.array_equal(np.concatenate(flat, axis=1), phi)
     for theta in network.unpack(phi):
         assert all(np.shares_memory(value, phi) for value in theta.values())

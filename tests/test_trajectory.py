@@ -1,5 +1,7 @@
 """Trajectories: the pullback is the gradient of anything at the end with respect to the start and the rates."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,6 +71,32 @@ def test_sgd_on_quadratics_multiplies_by_the_product_of_i_minus_alpha_h(dim, k, 
     for x, _ in reversed(list(batches)):
         want = (np.eye(dim) - alpha * x[0].mean(axis=0)) @ want
     assert np.allclose(got[0], want, rtol=1e-12, atol=1e-12)
+
+
+def _peak_bytes(objective, phi, k, store):
+    """The most memory that MAML's direction holds at once, through k inner steps."""
+    batch = (np.zeros((1, 20, 14, 14, 1)), np.zeros((1, 20), dtype=int))
+    tracemalloc.start()
+    try:
+        mm.MAML(mm.SGD(0.1), store).direction(objective, phi, [batch] * (k + 1))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_with_stored_iterates_memory_grows_by_parameters_and_not_by_activations():
+    conv = mm.layers.Conv2D(1, 8)
+    network = mm.Network((14, 14, 1), (conv, mm.layers.Tanh(), mm.layers.Flatten(), mm.layers.Dense(8 * 14 * 14, 3)))
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
+    phi = objective.init(np.random.default_rng(0), np.float64)
+    per_step = {
+        store: (_peak_bytes(objective, phi, 25, store) - _peak_bytes(objective, phi, 5, store)) / 20
+        for store in ("points", "iterates")
+    }
+    activations = 20 * 14 * 14 * 8 * phi.itemsize  # of the first layer alone
+    assert per_step["points"] > activations
+    # One copy of phi a step, and Python's objects around it.
+    assert per_step["iterates"] < 1.1 * phi.nbytes < activations / 2
 
 
 def test_stored_iterates_do_not_hold_the_activations():

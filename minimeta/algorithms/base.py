@@ -1,8 +1,8 @@
 """What an algorithm is: a frozen description of how tasks turn a meta-parameter vector into directions.
 
-    init(objective, rng)                        -> meta (M,)
-    direction(objective, meta, minibatches)     -> per-task directions (T, M), which an outer step subtracts; losses (T,)
-    adapt(objective, meta, minibatches)         -> the tasks' own parameters (T, D)
+init(objective, rng)                        -> meta (M,)
+direction(objective, meta, minibatches)     -> per-task directions (T, M), which an outer step subtracts; losses (T,)
+adapt(objective, meta, minibatches)         -> the tasks' own parameters (T, D)
 """
 
 from __future__ import annotations
@@ -43,21 +43,15 @@ class Algorithm(ABC):
         return objective.init(rng, dtype, xp)
 
     @abstractmethod
-    def run(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
-    ) -> Outcome:
+    def run(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Outcome:
         """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
 
-    def direction(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]
-    ) -> tuple[Array, Array]:
+    def direction(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]) -> tuple[Array, Array]:
         """Per-task directions ``(T, M)``, and ``(T,)`` the loss of the last mini-batch before any step on it."""
         outcome = self.run(objective, meta, minibatches)
         return outcome.direction, outcome.loss
 
-    def adapt(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
-    ) -> Array:
+    def adapt(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Array:
         """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
         return adapt(objective, meta, minibatches, self.rule, state)
 

@@ -59,9 +59,7 @@ class Layer(ABC):
         """dx, dtheta. ``dtheta`` always has T tasks on its leading axis, even where ``theta`` is shared."""
 
     @abstractmethod
-    def forward_tangent(
-        self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array
-    ) -> tuple[Array, Any]:
+    def forward_tangent(self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array) -> tuple[Array, Any]:
         """y_dot, cache_dot."""
 
     @abstractmethod

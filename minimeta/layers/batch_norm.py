@@ -80,9 +80,9 @@ class BatchNorm(Layer):
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
         """The product rule on backward, with sigma_dot = sum(dy_dot u + dy u_dot):
 
-            dbeta_dot = sum(dy_dot),  dgamma_dot = r_dot sigma + r sigma_dot,
-            dx_dot = a_dot (dy - mean(dy) - u c) + a (dy_dot - mean(dy_dot) - u c_dot - u_dot c),
-            c_dot = (2 r r_dot sigma + r^2 sigma_dot) / P.
+        dbeta_dot = sum(dy_dot),  dgamma_dot = r_dot sigma + r sigma_dot,
+        dx_dot = a_dot (dy - mean(dy) - u c) + a (dy_dot - mean(dy_dot) - u c_dot - u_dot c),
+        c_dot = (2 r r_dot sigma + r^2 sigma_dot) / P.
         """
         (u, r), (u_dot, r_dot) = cache, cache_dot
         d, d_dot = _rows(dy), _rows(dy_dot)

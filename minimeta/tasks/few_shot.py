@@ -33,8 +33,7 @@ class FewShotImages:
     def __post_init__(self) -> None:
         if self.images.ndim != 5:
             raise ShapeError(
-                "images must have shape (classes, images a class, height, width, channels), "
-                f"got {self.images.shape}"
+                f"images must have shape (classes, images a class, height, width, channels), got {self.images.shape}"
             )
         if not 1 <= self.ways <= self.images.shape[0]:
             raise SettingsError(f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes")
@@ -77,7 +76,9 @@ class FewShotImages:
         """Distinct classes ``(T, ways)``, and distinct images of each ``(T, ways, each)``."""
         count, per_class = self.images.shape[:2]
         if each > per_class:
-            raise SettingsError(f"{each} images of a class are asked for (shots and tail or queries), of {per_class} there are")
+            raise SettingsError(
+                f"{each} images of a class are asked for (shots and tail or queries), of {per_class} there are"
+            )
         classes = np.stack([rng.choice(count, self.ways, replace=False) for _ in range(tasks)])
         order = rng.permuted(np.tile(np.arange(per_class), (tasks, self.ways, 1)), axis=2)
         return classes, order[:, :, :each]

@@ -39,7 +39,7 @@ class Characters(NamedTuple):
 
 
 def load_omniglot(data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None) -> Characters:
-    """All characters, from the archives ``images_background.zip`` and ``images_evaluation.zip`` or the folders they unpack to.
+    """All characters, from ``images_background.zip`` and ``images_evaluation.zip`` or the folders they unpack to.
 
     Parameters
     ----------

@@ -62,9 +62,7 @@ class Sinusoid:
             rng.uniform(*self.domain, (tasks, shots)),
             np.broadcast_to(np.linspace(*self.domain, queries), (tasks, queries)),
         )
-        pairs = [
-            (xp.asarray(x[..., None], dtype=dtype), xp.asarray(_sine(wave, x)[..., None], dtype=dtype)) for x in sets
-        ]
+        pairs = [(xp.asarray(x[..., None], dtype=dtype), xp.asarray(_sine(wave, x)[..., None], dtype=dtype)) for x in sets]
         return Episode(*pairs)
 
     def waves(self, rng: np.random.Generator, tasks: int) -> tuple[Array, Array]:
@@ -75,7 +73,9 @@ class Sinusoid:
         if self.grid is None:
             return rng.uniform(*self.domain, (tasks, count))
         if count > self.grid:
-            raise SettingsError(f"the schedule takes {count} points of a grid of {self.grid}: set shots to {self.grid} or less")
+            raise SettingsError(
+                f"the schedule takes {count} points of a grid of {self.grid}: set shots to {self.grid} or less"
+            )
         spaced = np.linspace(*self.domain, self.grid)
         return rng.permuted(np.broadcast_to(spaced, (tasks, self.grid)), axis=1)[:, :count]
 

@@ -51,7 +51,12 @@ def networks(draw) -> Network:
 def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, np.ndarray, Minibatches]:
     """An objective, a float64 phi ``(D,)`` and k mini-batches of T tasks; the last may have another size."""
     rng = np.random.default_rng(draw(seeds))
-    k, tasks, size, last = draw(st.integers(1, max_k)), draw(st.integers(1, 3)), draw(st.integers(2, 4)), draw(st.integers(2, 4))
+    k, tasks, size, last = (
+        draw(st.integers(1, max_k)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(2, 4)),
+        draw(st.integers(2, 4)),
+    )
     sizes = [size] * (k - 1) + [last]
     kind = draw(st.sampled_from(["network", "network", "quadratic", "polynomial"]))
     if kind == "network":
@@ -60,9 +65,7 @@ def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, 
         objective = Objective(network, SoftmaxCrossEntropy() if classify else MeanSquaredError())
         x = [rng.standard_normal((tasks, n, *network.input_shape)) for n in sizes]
         outputs = network.output_shape[0]
-        y = [
-            rng.integers(0, outputs, (tasks, n)) if classify else rng.standard_normal((tasks, n, outputs)) for n in sizes
-        ]
+        y = [rng.integers(0, outputs, (tasks, n)) if classify else rng.standard_normal((tasks, n, outputs)) for n in sizes]
     else:
         dim = draw(small)
         objective = Quadratic(dim) if kind == "quadratic" else Polynomial(dim)

@@ -139,9 +139,7 @@ for _name in (*_CREATE, *_COMPUTE):
 for _name in _NAMES:
     setattr(module, _name, getattr(np, _name))
 module.ndarray = StrictArray
-module.lib = SimpleNamespace(
-    stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided))
-)
+module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided)))
 module.linalg = SimpleNamespace(
     matrix_power=_wrapped(np.linalg.matrix_power), norm=_wrapped(np.linalg.norm), solve=_wrapped(np.linalg.solve)
 )

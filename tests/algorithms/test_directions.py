@@ -38,9 +38,7 @@ def test_maml_through_the_papers_networks_at_full_size(network, rule):
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
     batches = mm.Minibatches(rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5)))
-    check_algorithm(
-        mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
-    )
+    check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule))
 
 
 @given(st.integers(1, 5), rates, st.sampled_from([0.0, 0.9]), seeds)
@@ -50,9 +48,7 @@ def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
     objective = mm.Objective(mm.mlp([2, 5, 2], "tanh"), mm.MeanSquaredError())
     phi, rule = objective.init(rng, np.float64), mm.Adam(lr, beta1=beta1)
     batches = mm.Minibatches(rng.standard_normal((k, 2, 4, 2)), rng.standard_normal((k, 2, 4, 2)))
-    check_algorithm(
-        mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
-    )
+    check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule))
 
 
 @given(problems(), inner_rules)

@@ -1,0 +1,149 @@
+"""Figure 1 of the Reptile paper: sine regression before training, after MAML, and after Reptile.
+
+Both algorithms train from scratch on the same tasks: five inner SGD steps of 0.02, each on 10 of a task's 50 points. Then
+each network adapts to the same unseen wave by 32 gradient steps on 10 points; and to 100 unseen waves, for the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from style import DOUBLE, plt, save
+from tqdm import tqdm
+
+from minimeta.evaluation import Adaptation, adaptation_errors
+from minimeta.experiment import PRESETS, Settings, build
+from minimeta.files import write_atomically
+from minimeta.meta_training import MetaTraining, checked_mean
+from minimeta.provenance import provenance
+from minimeta.tasks import Sinusoid, minibatches_of
+
+SHOTS, STEPS, WAVES, WAVE_SEED = 10, 32, 100, 0
+SHOWN = (0, 1, 5, 10, 32)  # inner steps in the table and in the legend
+
+REPTILE = replace(PRESETS["sine"][1], meta_batch=5, iterations=30_000, outer="adam", epsilon=0.001, grid=None, shots=50)
+MAML = replace(
+    REPTILE, algorithm="maml", meta_batch=10, iterations=10_000, epsilon=0.005, k=6, tail="separate", tail_shots=10
+)
+
+
+def trained(name: str, training: MetaTraining) -> tuple[np.ndarray, float]:
+    """phi after meta-training, and the seconds it took."""
+    state, losses, started = training.start(), [], time.monotonic()
+    with training.stepper() as step, tqdm(total=training.iterations, desc=f"training {name}", unit="step") as bar:
+        while state.iteration < training.iterations:
+            state, loss = step(state)
+            losses.append(loss)
+            if state.iteration % 100 == 0 or state.iteration == training.iterations:
+                bar.set_postfix(loss=f"{checked_mean(losses, state.iteration - len(losses) + 1):.3f}", refresh=False)
+                bar.update(len(losses))
+                losses = []
+    return state.meta, time.monotonic() - started
+
+
+def compute(budget: float) -> dict[str, Any]:
+    """Everything the figure and the table show; ``budget`` scales the number of meta-steps."""
+    panels = []
+    for name, settings in (("before training", None), ("MAML", MAML), ("Reptile", REPTILE)):
+        scaled = _scaled(settings or REPTILE, budget)
+        training = build(scaled).training
+        phi, seconds = trained(name, training) if settings else (training.start().meta, 0.0)
+        panels.append(
+            {"name": name, "settings": scaled.to_dict() if settings else None, "seconds": round(seconds, 1)}
+            | _evaluated(training, phi)
+        )
+    return {"budget": budget, "panels": panels, "provenance": provenance()}
+
+
+def _scaled(settings: Settings, budget: float) -> Settings:
+    return replace(settings, iterations=max(1, round(budget * settings.iterations)))
+
+
+def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:
+    """Predictions on one unseen wave after each shown step, and errors over many."""
+    adaptation = Adaptation(STEPS, SHOTS)
+    errors = adaptation_errors(
+        training.objective, training.algorithm, phi, Sinusoid(), count=WAVES, shots=SHOTS, adaptation=adaptation
+    )
+    rng = np.random.default_rng(WAVE_SEED)
+    episode = Sinusoid().episode(rng, 1, SHOTS, 201, dtype=phi.dtype)
+    iterates = training.algorithm.iterates(training.objective, phi, minibatches_of(rng, episode.support, STEPS, SHOTS))
+    (points_x, points_y), (x, y) = episode
+    predicted = [training.objective.network.forward(iterates[step], x)[0, :, 0] for step in SHOWN]
+    return {
+        "errors": [
+            {"step": step, "mean": float(errors.mean[step]), "interval95": float(errors.interval[step])} for step in SHOWN
+        ],
+        "wave": {
+            "points": np.stack([points_x[0, :, 0], points_y[0, :, 0]]).round(4).tolist(),
+            "x": x[0, :, 0].round(4).tolist(),
+            "true": y[0, :, 0].round(4).tolist(),
+            "after": {str(step): curve.round(4).tolist() for step, curve in zip(SHOWN, predicted, strict=True)},
+        },
+    }
+
+
+def draw(result: dict[str, Any], path: Path) -> list[Path]:
+    """Three panels, one wave: the network before adaptation, on the way, and after 32 steps."""
+    figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.3), sharey=True)
+    shades = plt.get_cmap("Blues")(np.linspace(0.35, 1.0, len(SHOWN)))
+    for letter, axis, panel in zip("abc", axes, result["panels"], strict=True):
+        wave = panel["wave"]
+        axis.plot(wave["x"], wave["true"], color="black", linestyle=(0, (1, 1.2)), label="true wave", zorder=3)
+        for step, shade in zip(SHOWN, shades, strict=True):
+            style = {"linestyle": "--"} if step == 0 else {}
+            label = "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+            axis.plot(wave["x"], wave["after"][str(step)], color=shade, label=label, **style)
+        axis.plot(*wave["points"], "^", color="black", markersize=4, label="its 10 points", zorder=4)
+        title = panel["name"] if panel["settings"] is None else f"after {panel['name']}"
+        axis.set_title(f"({letter}) {title}")
+        axis.set_xlabel("$x$")
+        axis.set_xticks([-5, 0, 5])
+    low, high = min(wave["true"]), max(wave["true"])
+    axes[0].set_ylim(1.35 * low, 1.35 * high)
+    axes[0].set_ylabel("$f(x)$")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=4)
+    figure.tight_layout(w_pad=0.6)
+    return save(figure, path)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Errors after adaptation, as Markdown."""
+    head = " | ".join(f"{step} step{'s' * (step != 1)}" for step in SHOWN)
+    lines = [f"| mean squared error after | {head} | meta-training |", "|---" * (len(SHOWN) + 2) + "|"]
+    for panel in result["panels"]:
+        cells = " | ".join(f"{each['mean']:.3f} ± {each['interval95']:.3f}" for each in panel["errors"])
+        steps = f"{panel['settings']['iterations']:,} steps, {panel['seconds']:.0f} s" if panel["settings"] else "none"
+        lines.append(f"| {panel['name']} | {cells} | {steps} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for fig1.json, .md, .png and .pdf (default: out)"
+    )
+    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the meta-steps (default: 1)")
+    parser.add_argument("--draw-only", action="store_true", help="draw again from fig1.json")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "fig1.json"
+    if not options.draw_only:
+        text = json.dumps(compute(options.budget)) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+    result = json.loads(path.read_text())
+    written = draw(result, path)
+    (options.out / "fig1.md").write_text(table(result))
+    print(f"\n{WAVES} unseen waves, {SHOTS} points each, 95% intervals:\n\n{table(result)}")
+    print("written:", *(str(each) for each in [path, path.with_suffix(".md"), *written]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Few-shot tasks: distinct classes, distinct images, labels by class."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minimeta as mm
+from minimeta.testing.strategies import seeds
+
+# Image (c, d) is constant 16 c + d: a sample's pixels tell where it came from.
+IMAGES = (16 * np.arange(9)[:, None] + np.arange(12)).astype(np.uint8)[..., None, None, None] * np.ones((2, 2, 1), np.uint8)
+
+
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), seeds)
+def test_episodes_hold_distinct_classes_and_disjoint_images(ways, tasks, shots, queries, seed):
+    episode = mm.FewShotImages(IMAGES, ways).episode(np.random.default_rng(seed), tasks, shots, queries)
+    for task in range(tasks):
+        seen = {}
+        for x, y in episode:
+            for image, label in zip(x[task, :, 0, 0, 0].astype(int), y[task], strict=True):
+                assert seen.setdefault(label, image // 16) == image // 16
+        assert len(set(seen.values())) == len(seen) == ways
+        drawn = np.concatenate([x[task, :, 0, 0, 0] for x, _ in episode])
+        assert len(set(drawn)) == ways * (shots + queries)
+    assert episode.support[0].shape == (tasks, ways * shots, 2, 2, 1) and episode.support[0].dtype == np.float32
+
+
+@given(st.integers(1, 4), st.sampled_from(["shared", "separate"]), seeds)
+def test_training_minibatches_keep_one_label_for_one_class(k, tail, seed):
+    schedule = mm.MinibatchSchedule(k + 1, 6, tail, shots=4, tail_shots=3 if tail == "separate" else None)
+    batches = mm.FewShotImages(IMAGES, 3).sample(np.random.default_rng(seed), 2, schedule)
+    for task in range(2):
+        pairs = {(int(y), int(x) // 16) for xs, ys in batches for x, y in zip(xs[task, :, 0, 0, 0], ys[task], strict=True)}
+        assert len(pairs) == len({label for label, _ in pairs}) == len({source for _, source in pairs})
+
+
+def test_photographs_are_scaled_to_one():
+    tasks = mm.FewShotImages(np.full((2, 2, 2, 2, 3), 255, np.uint8), 2, white=255)
+    batches = tasks.sample(np.random.default_rng(0), 1, mm.MinibatchSchedule(1, 2, shots=2))
+    assert batches.x.dtype == np.float32 and (batches.x == 1).all()
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(mm.ShapeError, match="images must have shape"):
+        mm.FewShotImages(IMAGES[..., 0])
+    with pytest.raises(mm.SettingsError, match="10-way tasks cannot be drawn from 9 classes"):
+        mm.FewShotImages(IMAGES, 10)
+    with pytest.raises(mm.SettingsError, match="13 images of a class are asked for"):
+        mm.FewShotImages(IMAGES, 5).episode(np.random.default_rng(0), 1, 12, 1)

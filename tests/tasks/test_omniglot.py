@@ -1,0 +1,166 @@
+"""Omniglot: archives, folders, cache, split, download; and the real data where MINIMETA_DATA has them."""
+
+import functools
+import hashlib
+import http.server
+import os
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minimeta as mm
+from minimeta.errors import DataError
+from minimeta.tasks import omniglot
+
+needs_data = pytest.mark.skipif(
+    not (Path(os.environ.get("MINIMETA_DATA", "nowhere")) / "omniglot").exists(),
+    reason="MINIMETA_DATA names no folder that holds omniglot",
+)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Folders of 3 and 2 characters of 4 drawings, and a cache of their own."""
+    monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 3, "images_evaluation": 2})
+    monkeypatch.setattr(omniglot, "DRAWINGS", 4)
+    monkeypatch.setenv("MINIMETA_CACHE", str(tmp_path / "cache"))
+    rng, folder = np.random.default_rng(0), tmp_path / "data" / "omniglot"
+    for half, names in {
+        "images_background": ["Zulu/c01", "Alpha/c01", "Alpha/c02"],
+        "images_evaluation": ["Beta/c01", "Beta/c02"],
+    }.items():
+        for name in names:
+            (folder / half / name).mkdir(parents=True)
+            for drawing in range(4):
+                pixels = rng.random((105, 105)) > 0.3
+                Image.fromarray(pixels).save(folder / half / name / f"{drawing:02}.png")
+    return tmp_path / "data"
+
+
+def _zip(data):
+    """The folders as archives beside them, in the layout of the official ones."""
+    for half in omniglot.CHARACTERS:
+        with zipfile.ZipFile(data / "omniglot" / f"{half}.zip", "w") as archive:
+            for path in sorted((data / "omniglot" / half).rglob("*.png")):
+                archive.write(path, path.relative_to(data / "omniglot"))
+
+
+def test_archives_and_folders_give_the_same_sorted_characters(tiny):
+    from_folders = mm.load_omniglot(tiny)
+    assert from_folders.names == ["Alpha/c01", "Alpha/c02", "Beta/c01", "Beta/c02", "Zulu/c01"]
+    assert from_folders.images.shape == (5, 4, 28, 28) and from_folders.images.dtype == np.uint8
+    _zip(tiny)
+    from_archives = mm.load_omniglot(tiny)
+    assert from_archives.names == from_folders.names and np.array_equal(from_archives.images, from_folders.images)
+    assert len(list((tiny.parent / "cache").iterdir())) == 2
+
+
+def test_images_are_shrunk_by_nearest_neighbour_with_ink_zero(tiny):
+    with Image.open(tiny / "omniglot" / "images_background" / "Alpha" / "c01" / "00.png") as image:
+        pixels = np.asarray(image)
+    centres = ((np.arange(28) + 0.5) * 105 / 28).astype(int)
+    assert np.array_equal(mm.load_omniglot(tiny).images[0, 0], pixels[np.ix_(centres, centres)])
+
+
+def test_the_cache_is_used_and_a_damaged_one_is_one_line(tiny):
+    first = mm.load_omniglot(tiny)
+    (cache,) = (tiny.parent / "cache").iterdir()
+    assert np.array_equal(mm.load_omniglot(tiny).images, first.images)
+    content = bytearray(cache.read_bytes())
+    for damaged in (
+        content[:-50],
+        content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :],
+        b"",
+    ):
+        cache.write_bytes(damaged)
+        with pytest.raises(DataError, match="damaged.*delete it"):
+            mm.load_omniglot(tiny)
+        assert cache.read_bytes() == bytes(damaged)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tiny, monkeypatch):
+    (tiny.parent / "file").write_text("")
+    monkeypatch.setenv("MINIMETA_CACHE", str(tiny.parent / "file" / "cache"))
+    with pytest.warns(UserWarning, match="could not be cached"):
+        assert mm.load_omniglot(tiny).images.shape == (5, 4, 28, 28)
+
+
+def test_missing_incomplete_truncated_and_altered_data_are_one_line(tiny, tmp_path):
+    with pytest.raises(DataError, match="minimeta data omniglot"):
+        mm.load_omniglot(tmp_path / "elsewhere")
+    _zip(tiny)
+    archive = tiny / "omniglot" / "images_background.zip"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="images_background.zip is damaged"):
+        mm.load_omniglot(tiny)
+    altered = bytearray(whole)
+    altered[200] ^= 0xFF
+    archive.write_bytes(altered)
+    with pytest.raises(DataError, match="images_background.zip is damaged"):
+        mm.load_omniglot(tiny)
+    archive.unlink()
+    next((tiny / "omniglot" / "images_background").rglob("*.png")).unlink()
+    with pytest.raises(DataError, match="is not the whole of images_background.*1 of them without 4 drawings"):
+        mm.load_omniglot(tiny)
+
+
+def test_split_turns_the_training_characters_into_new_classes():
+    images = np.random.default_rng(0).integers(0, 2, (7, 3, 28, 28), dtype=np.uint8)
+    train, test = mm.split_omniglot(images, seed=1, train=5)
+    assert train.shape == (20, 3, 28, 28, 1) and test.shape == (2, 3, 28, 28, 1)
+    for turns in range(4):
+        turned = np.rot90(train[:5, ..., 0], turns, axes=(2, 3))
+        assert np.array_equal(train[5 * turns : 5 * turns + 5, ..., 0], turned)
+    sources = [image.tobytes() for image in np.concatenate([train[:5], test])[:, 0]]
+    assert sorted(sources) == sorted(image.tobytes() for image in images[:, 0])
+    assert np.array_equal(mm.split_omniglot(images, seed=1, train=5)[0], train)
+    assert not np.array_equal(mm.split_omniglot(images, seed=2, train=5)[0], train)
+
+
+@pytest.fixture
+def server(tiny):
+    """The archives over HTTP on this machine."""
+    _zip(tiny)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tiny / "omniglot")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def test_download_verifies_checksums_and_overwrites_nothing(tiny, server, tmp_path, monkeypatch):
+    into = tmp_path / "downloaded"
+    with pytest.raises(DataError, match="could not be downloaded"):
+        omniglot.download_omniglot(into, server)
+    assert not list(into.rglob("*.zip"))
+    sums = {name: f"md5:{hashlib.md5((tiny / 'omniglot' / name).read_bytes()).hexdigest()}" for name in omniglot.CHECKSUMS}
+    monkeypatch.setattr(omniglot, "CHECKSUMS", sums)
+    paths = omniglot.download_omniglot(into, server)
+    assert [path.name for path in paths] == list(sums)
+    assert np.array_equal(mm.load_omniglot(into).images, mm.load_omniglot(tiny).images)
+    paths[0].write_bytes(b"mine")
+    with pytest.raises(DataError, match="not the official archive"):
+        omniglot.download_omniglot(into, server)
+    assert paths[0].read_bytes() == b"mine"
+
+
+def test_no_network_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="could not be downloaded from http://127.0.0.1:9/"):
+        omniglot.download_omniglot(tmp_path, "http://127.0.0.1:9/")
+
+
+@needs_data
+def test_the_real_omniglot(tmp_path):
+    characters = mm.load_omniglot(cache=tmp_path)
+    assert characters.images.shape == (1623, 20, 28, 28)
+    assert characters.names == sorted(characters.names) and len({name.split("/")[0] for name in characters.names}) == 50
+    assert 0.85 < characters.images.mean() < 0.95  # mostly paper, which is 1
+    again = mm.load_omniglot(cache=tmp_path)
+    assert np.array_equal(again.images, characters.images)
+    train, test = mm.split_omniglot(characters.images)
+    assert train.shape[0] == 4800 and test.shape[0] == 423

@@ -1,0 +1,73 @@
+"""The command line: what it prints, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import minimeta
+from minimeta.cli import main
+
+SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
+
+
+def test_train_eval_and_resume(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main(["train", "sine", *SHORT, "--out", out]) == 0
+    assert "20 meta-steps done" in capsys.readouterr().out
+    assert main(["eval", out, "--tasks", "10", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean squared error over 10 unseen waves" in printed and "n =  32" in printed
+    (path,) = (tmp_path / "run").glob("eval-*.json")
+    result = json.loads(path.read_text())
+    assert result["tasks"] == 10 and result["meta_steps"] == 20 and result["provenance"]["minimeta"] == minimeta.__version__
+    assert main(["train", "--resume", "--out", out, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "sine", *SHORT, "--out", "RUN"], "already holds a run: --resume continues it"),
+        (["train", "sine", "--iterations", "30", "--out", "RUN", "--resume"], "iterations is 20 there and 30 here"),
+        (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
+        (["train"], "name a preset"),
+        (["eval", "NEW"], "not a run folder"),
+        (["eval", "RUN", "--tasks", "1", "--quiet"], "at least 2 tasks"),
+        (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
+        (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
+    ],
+)
+def test_every_mistake_is_one_line_on_standard_error(tmp_path, capsys, words, line):
+    assert main(["train", "sine", *SHORT, "--out", str(tmp_path / "RUN")]) == 0
+    capsys.readouterr()
+    words = [str(tmp_path / word) if word in ("RUN", "NEW") else word for word in words]
+    assert main(words) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("minimeta: ") and errors.count("\n") == 1 and line in errors
+    assert not (tmp_path / "NEW").exists()
+
+
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount():
+            pytest.skip("there is a GPU here")
+    except ImportError:
+        pass
+    assert main(["train", "sine", "--device", "gpu", "--out", str(tmp_path / "run")]) == 1
+    assert "device 'gpu'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["data", "--help"], ["--version"]])
+def test_help_is_there(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0 and capsys.readouterr().out.strip()
+
+
+def test_importing_the_package_loads_neither_matplotlib_nor_cupy_nor_hypothesis():
+    heavy = ("matplotlib", "cupy", "hypothesis", "pooch")
+    code = f"import sys, minimeta; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

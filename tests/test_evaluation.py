@@ -1,0 +1,72 @@
+"""Evaluation: intervals, prefixes, transduction."""
+
+import numpy as np
+import pytest
+
+import minimeta as mm
+from minimeta.evaluation import Adaptation, Evaluation, accuracy, adaptation_errors
+from minimeta.testing.checks import assert_same
+
+
+def test_the_interval_is_196_standard_errors():
+    values = np.random.default_rng(0).standard_normal(400)
+    evaluation = Evaluation(values)
+    assert evaluation.interval == pytest.approx(1.96 * values.std(ddof=1) / 20)
+
+
+def _errors(count, workers=1):
+    objective = mm.Objective(mm.mlp([1, 6, 1]), mm.MeanSquaredError())
+    phi = objective.init(np.random.default_rng(0), np.float64)
+    return adaptation_errors(
+        objective,
+        mm.Reptile(mm.SGD(0.01)),
+        phi,
+        mm.Sinusoid(),
+        count=count,
+        shots=5,
+        adaptation=Adaptation(3, 5),
+        workers=workers,
+    )
+
+
+def test_more_tasks_begin_with_the_same_tasks_whatever_the_workers():
+    assert _errors(25).values.shape == (25, 4)
+    assert_same(_errors(12).values, _errors(25).values[:12], "prefix")
+    assert_same(_errors(25, workers=3).values, _errors(25).values, "workers")
+    with pytest.raises(mm.SettingsError, match="at least 2 tasks"):
+        _errors(1)
+
+
+def test_errors_begin_before_adaptation_and_end_after_it():
+    objective = mm.Objective(mm.mlp([1, 6, 1]), mm.MeanSquaredError())
+    phi = objective.init(np.random.default_rng(0), np.float64)
+    tasks, algorithm = mm.Sinusoid(), mm.Reptile(mm.SGD(0.01))
+    values = adaptation_errors(objective, algorithm, phi, tasks, count=10, shots=5, adaptation=Adaptation(3, 5)).values
+    rng = np.random.default_rng([0, 2, 0])
+    episode = tasks.episode(rng, 10, 5, 100)
+    batches = mm.minibatches_of(rng, episode.support, 3, 5)
+    assert_same(values[:, 0], objective.at(phi, episode.query).loss, "before")
+    adapted = algorithm.adapt(objective, phi, batches)
+    assert_same(values[:, 3], objective.at(adapted, episode.query).loss, "after")
+
+
+def test_transduction_is_the_only_difference_between_the_two_ways_to_predict():
+    """Without batch norm a prediction does not depend on what it is batched with: both ways agree exactly in score."""
+    images = np.random.default_rng(0).integers(0, 2, (8, 6, 4, 4, 1), dtype=np.uint8)
+    network = mm.Network((4, 4, 1), (mm.layers.Conv2D(1, 3), mm.layers.ReLU(), mm.layers.Flatten(), mm.layers.Dense(48, 3)))
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
+    phi = objective.init(np.random.default_rng(1), np.float64)
+    options = dict(count=20, shots=2, queries=2, adaptation=Adaptation(5, 3), workers=1)
+    scores = accuracy(objective, mm.Reptile(mm.SGD(0.1)), phi, mm.FewShotImages(images, 3), **options)
+    assert_same(scores[True].values, scores[False].values, "accuracy")
+
+
+def test_memorized_support_images_are_always_right():
+    """Queries equal to support images, and enough steps: accuracy 1."""
+    images = np.repeat(np.random.default_rng(0).integers(0, 2, (6, 1, 6, 6, 1), dtype=np.uint8), 4, axis=1)
+    network = mm.Network((6, 6, 1), (mm.layers.Flatten(), mm.layers.Dense(36, 3)))
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
+    phi = objective.init(np.random.default_rng(1), np.float64)
+    options = dict(count=10, shots=1, adaptation=Adaptation(200, 3), transductive=(True,), workers=1)
+    scores = accuracy(objective, mm.Reptile(mm.SGD(0.5)), phi, mm.FewShotImages(images, 3), **options)
+    assert (scores[True].values == 1).all()
