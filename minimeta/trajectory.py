@@ -118,8 +118,9 @@ def descend(
     loss = None
     for batch in minibatches:
         point = objective.at(phi, batch)
-        phi, state = rule.step(phi, point.grad, state)
-        loss = point.loss
+        g, loss = point.grad, point.loss
+        del point  # its activations make room for the next ones
+        phi, state = rule.step(phi, g, state)
     return phi, state, loss
 
 
