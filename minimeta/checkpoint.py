@@ -117,21 +117,31 @@ class RunFolder:
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps(entry) + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of the metrics; none where there is no file.
+
+        Raises
+        ------
+        CheckpointError
+            if a whole line is not a JSON object with an iteration.
+        """
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text().splitlines(keepends=True)
+        try:
+            entries = [json.loads(line) for line in lines if line.endswith("\n")]
+            return [entry for entry in entries if entry["iteration"] >= 0]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
+
     def clear_after(self, iteration: int) -> None:
         """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
         and files left half written."""
         for part in self.path.glob(".*.part"):
             part.unlink()
-        if not self.metrics_path.exists():
-            return
-        kept = []
-        for line in self.metrics_path.read_text().splitlines(keepends=True):
-            try:
-                if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
-        write_atomically(self.metrics_path, lambda file: file.write("".join(kept).encode()))
+        if self.metrics_path.exists():
+            kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["iteration"] <= iteration]
+            write_atomically(self.metrics_path, lambda file: file.write("".join(kept).encode()))
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -92,10 +92,19 @@ def _eval(options: argparse.Namespace) -> None:
         "seconds": round(time.monotonic() - started, 1),
         "settings": settings.to_dict(),
         "provenance": provenance(experiment.training.xp.__name__),
+        "training": _training_facts(RunFolder(run)),
     }
     path = Path(options.json) if options.json else run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json"
     write_atomically(path, lambda file: file.write((json.dumps(result, indent=2) + "\n").encode()))
     print(f"written to {path}")
+
+
+def _training_facts(folder: RunFolder) -> dict[str, Any]:
+    """What the metrics tell of the run itself: its last line, and what produced it."""
+    facts: dict[str, Any] = {}
+    for entry in folder.metrics():
+        facts |= entry
+    return facts
 
 
 def _progress(options: argparse.Namespace):

@@ -159,11 +159,9 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways) for half in halves)
     training = MetaTraining(
         objective=objective,
-        algorithm=_algorithm(settings),
+        algorithm=algorithm_of(settings),
         tasks=train_tasks,
-        schedule=MinibatchSchedule(
-            settings.k, settings.size, settings.tail, settings.order, settings.shots, settings.tail_shots
-        ),
+        schedule=schedule_of(settings),
         outer=Adam(settings.epsilon, beta1=0.9) if settings.outer == "adam" else SGD(settings.epsilon),
         iterations=settings.iterations,
         epsilon=settings.epsilon,
@@ -178,7 +176,13 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
     return Experiment(settings, training, test_tasks)
 
 
-def _algorithm(settings: Settings) -> Algorithm:
+def schedule_of(settings: Settings) -> MinibatchSchedule:
+    """How training cuts mini-batches."""
+    return MinibatchSchedule(settings.k, settings.size, settings.tail, settings.order, settings.shots, settings.tail_shots)
+
+
+def algorithm_of(settings: Settings) -> Algorithm:
+    """The algorithm with its inner rule."""
     if settings.inner == "sgd":
         rule = SGD(settings.inner_lr)
     else:

@@ -91,7 +91,8 @@ def _advance(
     """Train to the end; give the states to be saved, the last one included."""
     from tqdm import tqdm
 
-    started = saved = time.monotonic()
+    saved = time.monotonic()
+    started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
     bar = tqdm(total=training.iterations, initial=state.iteration, unit="step", disable=not progress, smoothing=0.05)
     with training.stepper() as step, bar, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.iteration < training.iterations:

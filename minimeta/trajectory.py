@@ -6,7 +6,7 @@ fixed, and dF/dg_j; and g_j moves with phi_j by the Hessian H_j:
 
     dF/dphi_j  =  (dF/dphi_j)|_g  +  H_j dF/dg_j.
 
-For SGD, dF/dg_j = -alpha v, so each step back multiplies v by (I - alpha H_j): equation (19) of the Reptile paper.
+For SGD, dF/dg_j = -alpha v, so each step back multiplies v by (I - alpha H_j): equations (17)-(21) of the Reptile paper.
 Only k Hessian-vector products are needed; no matrix is formed.
 """
 

@@ -61,7 +61,7 @@ def test_storing_iterates_gives_the_same_numbers(problem, rule, seed):
 
 @given(st.integers(1, 5), st.integers(0, 4), st.floats(0.01, 0.2), seeds)
 def test_sgd_on_quadratics_multiplies_by_the_product_of_i_minus_alpha_h(dim, k, alpha, seed):
-    """Equation (19): v is multiplied by (I - alpha H_1) ... (I - alpha H_k), the last factor first."""
+    """Equations (17)-(21): v is multiplied by (I - alpha H_1) ... (I - alpha H_k), the last factor first."""
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((k, 1, 2, dim, dim))
     batches = mm.Minibatches(root + root.swapaxes(3, 4), rng.standard_normal((k, 1, 2, dim)))

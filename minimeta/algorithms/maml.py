@@ -14,7 +14,8 @@ class MAML(Algorithm):
     """The exact gradient of the loss after adaptation.
 
     Adapt on mini-batches 1 .. k-1 and score on the last: F(phi) = L_k(phi_k), phi_k = U^{k-1}(phi). The direction is
-    dF/dphi: g_k, pulled back through the k-1 inner steps (trajectory.py). For an inner SGD that is equation (19),
+    dF/dphi: g_k, pulled back through the k-1 inner steps (trajectory.py). For an inner SGD that is the Reptile paper's
+    equations (17)-(21),
 
         g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k,
 
