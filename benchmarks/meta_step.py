@@ -43,7 +43,11 @@ def timed(training: MetaTraining, steps: int) -> dict[str, float]:
             if i >= 5:
                 times.append(1e3 * (time.perf_counter() - started))
     low, median, high = np.percentile(times, [25, 50, 75])
-    return {"median_ms": round(median, 3), "quartiles_ms": [round(low, 3), round(high, 3)], "steps": steps}
+    return {
+        "median_ms": round(float(median), 3),
+        "quartiles_ms": [round(float(low), 3), round(float(high), 3)],
+        "steps": steps,
+    }
 
 
 def main() -> None:

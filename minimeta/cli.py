@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import chain, count
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -50,6 +51,9 @@ def _train(options: argparse.Namespace) -> None:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
     else:
         settings = replace(PRESETS[options.preset][1], **given)
+    if options.show:
+        print(json.dumps(settings.to_dict(), indent=2))
+        return
     started = time.monotonic()
     state = train(
         settings,
@@ -77,8 +81,12 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
 
 def _eval(options: argparse.Namespace) -> None:
     run = Path(options.run_folder)
+    if options.json and Path(options.json).exists():
+        raise SettingsError(f"{options.json} exists: name another file with --json")
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
-    given = {name: value for name in ("eval_shots", "eval_steps", "eval_size") if (value := getattr(options, name))}
+    given = {
+        name: value for name in ("eval_shots", "eval_steps", "eval_size") if (value := getattr(options, name)) is not None
+    }
     experiment = replace(experiment, settings=replace(experiment.settings, **given))
     settings = experiment.settings
     started = time.monotonic()
@@ -94,9 +102,15 @@ def _eval(options: argparse.Namespace) -> None:
         "provenance": provenance(experiment.training.xp.__name__),
         "training": _training_facts(RunFolder(run)),
     }
-    path = Path(options.json) if options.json else run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json"
+    path = Path(options.json) if options.json else _unused(run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json")
     write_atomically(path, lambda file: file.write((json.dumps(result, indent=2) + "\n").encode()))
     print(f"written to {path}")
+
+
+def _unused(path: Path) -> Path:
+    """``path``, or the first of ``path-2``, ``path-3`` and so on that does not exist: no result is ever overwritten."""
+    candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
+    return next(each for each in candidates if not each.exists())
 
 
 def _training_facts(folder: RunFolder) -> dict[str, Any]:
@@ -178,6 +192,7 @@ def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="meta-train from a preset",
+        usage="minimeta train PRESET [--out RUN] [--resume] [options and settings]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n" + presets,
         epilog="examples:\n"
@@ -186,14 +201,19 @@ def _add_train(commands: Any) -> None:
         "  minimeta train omniglot-5way --out runs/mine --iterations 20000 --resume",
     )
     parser.add_argument("preset", nargs="?", choices=list(PRESETS), metavar="PRESET", help="one of the presets above")
+    parser.add_argument("--show", action="store_true", help="print the settings as JSON, and do nothing")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
-    parser.add_argument("--log-every", type=int, default=10, metavar="N", help="meta-steps a line of metrics (default: 10)")
+    parser.add_argument(
+        "--log-every", type=_at_least(1), default=10, metavar="N", help="meta-steps a line of metrics (default: 10)"
+    )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=10.0, metavar="S", help="seconds between checkpoints (default: 10)"
     )
     _add_machine_flags(parser)
-    group = parser.add_argument_group("settings", "the preset's, unless given here; shown: the defaults of preset sine")
+    group = parser.add_argument_group(
+        "settings", "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine"
+    )
     hints = get_type_hints(Settings)
     for each in fields(Settings):
         flag, hint, text = f"--{each.name.replace('_', '-')}", hints[each.name], each.metadata["help"]
@@ -204,7 +224,8 @@ def _add_train(commands: Any) -> None:
             group.add_argument(flag, choices=get_args(hint), default=argparse.SUPPRESS, help=shown)
         else:
             kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
-            group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=each.name.upper(), help=shown)
+            letter = {int: "N", float: "X"}.get(kind, "WORDS")
+            group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=letter, help=shown)
     parser.set_defaults(run=_train)
 
 
@@ -216,7 +237,7 @@ def _add_eval(commands: Any) -> None:
         "The result is printed and written to a JSON file in the run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
-    parser.add_argument("--tasks", type=int, default=1000, help="unseen tasks (default: 1000)")
+    parser.add_argument("--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)")
     parser.add_argument("--shots", dest="eval_shots", type=int, metavar="N", help="examples of each class to adapt on")
     parser.add_argument("--steps", dest="eval_steps", type=int, metavar="N", help="inner steps")
     parser.add_argument("--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch")
@@ -224,14 +245,27 @@ def _add_eval(commands: Any) -> None:
         "--transduction", choices=["both", "yes", "no"], default="both",
         help="predict a task's test images in one batch, or each alone with the training images (default: both)",
     )  # fmt: skip
-    parser.add_argument("--eval-seed", type=int, default=0, metavar="SEED", help="of the tasks (default: 0)")
+    parser.add_argument("--eval-seed", type=_at_least(0), default=0, metavar="SEED", help="of the tasks (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="where to write the result (default: in the run folder)")
     _add_machine_flags(parser)
     parser.set_defaults(run=_eval)
 
 
+def _at_least(least: int):
+    """An argparse type: a whole number of at least ``least``."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
+        return value
+
+    parse.__name__ = "whole number"
+    return parse
+
+
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder that holds omniglot (default: MINIMETA_DATA)")
     parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: from the work and the cores)")
+    parser.add_argument("--workers", type=_at_least(1), metavar="N", help="threads (default: from the work and the cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -71,11 +71,8 @@ class Settings:
     dtype: Literal["float32", "float64"] = _setting("float32", "precision")
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            hint = get_type_hints(Settings)[each.name]
-            choices = get_args(hint) if get_origin(hint) is Literal else None
-            if choices and getattr(self, each.name) not in choices:
-                raise SettingsError(f"{each.name} must be one of {', '.join(choices)}, got {getattr(self, each.name)!r}")
+        for name, hint in get_type_hints(Settings).items():
+            _check_value(name, hint, getattr(self, name))
         if self.tail == "separate" and self.algorithm == "reptile":
             raise SettingsError("reptile steps through all its mini-batches: a separate tail is for maml and fomaml")
         if self.k < 2 and self.tail == "separate":
@@ -92,6 +89,22 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
+
+
+def _check_value(name: str, hint: Any, value: Any) -> None:
+    """Raise the SettingsError of a value that does not fit its field's type, or of a count below its least."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise SettingsError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}")
+        return
+    kinds = get_args(hint) or (hint,)
+    fits = any(type(value) is kind or (kind is float and type(value) is int) for kind in kinds)
+    if not fits:
+        wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise SettingsError(f"{name} must be {wanted}, got {value!r}")
+    least = 0 if name in ("seed", "grid") else 1
+    if int in kinds and value is not None and value < least:
+        raise SettingsError(f"{name} must be {least} or more, got {value}")
 
 
 _SINE_MAML = Settings(

@@ -31,7 +31,9 @@ class Adjoint(NamedTuple):
 class InnerRule(Protocol):
     """What a trajectory and an algorithm need of an update rule."""
 
-    lr: Rate
+    @property
+    def lr(self) -> Rate:
+        """The learning rate: a number, a vector, or one per step."""
 
     def step(self, phi: Array, g: Array, state: Any = None) -> tuple[Array, Any]:
         """phi', state'."""

@@ -27,8 +27,13 @@ Batch = tuple[Array, Array]  # x: (T, N, *input), y: (T, N, *target)
 class Point(Protocol):
     """An objective at one phi on one mini-batch of each of T tasks."""
 
-    loss: Array  # (T,)
-    grad: Array  # (T, D)
+    @property
+    def loss(self) -> Array:
+        """``(T,)``."""
+
+    @property
+    def grad(self) -> Array:
+        """``(T, D)``."""
 
     def hvp(self, v: Array) -> Array:
         """H v, ``(T, D)``, for ``v: (T, D)`` or ``(D,)``; may be called often."""

@@ -8,6 +8,7 @@ import pytest
 
 import minimeta
 from minimeta.cli import main
+from minimeta.experiment import PRESETS
 
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
@@ -22,7 +23,19 @@ def test_train_eval_and_resume(tmp_path, capsys):
     (path,) = (tmp_path / "run").glob("eval-*.json")
     result = json.loads(path.read_text())
     assert result["tasks"] == 10 and result["meta_steps"] == 20 and result["provenance"]["minimeta"] == minimeta.__version__
+    assert main(["eval", out, "--tasks", "10", "--quiet"]) == 0
+    assert json.loads(path.read_text()) == result
+    assert len(list((tmp_path / "run").glob("eval-*.json"))) == 2
+    assert main(["eval", out, "--tasks", "10", "--json", str(path)]) == 1
     assert main(["train", "--resume", "--out", out, "--quiet"]) == 0
+
+
+def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "omniglot-5way", "--k", "7", "--show"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == PRESETS["omniglot-5way"][1].to_dict() | {"k": 7}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -33,7 +46,7 @@ def test_train_eval_and_resume(tmp_path, capsys):
         (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
         (["train"], "name a preset"),
         (["eval", "NEW"], "not a run folder"),
-        (["eval", "RUN", "--tasks", "1", "--quiet"], "at least 2 tasks"),
+        (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
     ],

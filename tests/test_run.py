@@ -184,7 +184,8 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
     [
         ({"tail": "separate"}, "reptile steps through all"), ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
         ({"inner": "lbfgs"}, "inner must be one of sgd, adam"), ({"hidden": "8,x"}, "hidden must be layer sizes"),
-        ({"iterations": 0}, "iterations >= 1"), ({"size": 0}, "size >= 1"), ({"k": 6}, "grid of 50"),
+        ({"iterations": 0}, "iterations must be 1 or more"),
+        ({"shots": 0}, "shots must be 1"), ({"inner_lr": "fast"}, "inner_lr must be float"), ({"k": 6}, "grid of 50"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_with_a_sentence(tmp_path, changes, match):
