@@ -1,6 +1,6 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
-from . import host, layers
+from . import host, layers, taylor
 from .algorithms import FOMAML, MAML, Reptile, mean
 from .backend import array_module
 from .errors import (
@@ -37,5 +37,5 @@ __all__ = [
     "FewShotImages", "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective",
     "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Trajectory",
     "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
-    "omniglot_convnet", "split_omniglot", "unroll",
+    "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

@@ -170,7 +170,8 @@ def _unpacked(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> MetaState:
         steps = int(arrays[f"{name}.steps"])
         if f"{name}.v" not in arrays:
             return steps
-        return AdamState(steps, xp.asarray(arrays[f"{name}.m"]), xp.asarray(arrays[f"{name}.v"]))
+        m, v = (xp.asarray(arrays[f"{name}.{moment}"]) for moment in ("m", "v"))
+        return AdamState(steps, m, v, int(arrays[f"{name}.here"]))
 
     try:
         return MetaState(int(arrays["iteration"]), xp.asarray(arrays["meta"]), rule_state("outer"), rule_state("inner"))

@@ -26,6 +26,7 @@ class Adjoint(NamedTuple):
     g: Array  # (T, D)
     state: Any
     lr: Array  # (T, D): element by element; the sum over what shares a rate is the rate's gradient
+    rate: int  # number of the rate that the step used, from 0, where there is one per step
 
 
 class InnerRule(Protocol):
@@ -51,12 +52,17 @@ def is_per_step(lr: Rate) -> bool:
 
 
 def rate_at(lr: Rate, step: int) -> float | Array:
-    """The rate of step number ``step`` (from 0): a number, or an array that broadcasts against ``(T, D)``."""
-    if not is_per_step(lr):
-        return lr
-    if step >= len(lr):
-        raise SettingsError(f"lr holds rates for {len(lr)} inner steps, but step {step + 1} was asked for")
-    return lr[step]
+    """The rate of step number ``step`` (from 0): a Python number, or an array that broadcasts against ``(T, D)``.
+
+    A NumPy scalar becomes a Python number, which takes the dtype of what it multiplies.
+    """
+    if is_per_step(lr):
+        if step >= len(lr):
+            raise SettingsError(f"lr holds rates for {len(lr)} inner steps, but step {step + 1} was asked for")
+        if isinstance(lr, (tuple, list)) and getattr(lr[step], "ndim", 0):
+            raise SettingsError("a tuple of rates holds numbers: give one vector a step as an array (k, D)")
+        lr = lr[step]
+    return lr.item() if getattr(lr, "ndim", 1) == 0 else lr
 
 
 class RateGradient:
@@ -101,7 +107,8 @@ class SGD:
 
     def adjoint(self, g: Array, state: int | None, dphi: Array, dstate: None = None) -> Adjoint:
         """dF = <a', dphi - lr dg - g dlr>: the gradients are a', -lr o a' and, element by element, -g o a'."""
-        return Adjoint(dphi, -rate_at(self.lr, state or 0) * dphi, None, -g * dphi)
+        steps = state or 0
+        return Adjoint(dphi, -rate_at(self.lr, steps) * dphi, None, -g * dphi, steps)
 
     def merge(self, shared: None, states: int, tasks: int) -> None:
         """Every task starts afresh."""
@@ -109,11 +116,13 @@ class SGD:
 
 
 class AdamState(NamedTuple):
-    """``steps`` made so far; moments ``m`` and ``v``, ``(D,)`` where shared by tasks, ``(T, D)`` after a step."""
+    """``steps`` made so far, for the bias correction, and ``here`` of them in this task, for a rate per step; moments ``m``
+    and ``v``, ``(D,)`` where shared by tasks, ``(T, D)`` after a step."""
 
     steps: int
     m: Array
     v: Array
+    here: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Adam:
         after = self._moments(g, state)
         m_hat, root, _, _ = self._corrected(after)
         root += self.eps
-        return phi - rate_at(self.lr, after.steps - 1) * (m_hat / root), after
+        return phi - rate_at(self.lr, after.here - 1) * (m_hat / root), after
 
     def adjoint(self, g: Array, state: AdamState | None, dphi: Array, dstate: tuple[Array, Array] | None = None) -> Adjoint:
         """With c1 = 1 - beta1^t, c2 = 1 - beta2^t, s = sqrt(v^), and (a', am', av') the gradients of what came out:
@@ -153,7 +162,7 @@ class Adam:
         after = self._moments(g, state)
         m_hat, root, c1, c2 = self._corrected(after)
         denominator = root + self.eps
-        rate = rate_at(self.lr, after.steps - 1)
+        rate = rate_at(self.lr, after.here - 1)
         step_m = dphi / denominator
         am = step_m * (-rate / c1)
         xp = array_module(g)
@@ -163,37 +172,35 @@ class Adam:
         if dstate is not None:
             am, av = am + dstate[0], av + dstate[1]
         dg = (1 - self.beta1) * am + (2 - 2 * self.beta2) * g * av
-        return Adjoint(dphi, dg, (self.beta1 * am, self.beta2 * av), -step_m * m_hat)
+        return Adjoint(dphi, dg, (self.beta1 * am, self.beta2 * av), -step_m * m_hat, after.here - 1)
 
-    def merge(self, shared: AdamState | None, states: AdamState, tasks: int) -> AdamState:
+    def merge(self, shared: AdamState | None, states: AdamState | None, tasks: int) -> AdamState | None:
         """The state that the same gradients would leave if the tasks had come one after another.
 
         A task that went from v to v_i in k steps added d_i = v_i - beta2^k v, and every later task's k steps shrink that
-        by beta2^k. So v' = beta2^(kT) v + sum_i beta2^(k (T - i)) d_i, and alike for m; t grows by k T.
+        by beta2^k. So v' = beta2^(kT) v + sum_i beta2^(k (T - i)) d_i, and alike for m; t grows by k T. Every d_i of v is a
+        sum of squares; where it is zero, rounding must not make it negative.
         """
-        before = shared.steps if shared is not None else 0
-        k = states.steps - before
+        if states is shared:  # no step was made
+            return shared
+        before, m0, v0 = (shared.steps, shared.m, shared.v) if shared is not None else (0, 0.0, 0.0)
+        k, xp = states.steps - before, array_module(states.v)
 
-        def one_after_another(beta: float, start: Array | float, ends: Array) -> Array:
-            xp = array_module(ends)
-            weights = [beta ** (k * (tasks - 1 - i)) for i in range(tasks)]
-            moved = xp.asarray(weights, dtype=ends.dtype) @ ends
-            return moved + (beta ** (k * tasks) - beta**k * sum(weights)) * start
+        def one_after_another(beta: float, start: Array | float, added: Array) -> Array:
+            weights = xp.asarray([beta ** (k * (tasks - 1 - i)) for i in range(tasks)], dtype=added.dtype)
+            return weights @ added + beta ** (k * tasks) * start
 
-        m0, v0 = (shared.m, shared.v) if shared is not None else (0.0, 0.0)
-        return AdamState(
-            before + k * tasks,
-            one_after_another(self.beta1, m0, states.m),
-            one_after_another(self.beta2, v0, states.v),
-        )
+        m = one_after_another(self.beta1, m0, states.m - self.beta1**k * m0)
+        v = one_after_another(self.beta2, v0, xp.maximum(states.v - self.beta2**k * v0, 0))
+        return AdamState(before + k * tasks, m, v)
 
     def _moments(self, g: Array, state: AdamState | None) -> AdamState:
         """m', v' and t."""
         square = (1 - self.beta2) * g * g
         if state is None:
-            return AdamState(1, g if self.beta1 == 0 else (1 - self.beta1) * g, square)
+            return AdamState(1, g if self.beta1 == 0 else (1 - self.beta1) * g, square, 1)
         m = g if self.beta1 == 0 else self.beta1 * state.m + (1 - self.beta1) * g
-        return AdamState(state.steps + 1, m, self.beta2 * state.v + square)
+        return AdamState(state.steps + 1, m, self.beta2 * state.v + square, state.here + 1)
 
     def _corrected(self, after: AdamState) -> tuple[Array, Array, float, float]:
         """m^, sqrt(v^), c1 and c2."""

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, array_module
 from .errors import ShapeError
 
@@ -42,7 +44,7 @@ class MeanSquaredError(Loss):
         """L = (1/n) sum((z - t)^2), n = the number of values in z[0]."""
         if target.shape != z.shape:
             raise ShapeError(f"MeanSquaredError expects targets of the predictions' shape {z.shape}, got {target.shape}")
-        residual = (z - target).reshape(z.shape[0], -1)
+        residual = (z - (target if target.dtype.kind == "c" else target.astype(z.dtype, copy=False))).reshape(z.shape[0], -1)
         loss = array_module(z).einsum("tn,tn->t", residual, residual) / residual.shape[1]
         return loss, residual.reshape(z.shape)
 
@@ -59,7 +61,12 @@ class MeanSquaredError(Loss):
 class SoftmaxCrossEntropy(Loss):
     """L = mean over the batch of -log softmax(z)[target]. ``z: (T, N, classes)``, integer ``target: (T, N)``.
 
-    The largest logit is subtracted first, so logits of any finite size are safe.
+    The largest logit is subtracted first, so large logits are safe.
+
+    Raises
+    ------
+    ShapeError
+        if the targets are not integers of the right shape, or (where they are on the host) not below ``classes``.
     """
 
     def forward(self, z, target):
@@ -70,6 +77,11 @@ class SoftmaxCrossEntropy(Loss):
                 f"got {z.shape} and {target.shape}"
             )
         xp = array_module(z)
+        # Not on a device: looking at the labels would wait for them.
+        if target.dtype.kind not in "iu" or (
+            xp is np and target.size and not 0 <= target.min() <= target.max() < z.shape[2]
+        ):
+            raise ShapeError(f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, got {target!r}")
         shifted = z - z.real.max(axis=-1, keepdims=True)
         p = xp.exp(shifted)
         total = p.sum(axis=-1, keepdims=True)

@@ -110,6 +110,8 @@ class MetaTraining:
             yield step
 
     def _default_workers(self) -> int:
+        if self.xp is not np:
+            return 1
         examples = self.schedule.k * self.schedule.size * self.meta_batch
         return host.default_workers(self.objective.size * examples, self.meta_batch)
 
@@ -134,6 +136,8 @@ def run_chunks(
 def _joined(parts: Sequence[Any]) -> Any:
     """Results of several runs of tasks as one: arrays end to end, tuples field by field, the rest equal in all."""
     first = parts[0]
+    if all(part is first for part in parts):  # the shared state, where no inner step was made
+        return first
     if isinstance(first, tuple):
         return type(first)(*(_joined(field) for field in zip(*parts, strict=True)))
     if hasattr(first, "shape"):

@@ -96,7 +96,7 @@ class Network:
 
     def forward(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
-        return self.forward_cached(self.unpack(phi), x)[0]
+        return self.forward_cached(self.unpack(phi), as_inputs(x, phi.dtype))[0]
 
     def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
         """y, and the layers' caches. ``theta`` is an unpacked phi."""
@@ -154,6 +154,11 @@ class Network:
         """Write layer i's named arrays to their places in ``rows: (T, D)``."""
         for name, place, _ in self._slots[i]:
             rows[:, place] = named[name].reshape(rows.shape[0], -1)
+
+
+def as_inputs(x: Array, dtype: Any) -> Array:
+    """Inputs in the precision of phi, whatever they are stored in (images are uint8); complex inputs stay complex."""
+    return x if x.dtype.kind == "c" else x.astype(dtype, copy=False)
 
 
 _ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Softplus}

@@ -18,7 +18,7 @@ import numpy as np
 from .backend import Array, array_module
 from .errors import ShapeError
 from .losses import Loss
-from .network import Network
+from .network import Network, as_inputs
 
 Batch = tuple[Array, Array]  # x: (T, N, *input), y: (T, N, *target)
 
@@ -78,14 +78,15 @@ class Objective:
         ShapeError
             if phi, x or y do not fit the network and each other.
         """
-        x, y = _inputs(batch[0], phi.dtype), _targets(batch[1], phi.dtype)
+        x, y = as_inputs(batch[0], phi.dtype), _targets(batch[1], phi.dtype)
         if phi.ndim == 2 and x.shape[0] != phi.shape[0]:
             raise ShapeError(f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}")
         return NetworkPoint(self.network, self.loss, phi, x, y)
 
 
 class NetworkPoint:
-    """A network's loss at one phi on one mini-batch. ``loss: (T,)`` is there at once; the rest on demand.
+    """A network's loss at one phi on one mini-batch. ``loss: (T,)`` is there at once; the rest on demand, from views of phi:
+    do not change phi in place while its point is in use.
 
     The gradient is reverse mode: L = loss(network(phi, x)), so dphi = network.backward(loss.backward()).
     """
@@ -140,7 +141,7 @@ class Quadratic:
 
     def at(self, phi: Array, batch: Batch) -> QuadraticPoint:
         """The quadratic at ``phi: (D,) or (T, D)``."""
-        matrices, centres = (_inputs(data, phi.dtype) for data in batch)
+        matrices, centres = (as_inputs(data, phi.dtype) for data in batch)
         if matrices.shape[2:] != (self.size, self.size) or centres.shape != matrices.shape[:3]:
             raise ShapeError(
                 f"Quadratic({self.size}) expects x (T, N, {self.size}, {self.size}) and y (T, N, {self.size}), "
@@ -197,7 +198,7 @@ class Polynomial:
 
     def at(self, phi: Array, batch: Batch) -> PolynomialPoint:
         """The polynomial at ``phi: (D,) or (T, D)``."""
-        directions, coefficients = (_inputs(data, phi.dtype) for data in batch)
+        directions, coefficients = (as_inputs(data, phi.dtype) for data in batch)
         if directions.shape[2:] != (self.size,) or coefficients.shape[:2] != directions.shape[:2]:
             raise ShapeError(
                 f"Polynomial({self.size}) expects x (T, N, {self.size}) and y (T, N, degree + 1), "
@@ -236,11 +237,6 @@ class PolynomialPoint:
 
     def _along(self, weights: Array) -> Array:
         return (weights[..., None] * self._directions).mean(axis=1)
-
-
-def _inputs(data: Array, dtype: Any) -> Array:
-    """Inputs in the precision of phi, whatever they are stored in (images are uint8); complex inputs stay complex."""
-    return data if data.dtype.kind == "c" else data.astype(dtype, copy=False)
 
 
 def _targets(data: Array, dtype: Any) -> Array:

@@ -56,7 +56,7 @@ class Trajectory:
             point = self.points[j]
             adjoint = self.rule.adjoint(point.grad, self.states[j], v, dstate)
             v, dstate = adjoint.phi + point.hvp(adjoint.g), adjoint.state
-            rates.add(j, adjoint.lr)
+            rates.add(adjoint.rate, adjoint.lr)
         return v, rates.total(v)
 
 

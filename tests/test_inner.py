@@ -69,10 +69,10 @@ def test_adam_and_its_adjoint_survive_gradients_that_are_zero(lr, seed):
     assert adjoint.g[0, 0] == pytest.approx(-lr / rule.eps) and np.isfinite(adjoint.g).all()
 
 
-@given(rates, st.sampled_from([0.0, 0.9]), small, small, st.booleans(), seeds)
-def test_merged_moments_are_those_of_one_task_after_another(lr, beta1, tasks, k, fresh, seed):
+@given(rates, st.sampled_from([0.0, 0.9]), st.sampled_from([0.9, 0.999]), st.integers(1, 30), small, st.booleans(), seeds)
+def test_merged_moments_are_those_of_one_task_after_another(lr, beta1, beta2, tasks, k, fresh, seed):
     """With gradients that do not depend on phi the merge is exact; otherwise it differs only as the gradients do."""
-    rule, rng = mm.Adam(lr, beta1=beta1), np.random.default_rng(seed)
+    rule, rng = mm.Adam(lr, beta1, beta2), np.random.default_rng(seed)
     shared = None if fresh else _warm(rule, rng, 3, 2)
     gradients = rng.standard_normal((tasks, k, 3))
     serial = shared
@@ -85,6 +85,43 @@ def test_merged_moments_are_those_of_one_task_after_another(lr, beta1, tasks, k,
     assert merged.steps == serial.steps
     assert_close(merged.v, serial.v, 1e-11, "v")  # differences of nearly equal powers of beta2 cost four digits
     assert_close(merged.m, serial.m, 1e-11, "m")
+
+
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([0.5, 0.9, 0.999]),
+    st.integers(1, 60),
+    st.integers(1, 10),
+    seeds,
+)
+def test_merging_tasks_without_gradients_shrinks_the_moments_and_never_below_zero(dtype, beta2, tasks, k, seed):
+    """Dead units: v' = beta2^(kT) v, which rounding must not make negative."""
+    rule, v = mm.Adam(0.1, beta2=beta2), np.random.default_rng(seed).random(20).astype(dtype)
+    side_by_side = shared = AdamState(3, 0 * v, v)
+    for _ in range(k):
+        _, side_by_side = rule.step(np.zeros((tasks, 20), dtype), np.zeros((tasks, 20), dtype), side_by_side)
+    merged = rule.merge(shared, side_by_side, tasks)
+    assert merged.v.dtype == dtype
+    assert (merged.v >= 0).all()
+    # Every task's k roundings may each leave up to one unit in the last place of v.
+    assert np.abs(merged.v - beta2 ** (k * tasks) * v).max() <= 2 * k * tasks * np.finfo(dtype).eps
+
+
+def test_a_state_without_a_step_is_merged_to_itself():
+    state = AdamState(3, np.zeros(2), np.ones(2))
+    assert mm.Adam(0.1).merge(state, state, 4) is state
+    assert mm.Adam(0.1).merge(None, None, 4) is None
+
+
+@pytest.mark.parametrize("make", [mm.SGD, mm.Adam])
+def test_a_numpy_scalar_rate_does_not_change_the_dtype(make):
+    phi, _ = make(np.float64(0.1)).step(np.ones(3, np.float32), np.ones(3, np.float32))
+    assert phi.dtype == np.float32
+
+
+def test_a_tuple_of_vectors_is_refused():
+    with pytest.raises(mm.SettingsError, match=r"array \(k, D\)"):
+        mm.SGD((np.ones(2), np.ones(2))).step(np.ones(2), np.ones(2))
 
 
 def test_one_rate_per_step_runs_out_with_a_sentence():

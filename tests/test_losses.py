@@ -68,6 +68,12 @@ def test_cross_entropy_ignores_a_shift_of_all_logits(classes, shift, seed):
     assert np.allclose(forward(z, target)[0], forward(z + shift, target)[0], rtol=0, atol=1e-12)  # z + shift: 1e3 * 1e-16
 
 
+@pytest.mark.parametrize("label", [-1, 3, 0.5])
+def test_labels_out_of_range_are_refused(label):
+    with pytest.raises(ShapeError, match="integer targets from 0 to 2"):
+        SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.full((1, 2), label))
+
+
 def test_wrong_targets_are_refused():
     with pytest.raises(ShapeError, match="MeanSquaredError"):
         MeanSquaredError().forward(np.zeros((1, 2, 3)), np.zeros((1, 2)))

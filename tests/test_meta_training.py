@@ -52,6 +52,40 @@ def test_adams_moments_pass_from_task_to_task_only_where_asked():
         assert (state.inner.steps == 6) if carry else state.inner is None
 
 
+@pytest.mark.parametrize("algorithm", [mm.MAML, mm.FOMAML])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_without_inner_steps_adams_moments_stay_as_they_are(algorithm, workers):
+    training = _training(
+        algorithm=algorithm(mm.Adam(0.01)), schedule=mm.MinibatchSchedule(1, 4), meta_batch=2, workers=workers
+    )
+    with training.stepper() as step:
+        state, _ = step(training.start())
+        state, _ = step(state)
+    assert state.inner is None
+
+
+def test_one_rate_per_step_and_carried_moments_go_together():
+    training = _training(algorithm=mm.Reptile(mm.Adam((1e-3, 2e-3, 3e-3))), meta_batch=2)
+    with training.stepper() as step:
+        state, _ = step(training.start())
+        state, _ = step(state)
+    assert state.inner.steps == 12
+    assert state.inner.here == 0
+
+
+def test_moments_of_dead_units_do_not_stop_a_long_run():
+    training = _training(
+        algorithm=mm.Reptile(mm.Adam(0.001, beta2=0.9)), meta_batch=32, iterations=50, schedule=mm.MinibatchSchedule(5, 10)
+    )
+    state, losses = training.start(), []
+    with training.stepper() as step:
+        for _ in range(50):
+            state, loss = step(state)
+            losses.append(loss)
+            assert (state.inner.v >= 0).all()
+    checked_mean(losses, 1)
+
+
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_chunks_are_even_and_cover_everything(total, parts):
     chunks = host.even_chunks(total, parts)

@@ -50,6 +50,16 @@ def test_phi_alone_sets_the_precision(problem, dtype):
         assert {point.loss.dtype, point.grad.dtype, hv.dtype} == {np.dtype(dtype)}
 
 
+def test_integer_data_take_the_precision_of_phi_too():
+    network, images = mm.mlp([2, 3, 1]), np.arange(8, dtype=np.uint8).reshape(1, 4, 2)
+    phi, target = network.init(np.random.default_rng(0)), np.arange(4).reshape(1, 4, 1)
+    assert network.forward(phi, images).dtype == np.float32
+    assert mm.Objective(network, mm.MeanSquaredError()).at(phi, (images, target)).grad.dtype == np.float32
+    norm = mm.Network((2,), (mm.layers.BatchNorm(2),))
+    phi, large = norm.init(np.random.default_rng(0), np.float64), 60 * images
+    assert np.array_equal(norm.forward(phi, large), norm.forward(phi, large.astype(float)))
+
+
 @given(st.integers(1, 5), st.integers(0, 6), st.floats(0.01, 0.3), seeds)
 def test_sgd_on_a_quadratic_is_its_closed_form(dim, steps, lr, seed):
     rng = np.random.default_rng(seed)

@@ -46,6 +46,22 @@ def test_rate_gradient_for_every_way_to_give_rates(problem, kind, through_adam, 
     assert (abs(got - (v * moved).sum(1)) <= 1e-10 * sizes).all()
 
 
+@pytest.mark.parametrize("make", [mm.SGD, lambda lr: mm.Adam(lr, eps=1e-3)], ids=["sgd", "adam"])
+def test_rate_gradient_of_a_loop_that_goes_on_from_a_state(make):
+    """The second and third rate are used, and theirs is the gradient."""
+    rng = np.random.default_rng(0)
+    objective, phi, v = mm.Quadratic(3), rng.standard_normal(3), rng.standard_normal((1, 3))
+    batches = mm.Minibatches(np.tile(np.eye(3), (2, 1, 1, 1, 1)), rng.standard_normal((2, 1, 1, 3)))
+    lr, direction = np.array([0.1, 0.2, 0.3]), rng.standard_normal(3)
+    _, state = make(tuple(lr)).step(phi, rng.standard_normal((1, 3)))
+    _, dlr = mm.unroll(objective, phi, batches, make(tuple(lr)), state=state).pullback(v)
+    moved = complex_step(
+        lambda rates: mm.adapt(objective, phi, batches, make(tuple(rates)), state=state), (lr,), (direction,)
+    )
+    assert dlr[0, 0] == 0
+    assert dlr[0] @ direction == pytest.approx((v * moved).sum(), rel=1e-12)
+
+
 @given(problems(), inner_rules, seeds)
 def test_storing_iterates_gives_the_same_numbers(problem, rule, seed):
     objective, phi, batches = problem

@@ -1,0 +1,51 @@
+"""The README tells the truth: its code runs, its files and tests exist, its numbers stand in committed result files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "figures" / "results"
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["tour", "layer"])
+def test_code_runs(code):
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_named_files_tests_and_functions_exist():
+    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+    sources = {path.relative_to(ROOT / "tests").as_posix(): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    for cell in re.findall(r"`((?:\w+/)?test_\w+\.py[^|]*)`(?= \||,|\)| \()", README):
+        file, *names = re.split(r"::|`, `::", cell.replace("`", ""))
+        for name in names:
+            assert f"def {name.rstrip('.')}" in sources[file], f"{file}: {name}"
+        assert file in sources
+
+
+def test_the_sine_table_is_the_committed_result():
+    assert (RESULTS / "fig1.md").read_text() in README
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_the_omniglot_numbers_are_the_committed_results(shots):
+    result = json.loads((RESULTS / f"omniglot-5way-20000steps-{shots}shot.json").read_text())
+    assert result["meta_steps"] == result["settings"]["iterations"] == 20_000
+    assert result["tasks"] == 2000
+    assert result["settings"]["eval_shots"] == shots
+    for row in result["results"]:
+        name = "minimeta, with transduction" if row["transduction"] else "minimeta, without transduction"
+        (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
+        cell = line.split("|")[2 if shots == 1 else 3].strip()
+        assert cell == f"{row['accuracy']:.2f} ± {row['interval95']:.2f}"
+
+
+def test_the_timings_are_the_committed_results():
+    results = json.loads((ROOT / "benchmarks" / "results" / "meta_step.json").read_text())["meta_steps"]
+    for name, result in results.items():
+        low, high = result["quartiles_ms"]
+        assert f"| {name} | {result['median_ms']:.2f} ms | {low:.2f} to {high:.2f} ms |" in README
