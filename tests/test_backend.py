@@ -15,7 +15,7 @@ from minimeta.errors import DeviceError
 from minimeta.evaluation import Adaptation, accuracy, adaptation_errors
 from minimeta.meta_training import MetaTraining
 from minimeta.objectives import Objective
-from minimeta.testing.checks import assert_same
+from minimeta.testing import assert_same
 from minimeta.testing.strategies import inner_rules, problems
 from minimeta.testing.strict import StrictArray
 from minimeta.testing.strict import module as strict

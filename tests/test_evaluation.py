@@ -5,7 +5,7 @@ import pytest
 
 import minimeta as mm
 from minimeta.evaluation import Adaptation, Evaluation, accuracy, adaptation_errors
-from minimeta.testing.checks import assert_same
+from minimeta.testing import assert_same
 
 
 def test_the_interval_is_196_standard_errors():

@@ -9,7 +9,7 @@ import minimeta as mm
 from minimeta import host
 from minimeta.errors import DivergenceError
 from minimeta.meta_training import MetaTraining, checked_mean
-from minimeta.testing.checks import assert_same
+from minimeta.testing import assert_same
 
 
 def _training(**options):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.testing import assert_close, check_objective, complex_step
+from minimeta.testing import assert_close, assert_same, check_objective, complex_step
 from minimeta.testing.strategies import problems, seeds
 
 
@@ -25,6 +25,21 @@ def test_the_papers_networks_at_full_size(network):
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
     check_objective(objective, phi, (rng.random((2, 3, *network.input_shape)), rng.integers(0, 5, (2, 3))))
+
+
+@given(problems(max_k=1), seeds)
+def test_a_task_in_a_batch_and_a_shared_phi_are_exact_to_the_last_bit(problem, seed):
+    objective, phi, batches = problem
+    (x, y), tasks = batches[0], batches.tasks
+    v = np.random.default_rng(seed).standard_normal((tasks, objective.size))
+    together, copies = objective.at(phi, (x, y)), objective.at(np.tile(phi, (tasks, 1)), (x, y))
+    for task in range(tasks):
+        one = slice(task, task + 1)
+        alone = objective.at(phi, (x[one], y[one]))
+        for point in (together, copies):
+            assert_same(alone.loss, point.loss[one], "loss")
+            assert_same(alone.grad, point.grad[one], "grad")
+            assert_same(alone.hvp(v[one]), point.hvp(v)[one], "hvp")
 
 
 @given(problems(max_k=1), seeds)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.testing import complex_step
-from minimeta.testing.checks import assert_same
+from minimeta.testing import assert_same, complex_step
 from minimeta.testing.strategies import inner_rules, problems, seeds
 
 

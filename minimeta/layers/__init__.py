@@ -1,6 +1,6 @@
 """Floor 1: one file a layer, four explicit passes each (see base.py)."""
 
-from .base import Layer
+from .base import Layer, expect_shape
 from .batch_norm import BatchNorm
 from .conv2d import Conv2D
 from .dense import Dense
@@ -11,4 +11,6 @@ from .smooth import Smooth
 from .softplus import Softplus
 from .tanh import Tanh
 
-__all__ = ["BatchNorm", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh"]
+__all__ = [
+    "BatchNorm", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh", "expect_shape",
+]  # fmt: skip

@@ -5,7 +5,12 @@ layer, loss, objective or algorithm must satisfy. ``strategies`` draws them (nee
 module that refuses to mix with NumPy, as CuPy does.
 """
 
+from .asserts import assert_close, assert_same
 from .checks import check_algorithm, check_layer, check_loss, check_objective
-from .complex_step import assert_close, complex_step
+from .complex_step import complex_step, real_difference
+from .findings import CheckError
 
-__all__ = ["assert_close", "check_algorithm", "check_layer", "check_loss", "check_objective", "complex_step"]
+__all__ = [
+    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_objective",
+    "complex_step", "real_difference",
+]  # fmt: skip

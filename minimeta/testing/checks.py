@@ -1,27 +1,34 @@
-"""What a layer, a loss, an objective and an algorithm must satisfy. Each check raises an AssertionError that names the
-pass and the term at fault."""
+"""What a layer, a loss, an objective and an algorithm must satisfy: one function each, for minimeta's own and for yours.
+
+The oracles are two. The complex step decides, to ten digits. A real difference, to five, guards the complex step: it sees
+what is not analytic (an absolute value, a norm, a real part kept in a cache) and what the complex step therefore misses.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from ..algorithms import Algorithm
+from ..errors import ShapeError
 from ..layers import Layer
 from ..losses import Loss
 from ..objectives import Batch, Differentiable
 from ..tasks import Minibatches
-from .complex_step import STEP, assert_close, complex_step, imaginary
+from .complex_step import complex_step, real_difference, tree_map
+from .findings import CheckError, Findings
 
 TOLERANCE = 1e-10  # float64 rounding (1e-16) through sums of a few thousand terms and a few divisions
+ROUGH = 1e-5  # of a real difference with step 1e-7: its error is about 1e-9, more where a function bends sharply
+PASSES = ("forward", "backward", "forward_tangent", "backward_tangent")
 
 
 def check_layer(
     layer: Layer,
-    input_shape: tuple[int, ...],
+    input_shape: tuple[int, ...] | None = None,
     *,
     tasks: int = 2,
     examples: int = 3,
@@ -29,87 +36,217 @@ def check_layer(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """The four passes agree with each other and with the complex step, at random float64 inputs.
+    """The four passes of ``layer`` are each other's derivatives and transposes, at random float64 inputs.
 
-    ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by
-    task; ``backward_tangent`` is the derivative of ``backward``; no pass changes its inputs; a task's results do not depend
-    on the tasks beside it; with ``shared`` parameters (leading axis 1) the results are those of equal copies.
+    ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
+    and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
+    lets one task see another; with ``shared`` parameters (leading axis 1) results are those of equal copies.
+
+    Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
+
+    Raises
+    ------
+    CheckError
+        naming each pass and term that is wrong and by how much, and the passes that agree.
     """
     name = type(layer).__name__
-    rng = np.random.default_rng(seed)
+    missing = [pass_name for pass_name in PASSES if not callable(getattr(layer, pass_name, None))]
+    if missing:
+        raise CheckError(f"{name} has no pass {', '.join(missing)}")
+    shapes = [input_shape] if input_shape is not None else list(_shapes_taken(layer))
+    if not shapes:
+        raise CheckError(f"{name}.output_shape takes none of the small shapes tried: give check_layer an input_shape")
+    for shape in shapes:
+        with Findings(name, f"inputs of shape {shape}").reporting() as findings:
+            _LayerCheck(layer, shape, tasks, examples, shared, seed, tolerance, findings).run()
 
-    def parameters(count: int) -> dict[str, np.ndarray]:
-        return {key: rng.standard_normal((count, *shape)) for key, shape in layer.shapes.items()}
 
-    theta, theta_dot = parameters(1 if shared else tasks), parameters(tasks)
-    x, x_dot = rng.standard_normal((2, tasks, examples, *input_shape))
-    y, cache = layer.forward(theta, x)
-    assert y.shape == (tasks, examples, *layer.output_shape(input_shape)), f"{name}.forward: y has shape {y.shape}"
-    dy, dy_dot = rng.standard_normal((2, *y.shape))
-    before = copy.deepcopy((theta, theta_dot, x, x_dot, dy, dy_dot))
+class _LayerCheck:
+    """One layer at one set of random inputs."""
 
-    y_dot, cache_dot = layer.forward_tangent(theta, theta_dot, cache, x_dot)
-    want = complex_step(lambda p, z: layer.forward(p, z)[0], (theta, x), (theta_dot, x_dot))
-    assert_close(y_dot, want, tolerance, f"{name}.forward_tangent: y_dot")
+    def __init__(self, layer, input_shape, tasks, examples, shared, seed, tolerance, findings) -> None:
+        self.layer, self.findings, self.tolerance = layer, findings, tolerance
+        self.tasks, self.shared = tasks, shared
+        rng = np.random.default_rng(seed)
+        own = {key: rng.standard_normal((tasks, *shape)) for key, shape in layer.shapes.items()}
+        self.theta = {key: value[:1] for key, value in own.items()} if shared else own
+        self.theta_dot = {key: rng.standard_normal((tasks, *shape)) for key, shape in layer.shapes.items()}
+        self.x, self.x_dot = rng.standard_normal((2, tasks, examples, *input_shape))
+        self.y_shape = (tasks, examples, *layer.output_shape(input_shape))
+        self.dy, self.dy_dot = rng.standard_normal((2, *self.y_shape))
 
-    dx, dtheta = layer.backward(theta, cache, dy)
-    assert set(dtheta) == set(layer.shapes), f"{name}.backward: dtheta names {set(dtheta)}, not {set(layer.shapes)}"
-    moved = _dots(dx, x_dot) + sum((_dots(dtheta[key], theta_dot[key]) for key in dtheta), np.zeros(tasks))
-    sizes = _dots(abs(dx), abs(x_dot)) + _dots(abs(dy), abs(y_dot))
-    assert (abs(moved - _dots(dy, y_dot)) <= tolerance * sizes).all(), f"{name}.backward is not forward_tangent's transpose"
+    def run(self) -> None:
+        """Every comparison."""
+        results = self.passes(self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot, np.float64)
+        self.check_forward_tangent(results)
+        self.check_backward(results)
+        self.check_backward_tangent(results)
+        self.check_tasks_and_sharing(results)
+        single = tree_map(
+            lambda a: a.astype(np.float32), (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
+        )
+        self.passes(*single, np.float32)
 
-    dx_dot, dtheta_dot = layer.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot)
-    shifted = {key: theta[key] + 1j * STEP * theta_dot[key] for key in theta}
-    _, shifted_cache = layer.forward(shifted, x + 1j * STEP * x_dot)
-    want_dx, want_dtheta = layer.backward(shifted, shifted_cache, dy + 1j * STEP * dy_dot)
-    assert_close(dx_dot, imaginary(want_dx), tolerance, f"{name}.backward_tangent: dx_dot")
-    for key in layer.shapes:
-        what = f"{name}.backward_tangent: dtheta_dot[{key!r}]"
-        assert_close(dtheta_dot[key], imaginary(want_dtheta[key]), tolerance, what)
+    def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
+        """Results of the four passes, checked for form: ``forward``, ``backward`` and so on, each a tree of arrays."""
+        layer, call, shapes = self.layer, self.findings.call, self.layer.shapes
+        tasks = x.shape[0]
+        y_shape = (tasks, *self.y_shape[1:])
 
-    for old, new in zip(_arrays(before), _arrays((theta, theta_dot, x, x_dot, dy, dy_dot)), strict=True):
-        assert np.array_equal(old, new), f"{name}: a pass changed its inputs in place"
-    alone = {key: value if shared else value[:1] for key, value in theta.items()}
-    assert_same(layer.forward(alone, x[:1])[0], y[:1], f"{name}.forward: task 0 depends on other tasks")
-    if shared:
-        copies = {key: np.repeat(value, tasks, axis=0) for key, value in theta.items()}
-        assert_same(layer.forward(copies, x)[0], y, f"{name}.forward: shared parameters differ from equal copies")
+        def pair(pass_name: str, result: Any, names: tuple[str, str]) -> tuple:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise self.findings.error(f"{pass_name} must return ({', '.join(names)}), got {type(result).__name__}")
+            return result
+
+        def gradients(pass_name: str, result: Any, names: tuple[str, str]) -> tuple:
+            dx, dtheta = pair(pass_name, result, names)
+            self.findings.array(pass_name, names[0], dx, x.shape, dtype)
+            self.findings.names(pass_name, names[1], dtheta, set(shapes))
+            for key, shape in shapes.items():
+                self.findings.array(pass_name, f"{names[1]}[{key!r}]", dtheta[key], (tasks, *shape), dtype)
+            return dx, dtheta
+
+        y, cache = pair("forward", call("forward", layer.forward, theta=theta, x=x), ("y", "cache"))
+        self.findings.array("forward", "y", y, y_shape, dtype)
+        back = call("backward", layer.backward, theta=theta, cache=cache, dy=dy)
+        tangent = call("forward_tangent", layer.forward_tangent, theta=theta, theta_dot=theta_dot, cache=cache, x_dot=x_dot)
+        y_dot, cache_dot = pair("forward_tangent", tangent, ("y_dot", "cache_dot"))
+        self.findings.array("forward_tangent", "y_dot", y_dot, y_shape, dtype)
+        back_tangent = call(
+            "backward_tangent", layer.backward_tangent,
+            theta=theta, theta_dot=theta_dot, cache=cache, cache_dot=cache_dot, dy=dy, dy_dot=dy_dot,
+        )  # fmt: skip
+        return {
+            "forward": y,
+            "backward": gradients("backward", back, ("dx", "dtheta")),
+            "forward_tangent": y_dot,
+            "backward_tangent": gradients("backward_tangent", back_tangent, ("dx_dot", "dtheta_dot")),
+        }
+
+    def check_forward_tangent(self, results: dict[str, Any]) -> None:
+        """y_dot is the derivative of y along (theta_dot, x_dot)."""
+        at, along = (self.theta, self.x), (self.theta_dot, self.x_dot)
+        compare(self.findings, "forward_tangent", "y_dot", results["forward_tangent"], self.y, at, along, self.tolerance)
+
+    def check_backward(self, results: dict[str, Any]) -> None:
+        """Each of dx and dtheta is the transpose of y's derivative along that argument alone."""
+        dx, dtheta = results["backward"]
+        none = {key: 0 * value for key, value in self.theta_dot.items()}
+        terms = [("dx", dx, self.x_dot, (none, self.x_dot))]
+        for key, value in dtheta.items():
+            alone = none | {key: self.theta_dot[key]}
+            terms.append((f"dtheta[{key!r}]", value, self.theta_dot[key], (alone, 0 * self.x_dot)))
+        for term, gradient, direction, along in terms:
+            moved = complex_step(self.y, (self.theta, self.x), along)
+            sizes = dots(abs(gradient), abs(direction)) + dots(abs(self.dy), abs(moved))
+            got, want = dots(gradient, direction), dots(self.dy, moved)
+            self.findings.close("backward", term, got, want, self.tolerance, sizes)
+
+    def check_backward_tangent(self, results: dict[str, Any]) -> None:
+        """dx_dot and dtheta_dot are the derivatives of dx and dtheta along (theta_dot, x_dot, dy_dot)."""
+        dx_dot, dtheta_dot = results["backward_tangent"]
+        at, along = (self.theta, self.x, self.dy), (self.theta_dot, self.x_dot, self.dy_dot)
+
+        def backward(theta, x, dy):
+            _, cache = self.layer.forward(theta, x)
+            return tuple(self.layer.backward(theta, cache, dy))
+
+        terms = {"dx_dot": (dx_dot, lambda *z: backward(*z)[0])}
+        for key in dtheta_dot:
+            terms[f"dtheta_dot[{key!r}]"] = (dtheta_dot[key], lambda *z, key=key: backward(*z)[1][key])
+        for term, (got, function) in terms.items():
+            compare(self.findings, "backward_tangent", term, got, function, at, along, self.tolerance)
+
+    def check_tasks_and_sharing(self, results: dict[str, Any]) -> None:
+        """The last task alone gives the same as among others; shared parameters the same as copies."""
+        inputs = (self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
+        last = tree_map(lambda a: a[-1:], inputs)
+        theta = self.theta if self.shared else tree_map(lambda a: a[-1:], self.theta)
+        alone = self.passes(theta, *last, np.float64)
+        self.compare_results(alone, tree_map(lambda a: a[-1:], results), "depends on the other tasks: it")
+        if self.shared:
+            copies = tree_map(lambda a: np.repeat(a, self.tasks, axis=0), self.theta)
+            self.compare_results(self.passes(copies, *inputs, np.float64), results, "with shared parameters")
+
+    def compare_results(self, got: dict[str, Any], want: dict[str, Any], what: str) -> None:
+        for pass_name in PASSES:
+            for a, b in zip(leaves(got[pass_name]), leaves(want[pass_name]), strict=True):
+                self.findings.close(pass_name, f"a result {what}", a, b, self.tolerance)
+
+    def y(self, theta, x) -> np.ndarray:
+        return self.layer.forward(theta, x)[0]
 
 
 def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
-    """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``."""
-    name = type(loss).__name__
+    """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
+
+    Raises
+    ------
+    CheckError
+        naming the pass that is wrong, and by how much.
+    """
     z_dot = np.random.default_rng(seed).standard_normal(z.shape)
-    value, cache = loss.forward(z, target)
-    assert value.shape == z.shape[:1], f"{name}.forward: loss has shape {value.shape}, expected {z.shape[:1]}"
-    dz = loss.backward(cache)
-    want = complex_step(lambda p: loss.forward(p, target)[0], (z,), (z_dot,))
-    assert (abs(_dots(dz, z_dot) - want) <= tolerance * _dots(abs(dz), abs(z_dot))).all(), f"{name}.backward: dz is wrong"
-    want = complex_step(lambda p: loss.backward(loss.forward(p, target)[1]), (z,), (z_dot,))
-    assert_close(loss.backward_tangent(cache, z_dot), want, tolerance, f"{name}.backward_tangent: dz_dot")
+    with Findings(type(loss).__name__).reporting() as findings:
+        value, cache = findings.call("forward", loss.forward, z=z, target=target)
+        findings.array("forward", "the loss", value, z.shape[:1], np.float64)
+        dz = findings.call("backward", loss.backward, cache=cache)
+        findings.array("backward", "dz", dz, z.shape, np.float64)
+        dz_dot = findings.call("backward_tangent", loss.backward_tangent, cache=cache, z_dot=z_dot)
+        findings.array("backward_tangent", "dz_dot", dz_dot, z.shape, np.float64)
+
+        def value_at(p):
+            return loss.forward(p, target)[0]
+
+        sizes = dots(abs(dz), abs(z_dot))
+        compare(findings, "backward", "dz", dots(dz, z_dot), value_at, (z,), (z_dot,), tolerance, sizes)
+        compare(
+            findings, "backward_tangent", "dz_dot", dz_dot,
+            lambda p: loss.backward(loss.forward(p, target)[1]), (z,), (z_dot,), tolerance,
+        )  # fmt: skip
 
 
 def check_objective(
     objective: Differentiable, phi: np.ndarray, batch: Batch, *, seed: int = 0, tolerance: float = TOLERANCE
 ) -> None:
-    """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad``; hvp is linear and symmetric."""
-    rng = np.random.default_rng(seed)
-    point = objective.at(phi, batch)
-    tasks = len(point.loss)
-    u, v = rng.standard_normal((2, tasks, objective.size))
-    rows = np.broadcast_to(phi, (tasks, objective.size))
+    """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad`` at float64 phi, ``(D,) or (T, D)``; hvp is linear
+    and symmetric; a task's numbers do not depend on the tasks beside it; a shared phi is the same as equal copies.
 
-    want = complex_step(lambda p: objective.at(p, batch).loss, (rows,), (v,))
-    assert (abs(_dots(point.grad, v) - want) <= tolerance * _dots(abs(point.grad), abs(v))).all(), "grad is wrong"
-    hv, hu = point.hvp(v), point.hvp(u)
-    assert_close(hv, complex_step(lambda p: objective.at(p, batch).grad, (rows,), (v,)), tolerance, "hvp")
-    sizes = _dots(abs(u), abs(hv))
-    assert (abs(_dots(u, hv) - _dots(v, hu)) <= tolerance * sizes).all(), "hvp is not symmetric: <u, H v> != <v, H u>"
-    assert_close(point.hvp(2 * u - 3 * v), 2 * hu - 3 * hv, tolerance, "hvp is not linear: H(2u - 3v)")
-    assert_same(objective.at(rows.copy(), batch).grad, point.grad, "grad: shared parameters differ from equal copies")
-    first = tuple(data[:1] for data in batch)
-    assert_same(objective.at(rows[:1], first).grad, point.grad[:1], "grad: task 0 depends on other tasks")
-    assert_same(objective.at(rows[:1], first).hvp(v[:1]), hv[:1], "hvp: task 0 depends on other tasks")
+    Raises
+    ------
+    CheckError
+        naming what is wrong, and by how much.
+    """
+    rng = np.random.default_rng(seed)
+    with Findings(type(objective).__name__).reporting() as findings:
+        point = findings.call("at", objective.at, phi=phi, batch=batch)
+        tasks, size = len(batch[0]), objective.size
+        u, v = rng.standard_normal((2, tasks, size))
+        rows = np.array(np.broadcast_to(phi, (tasks, size)))
+        findings.array("loss", "the loss", point.loss, (tasks,), np.float64)
+        findings.array("grad", "the gradient", point.grad, (tasks, size), np.float64)
+        hv, hu = findings.call("hvp", point.hvp, v=v), findings.call("hvp", point.hvp, v=u)
+        findings.array("hvp", "H v", hv, (tasks, size), np.float64)
+
+        sizes = dots(abs(point.grad), abs(v))
+        moved = dots(point.grad, v)
+        compare(
+            findings, "grad", "the gradient", moved, lambda p: objective.at(p, batch).loss, (rows,), (v,), tolerance, sizes
+        )
+        compare(findings, "hvp", "H v", hv, lambda p: objective.at(p, batch).grad, (rows,), (v,), tolerance)
+        sizes = dots(abs(u), abs(hv)) + dots(abs(v), abs(hu))
+        findings.close("hvp", "<u, H v> from <v, H u>: it is not symmetric, it", dots(u, hv), dots(v, hu), tolerance, sizes)
+        findings.close(
+            "hvp",
+            "H(2u - 3v) from 2 H u - 3 H v: it is not linear, it",
+            point.hvp(2 * u - 3 * v),
+            2 * hu - 3 * hv,
+            tolerance,
+        )
+        copies = objective.at(rows, batch)
+        findings.close("grad", "a shared phi's gradient from that of equal copies: it", copies.grad, point.grad, tolerance)
+        alone = objective.at(rows[-1:], tuple(data[-1:] for data in batch))
+        findings.close("grad", "it depends on the other tasks: it", alone.grad, point.grad[-1:], tolerance)
+        findings.close("hvp", "it depends on the other tasks: it", alone.hvp(v[-1:]), hv[-1:], tolerance)
 
 
 def check_algorithm(
@@ -122,37 +259,81 @@ def check_algorithm(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """``direction`` is the gradient of ``true_objective`` (meta to losses ``(T,)``), where one is given; ``meta`` is not
-    changed; a task's direction does not depend on the tasks beside it."""
-    name = type(algorithm).__name__
-    before = meta.copy()
-    direction, loss = algorithm.direction(objective, meta, minibatches)
+    """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
+    losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it.
+
+    Without a ``true_objective`` (Reptile and FOMAML are no function's gradient) only form and independence are checked.
+
+    Raises
+    ------
+    CheckError
+        naming what is wrong, and by how much.
+    """
     tasks = minibatches.tasks
-    assert direction.shape == (tasks, meta.shape[-1]), f"{name}.direction has shape {direction.shape}"
-    assert loss.shape == (tasks,), f"{name}.direction: losses have shape {loss.shape}"
-    assert np.array_equal(before, meta), f"{name}.direction changed meta in place"
-    alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(0, 1))
-    assert_same(alone, direction[:1], f"{name}.direction: task 0 depends on other tasks")
-    if true_objective is not None:
-        v = np.random.default_rng(seed).standard_normal(meta.shape)
-        want = complex_step(true_objective, (meta,), (v,))
-        error, sizes = abs(direction @ v - want), abs(direction) @ abs(v)
-        assert (error <= tolerance * sizes).all(), f"{name}.direction differs by {(error / sizes).max():.1e} relative"
+    with Findings(type(algorithm).__name__).reporting() as findings:
+        outcome = findings.call("direction", lambda meta: algorithm.direction(objective, meta, minibatches), meta=meta)
+        direction, loss = outcome
+        findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
+        findings.array("direction", "the loss", loss, (tasks,), np.float64)
+        adapted = findings.call("adapt", lambda meta: algorithm.adapt(objective, meta, minibatches), meta=meta)
+        findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
+        alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
+        findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
+        if true_objective is not None:
+            v = np.random.default_rng(seed).standard_normal(meta.shape)
+            sizes = abs(direction) @ abs(v)
+            compare(findings, "direction", "the direction", direction @ v, true_objective, (meta,), (v,), tolerance, sizes)
+            findings.close("direction", "the loss", loss, true_objective(meta), tolerance)
 
 
-def assert_same(got: np.ndarray, want: np.ndarray, what: str) -> None:
-    """Raise an AssertionError unless ``got`` and ``want`` are equal to the last bit."""
-    assert np.array_equal(got, want), f"{what} (by {np.abs(got - want).max():.1e})"
+def compare(
+    findings: Findings,
+    pass_name: str,
+    term: str,
+    got: np.ndarray,
+    function: Callable[..., np.ndarray],
+    at: tuple,
+    along: tuple,
+    tolerance: float,
+    scale: Any = None,
+) -> None:
+    """``got`` is the derivative of ``function`` at ``at`` along ``along``, by both oracles."""
+    try:
+        want = complex_step(function, at, along)
+    except Exception as error:
+        raise CheckError(
+            f"{findings.name}: a pass does not take complex input ({type(error).__name__}: {error}), which the complex step "
+            "needs: compare by real part, and allocate with the dtype of the input"
+        ) from error
+    findings.close(pass_name, term, got, want, tolerance, scale)
+    here, (slope, bend) = function(*at), real_difference(function, at, along)
+    rough = ROUGH * (np.abs(want).max(initial=0.0) + np.abs(here).max(initial=0.0))
+    smooth = bend <= rough  # elsewhere there is a kink, here or within the step, and no derivative
+    note = f"{term} from a real difference (does the pass take an absolute value, a norm or a real part?): it"
+    findings.close(pass_name, note, (got * smooth), (slope * smooth), 1.0, rough)
 
 
-def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """<a, b> task by task, ``(T,)``."""
     return (a * b).reshape(len(a), -1).sum(axis=1)
 
 
-def _arrays(tree: Any) -> Sequence[np.ndarray]:
-    if isinstance(tree, dict):
-        return [array for value in tree.values() for array in _arrays(value)]
-    if isinstance(tree, tuple):
-        return [array for value in tree for array in _arrays(value)]
-    return [tree]
+def leaves(tree: Any) -> list[np.ndarray]:
+    """The arrays of a tree of dicts and tuples."""
+    found: list[np.ndarray] = []
+    tree_map(found.append, tree)
+    return found
+
+
+def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
+    """Small input shapes of one and three axes that the layer takes: its own sizes as channels, if it has any."""
+    sizes = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
+    channels = list(dict.fromkeys([size for size in sizes if type(size) is int and 0 < size < 1000] + [1, 2, 3, 4]))
+    for axes in ((), (5, 4)):
+        for count in channels:
+            try:
+                layer.output_shape((*axes, count))
+            except ShapeError:
+                continue
+            yield (*axes, count)
+            break

@@ -1,0 +1,111 @@
+"""What a check has found: every comparison is made before any is reported, so that a report tells wrong from right."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+
+class CheckError(AssertionError):
+    """A layer, loss, objective or algorithm is wrong: the message says which pass and which term, and by how much."""
+
+
+class Findings:
+    """Collects comparisons under the names of passes. ``where``, if given, ends every report: at what inputs."""
+
+    def __init__(self, name: str, where: str = "") -> None:
+        self.name, self._where = name, f" ({where})" if where else ""
+        self._wrong: list[str] = []
+        self._passes: dict[str, bool] = {}
+
+    def error(self, problem: str) -> CheckError:
+        """The CheckError of a problem that leaves nothing more to compare."""
+        return CheckError(f"{self.name}.{problem}{self._where}")
+
+    def call(self, pass_name: str, function: Callable[..., Any], **inputs: Any) -> Any:
+        """``function`` on ``inputs``, in order.
+
+        Raises
+        ------
+        CheckError
+            at once, if it raises anything, or changes one of its inputs in place: nothing after that would mean anything.
+        """
+        before = copy.deepcopy(inputs)
+        try:
+            result = function(*inputs.values())
+        except Exception as error:
+            raise self.error(f"{pass_name} raised {type(error).__name__}: {error}") from error
+        for name in inputs:
+            if not same(before[name], inputs[name]):
+                raise self.error(f"{pass_name} changes its input {name} in place")
+        self._passes.setdefault(pass_name, True)
+        return result
+
+    def require(self, pass_name: str, holds: bool, problem: str) -> None:
+        """Note that ``problem`` was found in a pass, unless ``holds``."""
+        self._passes[pass_name] = self._passes.get(pass_name, True) and bool(holds)
+        if not holds:
+            self._wrong.append(f"{self.name}.{pass_name}: {problem}")
+
+    def array(self, pass_name: str, term: str, value: Any, shape: tuple[int, ...], dtype: Any = None) -> None:
+        """A result must be an array of ``shape`` (and ``dtype``), of finite numbers.
+
+        Raises
+        ------
+        CheckError
+            at once, for a wrong shape or a number that is not finite: comparing them would only confuse.
+        """
+        found = getattr(value, "shape", None)
+        if found != shape:
+            raise self.error(f"{pass_name}: {term} has shape {found}, expected {shape}")
+        if not np.isfinite(value).all():
+            raise self.error(f"{pass_name}: {term} holds numbers that are not finite, for finite input")
+        if dtype is not None:
+            self.require(pass_name, value.dtype == dtype, f"{term} is {value.dtype} for inputs that are {np.dtype(dtype)}")
+
+    def names(self, pass_name: str, term: str, value: Any, expected: set[str]) -> None:
+        """A result must be a dict with exactly the ``expected`` names.
+
+        Raises
+        ------
+        CheckError
+            at once, if it is not.
+        """
+        found = set(value) if isinstance(value, dict) else type(value).__name__
+        if found != expected:
+            raise self.error(f"{pass_name}: {term} names {found or '{}'}, expected {expected or '{}'}")
+
+    def close(self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None) -> None:
+        """|got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
+        scale = np.abs(want).max(initial=0.0) if scale is None else scale
+        error = np.abs(got - want)
+        holds = np.isfinite(want).all() and (error <= tolerance * scale).all()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.nanmax(np.where(error > 0, error / scale, 0.0), initial=0.0)
+        self.require(pass_name, holds, f"{term} differs by {relative:.1e} relative")
+
+    def report(self) -> None:
+        """Raise the CheckError that tells all that is wrong, and which passes agree; return if nothing is wrong."""
+        if self._wrong:
+            right = [pass_name for pass_name, holds in self._passes.items() if holds]
+            agree = f"; {', '.join(right)} agree{'s' * (len(right) == 1)}" if right else ""
+            raise CheckError("; ".join(dict.fromkeys(self._wrong)) + agree + self._where)
+
+    @contextmanager
+    def reporting(self) -> Iterator[Findings]:
+        """Report at the end of a block."""
+        yield self
+        self.report()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees of arrays are equal to the last bit; what is no array counts as equal."""
+    if isinstance(a, dict):
+        return all(same(a[name], b[name]) for name in a)
+    if isinstance(a, (tuple, list)):
+        return all(same(x, y) for x, y in zip(a, b, strict=True))
+    return not isinstance(a, np.ndarray) or np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
