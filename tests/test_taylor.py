@@ -10,7 +10,7 @@ import minimeta as mm
 from minimeta import taylor
 from minimeta.testing import assert_close
 
-ALPHAS = np.logspace(-3.5, -2.5, 6)
+ALPHAS = np.logspace(-4, -3, 6)
 KINDS = ("polynomial", "tanh", "softplus", "convolution and batch norm")
 ALGORITHMS = ("maml", "fomaml", "reptile")
 SLOPE = 0.1  # of a fit over one decade: the next order bends it by about alpha
@@ -46,7 +46,7 @@ def _gradient(name, objective, phi, batches, alpha):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("k", [2, 3, 5, 8])
+@pytest.mark.parametrize("k", range(2, 9))
 def test_equations_9_to_16_each_inner_gradient(kind, k, order):
     """g_i = gbar_i - alpha Hbar_i sum_{j<i} gbar_j + O(alpha^2), and the alpha^2 term after it."""
     objective, phi, batches = _problem(kind, k)
@@ -60,7 +60,7 @@ def test_equations_9_to_16_each_inner_gradient(kind, k, order):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("k", [2, 3, 5, 8])
+@pytest.mark.parametrize("k", range(2, 9))
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_equations_17_to_27_the_three_gradients(name, kind, k, order):
     """g_MAML = gbar_k - alpha sum_{j<k} Hbar_j gbar_k - alpha Hbar_k sum_{j<k} gbar_j + O(alpha^2), and so on."""

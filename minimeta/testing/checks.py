@@ -305,12 +305,13 @@ def compare(
             f"{findings.name}: a pass does not take complex input ({type(error).__name__}: {error}), which the complex step "
             "needs: compare by real part, and allocate with the dtype of the input"
         ) from error
-    findings.close(pass_name, term, got, want, tolerance, scale)
+    if not findings.close(pass_name, term, got, want, tolerance, scale):
+        return
     here, (slope, bend) = function(*at), real_difference(function, at, along)
-    rough = ROUGH * (np.abs(want).max(initial=0.0) + np.abs(here).max(initial=0.0))
-    smooth = bend <= rough  # elsewhere there is a kink, here or within the step, and no derivative
+    size = np.abs(want).max(initial=0.0) + np.abs(here).max(initial=0.0)
+    smooth = bend <= ROUGH * size  # elsewhere there is a kink, here or within the step, and no derivative
     note = f"{term} from a real difference (does the pass take an absolute value, a norm or a real part?): it"
-    findings.close(pass_name, note, (got * smooth), (slope * smooth), 1.0, rough)
+    findings.close(pass_name, note, got * smooth, slope * smooth, ROUGH, size)
 
 
 def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:

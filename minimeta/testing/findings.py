@@ -79,14 +79,15 @@ class Findings:
         if found != expected:
             raise self.error(f"{pass_name}: {term} names {found or '{}'}, expected {expected or '{}'}")
 
-    def close(self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None) -> None:
-        """|got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
+    def close(self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None) -> bool:
+        """Whether |got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
         scale = np.abs(want).max(initial=0.0) if scale is None else scale
         error = np.abs(got - want)
         holds = np.isfinite(want).all() and (error <= tolerance * scale).all()
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.nanmax(np.where(error > 0, error / scale, 0.0), initial=0.0)
         self.require(pass_name, holds, f"{term} differs by {relative:.1e} relative")
+        return bool(holds)
 
     def report(self) -> None:
         """Raise the CheckError that tells all that is wrong, and which passes agree; return if nothing is wrong."""
