@@ -29,7 +29,7 @@ def omniglot() -> MetaTraining:
     images = np.random.default_rng(0).integers(0, 2, (100, 20, 28, 28, 1), dtype=np.uint8)
     return MetaTraining(
         Objective(omniglot_convnet(5), SoftmaxCrossEntropy()), algorithm_of(settings), FewShotImages(images, 5),
-        schedule_of(settings), SGD(1.0), settings.iterations, epsilon=1.0, meta_batch=settings.meta_batch,
+        schedule_of(settings), SGD(1.0), settings.iterations, meta_batch=settings.meta_batch,
     )  # fmt: skip
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +20,7 @@ import numpy as np
 
 from .backend import Array, to_host
 from .errors import CheckpointError
-from .files import write_atomically
+from .files import locked, parts_of, write_atomically
 from .inner import AdamState
 from .meta_training import MetaState
 
@@ -51,20 +50,39 @@ class RunFolder:
         """Whether there is a state to go on from; not so where a run was killed just after its settings were written."""
         return self.checkpoint_path.exists() or self.metrics_path.exists()
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Make the folder and write its settings.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder if need be, and keep any other process from training in it meanwhile.
 
         Raises
         ------
         CheckpointError
-            if there is a run in it already, or a file in its way.
+            if another process holds it, or it cannot be made.
         """
-        if self.config_path.exists() or self.checkpoint_path.exists():
-            raise CheckpointError(f"{self.path} already holds a run: --resume continues it, --out names another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with locked(self.path / ".lock") as alone:
+                if not alone:
+                    raise CheckpointError(f"another process is training in {self.path}")
+                yield
         except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be made a run folder: {error}") from error
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{self.path} cannot be used as a run folder: {error}") from error
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Write the settings of a new run.
+
+        Raises
+        ------
+        CheckpointError
+            if there is a run in the folder already, or a file of a run.
+        """
+        for path in (self.config_path, self.checkpoint_path, self.metrics_path):
+            if path.exists():
+                raise CheckpointError(
+                    f"{self.path} already holds a run ({path.name}): --resume continues it, --out names another folder"
+                )
         text = json.dumps(config, indent=2) + "\n"
         write_atomically(self.config_path, lambda file: file.write(text.encode()))
 
@@ -89,6 +107,7 @@ class RunFolder:
     def save(self, state: MetaState, config: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config)), **_packed(state)}
+        arrays["names"] = np.array(sorted([*arrays, "names"]))
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], xp: ModuleType = np) -> MetaState:
@@ -104,8 +123,10 @@ class RunFolder:
         try:
             with np.load(self.checkpoint_path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except Exception as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
+        if sorted(arrays) != arrays.get("names", np.array(())).tolist():
+            raise CheckpointError(f"{self.checkpoint_path} is damaged: some of its arrays are missing")
         if str(arrays.get("format")) != _FORMAT:
             raise CheckpointError(f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)")
         if str(arrays.get("config")) != _digest(config):
@@ -127,8 +148,8 @@ class RunFolder:
         """
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text().splitlines(keepends=True)
         try:
+            lines = self.metrics_path.read_text().splitlines(keepends=True)
             entries = [json.loads(line) for line in lines if line.endswith("\n")]
             return [entry for entry in entries if entry["iteration"] >= 0]
         except (ValueError, KeyError, TypeError) as error:
@@ -137,8 +158,9 @@ class RunFolder:
     def clear_after(self, iteration: int) -> None:
         """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
         and files left half written."""
-        for part in self.path.glob(".*.part"):
-            part.unlink()
+        for path in (self.config_path, self.checkpoint_path, self.metrics_path):
+            for part in parts_of(path):
+                part.unlink()
         if self.metrics_path.exists():
             kept = [json.dumps(entry) + "\n" for entry in self.metrics() if entry["iteration"] <= iteration]
             write_atomically(self.metrics_path, lambda file: file.write("".join(kept).encode()))

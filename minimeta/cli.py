@@ -28,7 +28,8 @@ from .run import Saving, open_run, train
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``minimeta`` with ``arguments`` (default: those of the process) and return its exit status.
 
-    0: done. 1: a MinimetaError, told in one line. 2: words that could not be parsed. 130: interrupted.
+    0: done. 1: a MinimetaError, or what the system refused (a full disk, memory), told in one line. 2: words that could
+    not be parsed. 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -36,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MinimetaError as error:
         print(f"minimeta: {error}", file=sys.stderr)
         return 1
+    except (OSError, MemoryError) as error:
+        print(f"minimeta: {error or 'out of memory'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
-        print(f"minimeta: {error or 'stopped'}", file=sys.stderr)
+        print(f"minimeta: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
     return 0
 
@@ -81,14 +85,16 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
 
 def _eval(options: argparse.Namespace) -> None:
     run = Path(options.run_folder)
-    if options.json and Path(options.json).exists():
-        raise SettingsError(f"{options.json} exists: name another file with --json")
+    if options.json and (Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()):
+        raise SettingsError(f"{options.json} exists, or its folder does not: name another file with --json")
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     given = {
         name: value for name in ("eval_shots", "eval_steps", "eval_size") if (value := getattr(options, name)) is not None
     }
     experiment = replace(experiment, settings=replace(experiment.settings, **given))
     settings = experiment.settings
+    facts = _training_facts(RunFolder(run))
+    print(f"{run} after {state.iteration} of {settings.iterations} meta-steps:")
     started = time.monotonic()
     evaluate = _eval_sine if settings.task == "sine" else _eval_few_shot
     results = evaluate(experiment, state, options)
@@ -100,10 +106,10 @@ def _eval(options: argparse.Namespace) -> None:
         "seconds": round(time.monotonic() - started, 1),
         "settings": settings.to_dict(),
         "provenance": provenance(experiment.training.xp.__name__),
-        "training": _training_facts(RunFolder(run)),
+        "training": facts,
     }
     path = Path(options.json) if options.json else _unused(run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json")
-    write_atomically(path, lambda file: file.write((json.dumps(result, indent=2) + "\n").encode()))
+    write_atomically(path, lambda file: file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode()))
     print(f"written to {path}")
 
 

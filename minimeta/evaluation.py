@@ -16,7 +16,7 @@ import numpy as np
 from . import host
 from .algorithms import Algorithm
 from .backend import Array, array_module, to_host
-from .errors import SettingsError
+from .errors import DivergenceError, SettingsError
 from .objectives import Objective
 from .tasks import Episode, FewShotImages, Sinusoid, minibatches_of
 from .tasks.minibatches import Order
@@ -77,6 +77,8 @@ def accuracy(
     ------
     SettingsError
         if ``count`` is less than 2, which has no interval.
+    DivergenceError
+        if an adaptation ends in predictions that are not finite.
     """
 
     def score(rng: np.random.Generator) -> np.ndarray:
@@ -131,7 +133,14 @@ def _over_chunks(
     with host.workers(min(threads, chunks)) as starmap:
         arguments = [(np.random.default_rng([seed, _EVALUATION, chunk]),) for chunk in range(chunks)]
         batches = progress(arguments[i : i + threads] for i in range(0, chunks, threads))
-        return np.concatenate([rows for batch in batches for rows in starmap(score, batch)])[:count]
+        with np.errstate(over="ignore", invalid="ignore"):  # told by the error below
+            values = np.concatenate([rows for batch in batches for rows in starmap(score, batch)])[:count]
+    if not np.isfinite(values).all():
+        raise DivergenceError(
+            f"adaptation diverges on {int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())} of {count} tasks: "
+            "try a smaller inner step size, or fewer steps"
+        )
+    return values
 
 
 def _share_right(objective: Objective, phi: Array, episode: Episode, together: bool) -> np.ndarray:
@@ -146,4 +155,5 @@ def _share_right(objective: Objective, phi: Array, episode: Episode, together: b
             for i in range(x.shape[1])
         ]
         logits = xp.concatenate(alone, axis=1)
-    return to_host((logits.argmax(axis=-1) == y).mean(axis=1))
+    right = (logits.argmax(axis=-1) == y).mean(axis=1)
+    return to_host(xp.where(xp.isfinite(logits).all(axis=(1, 2)), right, xp.nan))

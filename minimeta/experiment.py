@@ -102,9 +102,18 @@ def _check_value(name: str, hint: Any, value: Any) -> None:
     if not fits:
         wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
         raise SettingsError(f"{name} must be {wanted}, got {value!r}")
+    if float in kinds:
+        _check_number(name, value)
     least = 0 if name in ("seed", "grid") else 1
     if int in kinds and value is not None and value < least:
         raise SettingsError(f"{name} must be {least} or more, got {value}")
+
+
+def _check_number(name: str, value: float) -> None:
+    """Step sizes and phases are finite and not negative; decays are below 1 as well."""
+    most = 1.0 if "beta" in name else math.inf
+    if not 0 <= value < most:
+        raise SettingsError(f"{name} must be 0 or more" + (" and below 1" if most == 1 else "") + f", got {value}")
 
 
 _SINE_MAML = Settings(
@@ -177,7 +186,6 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         schedule=schedule_of(settings),
         outer=Adam(settings.epsilon, beta1=0.9) if settings.outer == "adam" else SGD(settings.epsilon),
         iterations=settings.iterations,
-        epsilon=settings.epsilon,
         epsilon_final=settings.epsilon_final,
         meta_batch=settings.meta_batch,
         carry_inner_state=settings.carry_inner_state,

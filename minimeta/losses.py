@@ -81,7 +81,10 @@ class SoftmaxCrossEntropy(Loss):
         if target.dtype.kind not in "iu" or (
             xp is np and target.size and not 0 <= target.min() <= target.max() < z.shape[2]
         ):
-            raise ShapeError(f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, got {target!r}")
+            raise ShapeError(
+                f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, "
+                f"got {target.dtype} from {target.min()} to {target.max()}"
+            )
         shifted = z - z.real.max(axis=-1, keepdims=True)
         p = xp.exp(shifted)
         total = p.sum(axis=-1, keepdims=True)

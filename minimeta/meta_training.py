@@ -47,8 +47,8 @@ class MetaState(NamedTuple):
 class MetaTraining:
     """A meta-training run: everything that does not change.
 
-    The outer step is meta <- outer rule(meta, combine(directions)), its step size falling linearly from ``epsilon`` to
-    ``epsilon_final`` over ``iterations``: epsilon_i = (1 - i/n) epsilon + (i/n) epsilon_final for i = 0 .. n-1.
+    The outer step is meta <- outer rule(meta, combine(directions)), its step size falling linearly from the rule's own,
+    epsilon, to ``epsilon_final`` over ``iterations``: epsilon_i = (1 - i/n) epsilon + (i/n) epsilon_final, i = 0 .. n-1.
 
     ``carry_inner_state``: the inner rule's state (Adam's moments) passes from one meta-batch to the next, merged over its
     tasks by the rule's ``merge``. ``workers`` threads share the tasks of a meta-batch; the numbers do not depend on it.
@@ -60,7 +60,6 @@ class MetaTraining:
     schedule: MinibatchSchedule
     outer: SGD | Adam
     iterations: int
-    epsilon: float
     epsilon_final: float = 0.0
     meta_batch: int = 5
     combine: Callable[[Array], Array] = mean
@@ -84,7 +83,7 @@ class MetaTraining:
     def epsilon_at(self, iteration: int) -> float:
         """Outer step size of meta-step ``iteration``, from 0."""
         done = iteration / self.iterations
-        return (1 - done) * self.epsilon + done * self.epsilon_final
+        return (1 - done) * self.outer.lr + done * self.epsilon_final
 
     def sample(self, iteration: int) -> Minibatches:
         """The meta-batch of meta-step ``iteration``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import host
 from .checkpoint import RunFolder
-from .errors import DivergenceError, SettingsError
+from .errors import CheckpointError, DivergenceError, SettingsError
 from .experiment import Experiment, Settings, build
 from .meta_training import MetaState, MetaTraining, checked_mean
 from .provenance import provenance
@@ -29,13 +30,13 @@ class Saving:
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.seconds < 0:
+        if self.every < 1 or not self.seconds >= 0:
             raise SettingsError(f"saving needs every >= 1 and seconds >= 0, got {self.every} and {self.seconds}")
 
 
 def train(
     settings: Settings,
-    out: Path,
+    out: str | os.PathLike,
     *,
     resume: bool = False,
     data: str | None = None,
@@ -54,32 +55,38 @@ def train(
         with the meta-step, if the loss stops being finite; the last checkpoint before it stays.
     CheckpointError, DataError, SettingsError
     """
-    folder, config = RunFolder(out), settings.to_dict()
+    folder = RunFolder(Path(out))
+    if resume and Settings.from_dict(folder.config()) != settings:
+        raise CheckpointError(f"{out} was begun with other settings than those it is to be resumed with")
     experiment = build(settings, data, xp, workers)
     experiment.training.sample(0)  # what the tasks cannot serve is refused before anything is written
-    if resume and folder.begun:
-        state = folder.load(config, xp)
-        folder.clear_after(state.iteration)
-    else:
-        state = experiment.training.start()
+    with folder.held():
         if not resume:
-            folder.create(config)
-        folder.save(state, config)
-    folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
-    last = state
-    try:
-        for last in _advance(experiment.training, state, folder, saving, progress):
-            folder.save(last, config)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; 'minimeta train --resume --out {out}' goes on from the last checkpoint") from None
+            folder.create(settings.to_dict())
+        config = folder.config()
+        if resume and folder.begun:
+            state = folder.load(config, xp)
+            folder.clear_after(state.iteration)
+        else:
+            state = experiment.training.start()
+            folder.save(state, config)
+        folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
+        last = state
+        try:
+            for last in _advance(experiment.training, state, folder, saving, progress):
+                folder.save(last, config)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped: the same command with --resume goes on from the last checkpoint in {out}"
+            ) from None
     return last
 
 
 def open_run(
-    out: Path, data: str | None = None, xp: ModuleType = np, workers: int | None = None
+    out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
     """The experiment and the last state in the folder ``out``."""
-    folder = RunFolder(out)
+    folder = RunFolder(Path(out))
     config = folder.config()
     state = folder.load(config, xp)
     return build(Settings.from_dict(config), data, xp, workers), state

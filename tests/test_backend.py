@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
@@ -25,7 +25,6 @@ def _moved(minibatches):
     return mm.Minibatches([strict.asarray(x) for x in minibatches.x], [strict.asarray(y) for y in minibatches.y])
 
 
-@settings(max_examples=80)
 @given(problems(), inner_rules)
 def test_every_algorithm_runs_on_a_strict_module_with_the_same_numbers(problem, rule):
     objective, phi, batches = problem
@@ -57,7 +56,7 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
     for xp in (np, strict):
         training = MetaTraining(
             mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()), mm.MAML(mm.Adam(0.01)), mm.Sinusoid(),
-            mm.MinibatchSchedule(2, 5, "separate"), outer, iterations=5, epsilon=0.1, meta_batch=3, xp=xp, workers=1,
+            mm.MinibatchSchedule(2, 5, "separate"), outer, iterations=5, meta_batch=3, xp=xp, workers=1,
         )  # fmt: skip
         state = training.start()
         with training.stepper() as step:

@@ -41,7 +41,7 @@ def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["train", "sine", *SHORT, "--out", "RUN"], "already holds a run: --resume continues it"),
+        (["train", "sine", *SHORT, "--out", "RUN"], "--resume continues it"),
         (["train", "sine", "--iterations", "30", "--out", "RUN", "--resume"], "iterations is 20 there and 30 here"),
         (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
         (["train"], "name a preset"),

@@ -5,6 +5,7 @@ import pytest
 
 import minimeta as mm
 from minimeta.evaluation import Adaptation, Evaluation, accuracy, adaptation_errors
+from minimeta.inner import AdamState
 from minimeta.testing import assert_same
 
 
@@ -59,6 +60,54 @@ def test_transduction_is_the_only_difference_between_the_two_ways_to_predict():
     options = dict(count=20, shots=2, queries=2, adaptation=Adaptation(5, 3), workers=1)
     scores = accuracy(objective, mm.Reptile(mm.SGD(0.1)), phi, mm.FewShotImages(images, 3), **options)
     assert_same(scores[True].values, scores[False].values, "accuracy")
+
+
+def _tiny_problem():
+    """Images of three classes, and a network with batch norm, in which what is batched together matters."""
+    images = np.random.default_rng(0).integers(0, 2, (5, 6, 4, 4, 1), dtype=np.uint8)
+    stack = mm.layers.Conv2D(1, 3), mm.layers.BatchNorm(3), mm.layers.ReLU(), mm.layers.Flatten(), mm.layers.Dense(48, 3)
+    objective = mm.Objective(mm.Network((4, 4, 1), stack), mm.SoftmaxCrossEntropy())
+    return mm.FewShotImages(images, 3), objective, objective.init(np.random.default_rng(1), np.float64)
+
+
+def test_without_transduction_a_query_is_predicted_alone_among_the_support_images():
+    tasks, objective, phi = _tiny_problem()
+    algorithm, adaptation = mm.Reptile(mm.SGD(0.5)), Adaptation(20, 3)
+    scores = accuracy(objective, algorithm, phi, tasks, count=10, shots=2, queries=2, adaptation=adaptation, workers=1)
+    rng = np.random.default_rng([0, 2, 0])
+    episode = tasks.episode(rng, 10, 2, 2, np.float64)
+    adapted = algorithm.adapt(objective, phi, mm.minibatches_of(rng, episode.support, 20, 3))
+    right = {True: [], False: []}
+    for task in range(10):
+        (support, _), (x, y) = [[part[task] for part in pair] for pair in episode]
+        together = objective.network.forward(adapted[task], x[None])[0].argmax(axis=1)
+        alone = [
+            objective.network.forward(adapted[task], np.concatenate([support, image[None]])[None])[0, -1].argmax()
+            for image in x
+        ]
+        right[True].append((together == y).mean())
+        right[False].append((alone == y).mean())
+    assert_same(scores[True].values, np.array(right[True]), "with transduction")
+    assert_same(scores[False].values, np.array(right[False]), "without transduction")
+    assert not np.array_equal(right[True], right[False])
+
+
+def test_adaptation_starts_from_the_moments_of_training():
+    tasks, objective, phi = _tiny_problem()
+    algorithm, moments = mm.Reptile(mm.Adam(0.01)), AdamState(100, 0 * phi, 1e-4 + 0 * phi)
+    options = dict(count=10, shots=2, queries=4, adaptation=Adaptation(4, 3), workers=1)
+    fresh, warm, again = (
+        accuracy(objective, algorithm, phi, tasks, inner_state=state, **options)[True].values
+        for state in (None, moments, moments)
+    )
+    assert not np.array_equal(fresh, warm)
+    assert_same(again, warm, "the moments were changed: a second evaluation")
+
+
+def test_an_adaptation_that_diverges_is_an_error_and_not_a_score():
+    tasks, objective, phi = _tiny_problem()
+    with pytest.raises(mm.DivergenceError, match="10 of 10 tasks"):
+        accuracy(objective, mm.Reptile(mm.SGD(1e300)), phi, tasks, count=10, shots=2, adaptation=Adaptation(6, 3), workers=1)
 
 
 def test_memorized_support_images_are_always_right():

@@ -15,14 +15,14 @@ from minimeta.testing import assert_same
 def _training(**options):
     defaults = dict(
         objective=mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()), algorithm=mm.Reptile(mm.SGD(0.02)),
-        tasks=mm.Sinusoid(), schedule=mm.MinibatchSchedule(3, 4), outer=mm.SGD(0.5), iterations=10, epsilon=0.5, workers=1,
+        tasks=mm.Sinusoid(), schedule=mm.MinibatchSchedule(3, 4), outer=mm.SGD(0.5), iterations=10, workers=1,
     )  # fmt: skip
     return MetaTraining(**(defaults | options))
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.floats(0, 1))
 def test_epsilon_falls_linearly(iterations, epsilon, final):
-    training = _training(iterations=iterations, epsilon=epsilon, epsilon_final=final)
+    training = _training(iterations=iterations, outer=mm.SGD(epsilon), epsilon_final=final)
     steps = [training.epsilon_at(i) for i in range(iterations + 1)]
     assert np.allclose(steps, np.linspace(epsilon, final, iterations + 1), atol=1e-15)
 
@@ -38,7 +38,7 @@ def test_a_meta_step_is_the_papers_interpolation():
 
 
 def test_tasks_of_a_meta_step_depend_on_seed_and_iteration_alone():
-    one, two, other = _training(), _training(epsilon=0.1), _training(seed=1)
+    one, two, other = _training(), _training(outer=mm.SGD(0.1)), _training(seed=1)
     assert_same(one.sample(3).x, two.sample(3).x, "tasks")
     assert not np.array_equal(one.sample(3).x, one.sample(4).x)
     assert not np.array_equal(one.sample(3).x, other.sample(3).x)

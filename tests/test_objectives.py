@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
@@ -10,7 +10,6 @@ from minimeta.testing import assert_close, assert_same, check_objective, complex
 from minimeta.testing.strategies import problems, seeds
 
 
-@settings(max_examples=100)
 @given(problems(max_k=1), st.booleans(), seeds)
 def test_gradient_and_hessian_products(problem, own_copies, seed):
     objective, phi, batches = problem

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
@@ -12,7 +12,6 @@ from minimeta.testing import assert_same, complex_step
 from minimeta.testing.strategies import inner_rules, problems, seeds
 
 
-@settings(max_examples=80)
 @given(problems(), inner_rules, seeds)
 def test_pullback_is_the_transpose_of_the_whole_inner_loop(problem, rule, seed):
     objective, phi, batches = problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import SettingsError
 from ..trajectory import Store, descend, unroll
 from .base import Algorithm, Outcome, require_minibatches
 
@@ -44,6 +45,10 @@ class FOMAML(Algorithm):
     """
 
     update: Literal["gradient", "step"] = "gradient"
+
+    def __post_init__(self) -> None:
+        if self.update not in ("gradient", "step"):
+            raise SettingsError(f"FOMAML's update must be 'gradient' or 'step', got {self.update!r}")
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """g_k or phi_k - phi_{k+1}, ``(T, D)``."""

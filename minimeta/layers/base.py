@@ -75,6 +75,11 @@ def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape)
         raise ShapeError(f"{layer} expects inputs of shape {expected} after the task and example axes, got {input_shape}")
 
 
+def rows(x: Array) -> Array:
+    """Examples and pixels on one axis: ``(T, N, *pixels, C)`` as ``(T, P, C)``."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
 def sum_rows(a: Array) -> Array:
     """Sum over the middle axis, ``(T, P, C) -> (T, 1, C)``, as the matrix product 1^T a.
 

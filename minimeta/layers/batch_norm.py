@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import Array, array_module
-from .base import Layer, Shape, expect_shape, sum_rows
+from .base import Layer, Shape, expect_shape, rows, sum_rows
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class BatchNorm(Layer):
 
     def forward(self, theta, x):
         """y = a u + beta with a = gamma r: one factor a channel, so the normalized values are never formed."""
-        rows = _rows(x)
-        u = rows - _mean(rows)
+        u = rows(x)
+        u = u - _mean(u)
         r = 1 / array_module(x).sqrt(_mean(u * u) + self.eps)
         y = u * (theta["scale"][:, None] * r)
         y += theta["shift"][:, None]
@@ -57,7 +57,7 @@ class BatchNorm(Layer):
         from s2 to mu vanishes, since sum(u) = 0.
         """
         u, r = cache
-        d = _rows(dy)
+        d = rows(dy)
         sigma, total = sum_rows(d * u), sum_rows(d)
         dx = self._input_gradient(d, u, total, r * r * sigma) * (theta["scale"][:, None] * r)
         return dx.reshape(dy.shape), {"scale": (r * sigma)[:, 0], "shift": total[:, 0]}
@@ -68,8 +68,8 @@ class BatchNorm(Layer):
         y_dot = a u_dot + a_dot u + beta_dot,  a_dot = gamma_dot r + gamma r_dot.
         """
         u, r = cache
-        rows_dot = _rows(x_dot)
-        u_dot = rows_dot - _mean(rows_dot)
+        u_dot = rows(x_dot)
+        u_dot = u_dot - _mean(u_dot)
         r_dot = -(r * r * r) * _mean(u * u_dot)
         gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
         y_dot = u_dot * (gamma * r)
@@ -85,7 +85,7 @@ class BatchNorm(Layer):
         c_dot = (2 r r_dot sigma + r^2 sigma_dot) / P.
         """
         (u, r), (u_dot, r_dot) = cache, cache_dot
-        d, d_dot = _rows(dy), _rows(dy_dot)
+        d, d_dot = rows(dy), rows(dy_dot)
         sigma, total = sum_rows(d * u), sum_rows(d)
         sigma_dot, total_dot = sum_rows(d_dot * u + d * u_dot), sum_rows(d_dot)
         c_sum = r * r * sigma
@@ -107,10 +107,5 @@ class BatchNorm(Layer):
         return bracket
 
 
-def _rows(x: Array) -> Array:
-    """(T, N, *pixels, C) as (T, P, C)."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-def _mean(rows: Array) -> Array:
-    return sum_rows(rows) / rows.shape[1]
+def _mean(a: Array) -> Array:
+    return sum_rows(a) / a.shape[1]

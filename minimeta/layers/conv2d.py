@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module
-from .base import Layer, Shape, expect_shape, glorot_uniform, sum_rows
+from .base import Layer, Shape, expect_shape, glorot_uniform, rows, sum_rows
 
 
 class _Cache(NamedTuple):
@@ -60,7 +60,7 @@ class Conv2D(Layer):
 
     def backward(self, theta, cache, dy):
         """dL = <dy, (S dx) W + X dW + 1 db^T>: dx = S^T (dy W^T), dW = X^T dy, db = 1^T dy."""
-        dy = _rows(dy)
+        dy = rows(dy)
         dx = self._add_back(dy @ self._matrix(theta).swapaxes(1, 2), cache.image_shape)
         return dx, self._named(cache.patches.swapaxes(1, 2) @ dy, sum_rows(dy))
 
@@ -74,7 +74,7 @@ class Conv2D(Layer):
 
     def backward_tangent(self, theta, theta_dot, cache, patches_dot, dy, dy_dot):
         """dx_dot = S^T (dy_dot W^T + dy W_dot^T), dW_dot = X_dot^T dy + X^T dy_dot, db_dot = 1^T dy_dot."""
-        dy, dy_dot = _rows(dy), _rows(dy_dot)
+        dy, dy_dot = rows(dy), rows(dy_dot)
         dpatches_dot = dy_dot @ self._matrix(theta).swapaxes(1, 2)
         dpatches_dot = dpatches_dot + dy @ self._matrix(theta_dot).swapaxes(1, 2)
         matrix_dot = patches_dot.swapaxes(1, 2) @ dy + cache.patches.swapaxes(1, 2) @ dy_dot
@@ -88,8 +88,8 @@ class Conv2D(Layer):
     def _named(self, matrix: Array, bias: Array) -> dict[str, Array]:
         return {"weight": matrix.reshape(-1, *self.shapes["weight"]), "bias": bias[:, 0]}
 
-    def _image(self, rows: Array, image_shape: Shape) -> Array:
-        return rows.reshape(-1, image_shape[1], *self.output_shape(image_shape[2:]))
+    def _image(self, y: Array, image_shape: Shape) -> Array:
+        return y.reshape(-1, image_shape[1], *self.output_shape(image_shape[2:]))
 
     def _padding(self, size: int) -> tuple[int, int]:
         """Zeros before and after an axis of length ``size``: TensorFlow's "same"."""
@@ -103,32 +103,27 @@ class Conv2D(Layer):
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         padded = xp.zeros((tasks, examples, top + height + bottom, left + width + right, channels), dtype=x.dtype)
         padded[:, :, top : top + height, left : left + width] = x
-        rows, columns, _ = self.output_shape(x.shape[2:])
+        high, wide, _ = self.output_shape(x.shape[2:])
         t, n, h, w, c = padded.strides
         windows = xp.lib.stride_tricks.as_strided(
             padded,
-            (tasks, examples, rows, columns, self.kernel, self.kernel, channels),
+            (tasks, examples, high, wide, self.kernel, self.kernel, channels),
             (t, n, h * self.stride, w * self.stride, h, w, c),
         )
-        return windows.reshape(tasks, examples * rows * columns, -1)
+        return windows.reshape(tasks, examples * high * wide, -1)
 
     def _add_back(self, dpatches: Array, image_shape: Shape) -> Array:
         """S^T dX: for each of the kernel * kernel taps, add its plane to the pixels it was copied from."""
         xp = array_module(dpatches)
         _, examples, height, width, channels = image_shape
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
-        rows, columns, _ = self.output_shape(image_shape[2:])
-        dpatches = dpatches.reshape(-1, examples, rows, columns, self.kernel, self.kernel, channels)
+        high, wide, _ = self.output_shape(image_shape[2:])
+        dpatches = dpatches.reshape(-1, examples, high, wide, self.kernel, self.kernel, channels)
         padded = xp.zeros(
             (dpatches.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dpatches.dtype
         )
         for i in range(self.kernel):
             for j in range(self.kernel):
-                seen = padded[:, :, i : i + rows * self.stride : self.stride, j : j + columns * self.stride : self.stride]
+                seen = padded[:, :, i : i + high * self.stride : self.stride, j : j + wide * self.stride : self.stride]
                 seen += dpatches[:, :, :, :, i, j]
         return padded[:, :, top : top + height, left : left + width]
-
-
-def _rows(image: Array) -> Array:
-    """(T, N, height, width, C) as (T, N * height * width, C)."""
-    return image.reshape(image.shape[0], -1, image.shape[-1])

@@ -39,6 +39,8 @@ class Minibatches(Sequence[tuple[Array, Array]]):
                     f"mini-batch {i}: x and y must start with the same (tasks, examples), "
                     f"got {x_i.shape} and {y_i.shape} where x[0] is {x[0].shape}"
                 )
+            if 0 in x_i.shape[:2]:
+                raise ShapeError(f"mini-batch {i} holds no examples: x has shape {x_i.shape}")
         self.x, self.y = x, y
 
     @classmethod
@@ -112,8 +114,9 @@ class MinibatchSchedule:
             raise SettingsError(f"a schedule needs k >= 1 and size >= 1, got k={self.k}, size={self.size}")
         if self.tail not in ("shared", "separate"):
             raise SettingsError(f"tail must be 'shared' or 'separate', got {self.tail!r}")
-        if self.order not in ("cycle", "replacement"):
-            raise SettingsError(f"order must be 'cycle' or 'replacement', got {self.order!r}")
+        _check_order(self.order)
+        if any(count is not None and count < 1 for count in (self.shots, self.tail_shots)):
+            raise SettingsError(f"shots and tail_shots must be 1 or more, got {self.shots} and {self.tail_shots}")
         if self.tail == "shared" and self.tail_shots is not None:
             raise SettingsError("tail_shots is for a separate tail: set tail='separate', or leave tail_shots out")
 
@@ -154,6 +157,7 @@ def draw_positions(
     SettingsError
         if there are no examples, or fewer than ``size`` to draw at once.
     """
+    _check_order(order)
     if k == 0:
         return np.empty((0, tasks, size), dtype=np.int64)
     if examples < 1 or (order == "replacement" and examples < size):
@@ -163,6 +167,11 @@ def draw_positions(
     if order == "replacement":
         return shuffled[:, :, :size].swapaxes(0, 1)
     return shuffled.reshape(tasks, -1)[:, : k * size].reshape(tasks, k, size).swapaxes(0, 1)
+
+
+def _check_order(order: str) -> None:
+    if order not in ("cycle", "replacement"):
+        raise SettingsError(f"order must be 'cycle' or 'replacement', got {order!r}")
 
 
 def minibatches_of(

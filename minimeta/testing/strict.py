@@ -21,7 +21,7 @@ _COMPUTE = (
     "ravel", "repeat", "rot90", "sign", "sin", "sqrt", "stack", "subtract", "sum", "take_along_axis", "tanh", "tensordot",
     "tile", "transpose", "where", "zeros_like",
 )  # fmt: skip
-_NAMES = ("bool_", "complex128", "float32", "float64", "int32", "int64", "newaxis", "pi", "uint8")
+_NAMES = ("bool_", "complex128", "float32", "float64", "int32", "int64", "nan", "newaxis", "pi", "uint8")
 _METHODS = (
     "all", "any", "argmax", "argsort", "astype", "copy", "cumsum", "dot", "max", "mean", "min", "ravel", "repeat", "reshape",
     "squeeze", "sum", "swapaxes", "transpose", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
@@ -20,7 +20,6 @@ def _post_adaptation_loss(objective, batches, rule):
     return loss
 
 
-@settings(max_examples=120)
 @given(problems(), inner_rules)
 def test_maml_is_the_gradient_of_the_loss_after_adaptation(problem, rule):
     objective, phi, batches = problem

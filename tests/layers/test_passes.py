@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minimeta import ShapeError, layers
@@ -10,7 +10,6 @@ from minimeta.testing import assert_close, check_layer, complex_step
 from minimeta.testing.strategies import layers_with_shapes, seeds, small
 
 
-@settings(max_examples=150)
 @given(layers_with_shapes(), small, small, st.booleans(), seeds)
 def test_passes_agree_with_the_complex_step(layer_and_shape, tasks, examples, shared, seed):
     layer, shape = layer_and_shape

@@ -6,6 +6,7 @@ import http.server
 import os
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 
 import minimeta as mm
+from minimeta.cli import main
 from minimeta.errors import DataError
+from minimeta.experiment import PRESETS, build
 from minimeta.tasks import omniglot
 
 needs_data = pytest.mark.skipif(
@@ -57,6 +60,42 @@ def test_archives_and_folders_give_the_same_sorted_characters(tiny):
     from_archives = mm.load_omniglot(tiny)
     assert from_archives.names == from_folders.names and np.array_equal(from_archives.images, from_folders.images)
     assert len(list((tiny.parent / "cache").iterdir())) == 2
+
+
+def test_the_command_line_from_archives_to_accuracy(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+    small = ["--ways", "3", "--filters", "2", "--shots", "3", "--k", "2", "--size", "4", "--meta-batch", "2"]
+    words = [
+        "train",
+        "omniglot-5way",
+        *small,
+        "--iterations",
+        "4",
+        "--data",
+        str(tiny),
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
+    assert main(words) == 0
+    assert main([*words, "--resume"]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--tasks", "4", "--steps", "2", "--data", str(tiny), "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "after 4 of 4 meta-steps" in printed
+    assert "3-way 1-shot accuracy over 4 unseen tasks" in printed
+    assert "without transduction" in printed
+
+
+def test_training_and_evaluation_see_disjoint_characters(tiny, monkeypatch):
+    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+    settings = replace(PRESETS["omniglot-5way"][1], ways=3, filters=2, shots=3)
+    experiment = build(settings, str(tiny))
+    assert experiment.training.tasks.images.shape[0] == 4 * 2
+    assert experiment.test_tasks.images.shape[0] == 5 - 2
+    train, test = (
+        {image.tobytes() for image in half.images[:, 0]} for half in (experiment.training.tasks, experiment.test_tasks)
+    )
+    assert not train & test
 
 
 def test_images_are_shrunk_by_nearest_neighbour_with_ink_zero(tiny):
