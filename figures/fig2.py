@@ -1,8 +1,8 @@
 """Figure 2 of the Reptile paper: alternating moves towards two solution manifolds W1 and W2 (Section 5.2).
 
 Each manifold is a circle, each task's loss half the squared distance to it. Reptile's inner steps go towards the nearest
-point of W1, then of W2, and so on; with epsilon_i = 0.8 / (1 + i / 10) the iterates converge to the point of least mean squared
-distance. Between two disjoint circles that is the middle of their gap.
+point of W1, then of W2, and so on; with a step size epsilon that falls like 1 / i the iterates converge to the point of
+least mean squared distance. Between two disjoint circles that is the middle of their gap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from style import SINGLE, plt, save
 import minimeta as mm
 
 CENTRES, RADII = np.array([[0.9, 2.9], [1.6, -2.3]]), np.array([2.1, 1.7])
-START, INNER_STEPS, ALPHA, EPSILON, MOVES = np.array([-2.9, 0.2]), 5, 0.2, 0.8, 200
+START, INNER_STEPS, ALPHA, MOVES = np.array([-2.9, 0.2]), 5, 0.2, 200
+EPSILON, HALVED_AFTER = 0.8, 10  # epsilon_i = EPSILON / (1 + i / HALVED_AFTER)
 ARROWS = 8  # moves drawn with a head; the rest are too short
 
 
@@ -29,11 +30,11 @@ def compute() -> dict[str, Any]:
     for move in range(MOVES):
         task = slice(move % 2, move % 2 + 1)
         minibatches = [(CENTRES[task, None], RADII[task, None])] * INNER_STEPS
-        epsilon = EPSILON / (1 + move / 10)
+        epsilon = EPSILON / (1 + move / HALVED_AFTER)
         phi = phi - epsilon * mm.mean(algorithm.direction(objective, phi, minibatches)[0])
         iterates.append(phi)
     best = optimum()
-    settings = {"inner_steps": INNER_STEPS, "alpha": ALPHA, "epsilon": EPSILON, "moves": MOVES, "dtype": "float64"}
+    settings = {"inner_steps": INNER_STEPS, "alpha": ALPHA, "epsilon": EPSILON, "halved_after": HALVED_AFTER, "moves": MOVES}
     return {
         "seed": None,  # nothing is random
         "settings": settings,
@@ -72,10 +73,10 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     axis.plot(*iterates[0], "o", color="tab:blue", markersize=4)
     axis.plot(*best, "*", color="black", markersize=8, zorder=5)
     for text, at, offset in (
-        (r"$\phi_0$", iterates[0], (-4, 5)),
+        (r"$\phi_0$", iterates[0], (-7, 6)),
         (r"$\phi_1$", iterates[1], (0, 5)),
         (r"$\phi_2$", iterates[2], (-3, -11)),
-        (r"$\phi^\ast$", best, (7, -3)),
+        (r"$\hat\phi$", best, (7, -3)),
         (r"$\mathcal{W}_1$", (2.4, 1.3), (4, -5)),
         (r"$\mathcal{W}_2$", (2.8, -1.1), (4, 0)),
     ):
