@@ -130,11 +130,13 @@ def test_the_papers_coefficients_are_recovered_from_expected_updates(name, k):
     assert recovered == pytest.approx(taylor.coefficients(name, k), abs=1e-3)
 
 
+@pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("order", [1, 2, 4])
-def test_the_regression_finds_coefficients_under_any_higher_terms(order):
-    """Exact for u = c1 G - c2 alpha J + sum_{n<=order} alpha^n r_n, with as many alphas as unknowns and with more."""
+def test_the_regression_finds_coefficients_under_any_higher_terms(order, size):
+    """Exact for u = c1 G - c2 alpha J + sum_{n<=order} alpha^n r_n, with as many alphas as unknowns and with more; with
+    one parameter, where G and J are parallel, by their powers of alpha alone."""
     rng = np.random.default_rng(order)
-    (avg_grad, avg_grad_inner), higher = rng.standard_normal((2, 5)), rng.standard_normal((order - 1, 5))
+    (avg_grad, avg_grad_inner), higher = rng.standard_normal((2, size)), rng.standard_normal((order - 1, size))
     for count in (order + 1, order + 3):
         alphas = rng.uniform(0.2, 1, count)
         updates = [3 * avg_grad - 7 * a * avg_grad_inner + a ** np.arange(2, order + 1) @ higher for a in alphas]
