@@ -15,7 +15,7 @@ from .errors import (
 from .inner import SGD, Adam
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
-from .objectives import Objective, Polynomial, Quadratic
+from .objectives import Objective, Polynomial, Quadratic, Sphere
 from .tasks import (
     Episode,
     FewShotImages,
@@ -35,7 +35,7 @@ host.keep_freed_memory()
 __all__ = [
     "FOMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError", "DivergenceError", "Episode",
     "FewShotImages", "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective",
-    "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Trajectory",
-    "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
-    "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Sphere",
+    "Trajectory", "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of",
+    "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

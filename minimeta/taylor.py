@@ -26,9 +26,13 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from typing import NamedTuple
 
+import numpy as np
+
 from .backend import Array, array_module
 from .errors import SettingsError
+from .inner import SGD
 from .objectives import Batch, Differentiable, Point
+from .trajectory import unroll
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,24 @@ def expand(objective: Differentiable, phi: Array, minibatches: Sequence[Batch], 
     return Expansion(tuple(Series(terms) for terms in inner), Series(maml))
 
 
+class Gradients(NamedTuple):
+    """What the three algorithms compute at one alpha, each ``(T, D)``."""
+
+    maml: Array
+    fomaml: Array
+    reptile: Array
+
+
+def gradients(objective: Differentiable, phi: Array, minibatches: Sequence[Batch], alpha: float) -> Gradients:
+    """What ``expand`` predicts, measured: all three from one inner loop of SGD from ``phi``, ``(D,) or (T, D)``.
+
+    Reptile's is the sum g_1 + ... + g_k. It equals (phi - phi~) / alpha, but that difference loses log10(1 / alpha) digits.
+    """
+    steps = unroll(objective, phi, minibatches[:-1], SGD(alpha))
+    g_k = objective.at(steps.last, minibatches[-1]).grad
+    return Gradients(maml=steps.pullback(g_k)[0], fomaml=g_k, reptile=sum(steps.grads, g_k))
+
+
 def third(objective: Differentiable, phi: Array, batch: Batch, u: Array, v: Array) -> Array:
     """The third derivative L'''[u, v] at phi, ``(T, D)``: the derivative along u of the Hessian-vector product with v.
 
@@ -118,6 +140,45 @@ def coefficients(algorithm: str, k: int) -> Coefficients:
     if algorithm not in known:
         raise SettingsError(f"coefficients are known for {', '.join(known)}, not {algorithm!r}")
     return Coefficients(*known[algorithm])
+
+
+def recover_coefficients(
+    alphas: Sequence[float], updates: Sequence[Array], avg_grad: Array, avg_grad_inner: Array, order: int | None = None
+) -> Coefficients:
+    """c1 and c2 as measured: the least-squares fit of expected updates u_m, ``(D,)``, at M step sizes alpha_m.
+
+    An expected update is a power series in alpha. Its terms from alpha^2 to alpha^order are unknown vectors r_n, ``(D,)``,
+    of which nothing is assumed, so that they cannot bias c1 and c2:
+
+        u_m = c1 AvgGrad - c2 alpha_m AvgGradInner + sum_{n=2}^{order} alpha_m^n r_n + O(alpha^(order+1)).
+
+    With V = [alpha_m^n], ``(M, order - 1)``, the best r_n for given c1 and c2 take away all of the residual that is in the
+    range of V, in each of the D components alike, and nothing else. What is left to minimize is the residual's part
+    orthogonal to V: with the rows of Q, ``(M - order + 1, M)``, an orthonormal basis of that complement, Q V = 0,
+
+        Q u = c1 (Q 1) AvgGrad^T - c2 (Q alpha) AvgGradInner^T,
+
+    (M - order + 1) D equations in two unknowns. Where M = order + 1, the default, two rows remain: the value and the
+    slope at alpha = 0 of the polynomial through all u_m. Two errors are left: of the terms that are cut off, which grows
+    like alpha^order, and of rounding, which the extrapolation multiplies and which falls like 1 / alpha.
+
+    Raises
+    ------
+    SettingsError
+        if there are fewer than order + 1 step sizes, or order is less than 1.
+    """
+    count = len(alphas)
+    order = count - 1 if order is None else order
+    if not 1 <= order < count or len(updates) != count:
+        raise SettingsError(f"order {order} needs 1 <= order < M, got M={count} step sizes and {len(updates)} updates")
+    xp, alpha = array_module(avg_grad), np.asarray(alphas, dtype=np.float64)
+    powers = (alpha / alpha.max())[:, None] ** np.arange(2, order + 1)  # scaled: the same range, better conditioned
+    complement = np.linalg.qr(powers, mode="complete")[0][:, order - 1 :].T
+    value, slope = (xp.asarray(complement @ column)[:, None] for column in (np.ones(count), alpha))
+    columns = xp.stack([(value * avg_grad).ravel(), (-slope * avg_grad_inner).ravel()], axis=1)
+    measured = (xp.asarray(complement) @ xp.stack(list(updates))).ravel()
+    c1, c2 = xp.linalg.lstsq(columns, measured, rcond=None)[0]
+    return Coefficients(float(c1), float(c2))
 
 
 def avg_grad(objective: Differentiable, phi: Array, minibatches: Sequence[Batch]) -> Array:

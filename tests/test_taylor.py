@@ -3,12 +3,17 @@
 An equation that holds up to O(alpha^n) is tested by its rate: the remainder falls with slope n on a log-log plot.
 """
 
+from functools import reduce
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta import taylor
 from minimeta.testing import assert_close
+from minimeta.testing.strategies import rates, seeds
 
 ALPHAS = np.logspace(-4, -3, 6)
 KINDS = ("polynomial", "tanh", "softplus", "convolution and batch norm")
@@ -113,6 +118,84 @@ def test_equations_33_to_41_expected_updates(name, k, distinct):
     assert _slope(remainders) == pytest.approx(2, abs=SLOPE)
 
 
+@pytest.mark.parametrize("k", range(2, 9))
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_papers_coefficients_are_recovered_from_expected_updates(name, k):
+    """The regression knows nothing of c1 and c2; its error is alpha^8, about 1e-6 here, and rounding."""
+    objective, phi, batches = _problem("tanh", 2)
+    every, alphas = taylor.sequences(batches, k), np.linspace(0.00125, 0.01, 8)
+    updates = [_gradient(name, objective, phi, every, alpha).mean(axis=0) for alpha in alphas]
+    averages = taylor.avg_grad(objective, phi, batches), taylor.avg_grad_inner(objective, phi, batches)
+    recovered = taylor.recover_coefficients(alphas, updates, *averages)
+    assert recovered == pytest.approx(taylor.coefficients(name, k), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_the_regression_finds_coefficients_under_any_higher_terms(order, size):
+    """Exact for u = c1 G - c2 alpha J + sum_{n<=order} alpha^n r_n, with as many alphas as unknowns and with more; with
+    one parameter, where G and J are parallel, by their powers of alpha alone."""
+    rng = np.random.default_rng(order)
+    (avg_grad, avg_grad_inner), higher = rng.standard_normal((2, size)), rng.standard_normal((order - 1, size))
+    for count in (order + 1, order + 3):
+        alphas = rng.uniform(0.2, 1, count)
+        updates = [3 * avg_grad - 7 * a * avg_grad_inner + a ** np.arange(2, order + 1) @ higher for a in alphas]
+        recovered = taylor.recover_coefficients(alphas, updates, avg_grad, avg_grad_inner, order)
+        assert recovered == pytest.approx((3, 7), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_measured_gradients_are_the_algorithms(kind, k):
+    objective, phi, batches = _problem(kind, k)
+    measured = taylor.gradients(objective, phi, batches, 0.1)
+    for name in ALGORITHMS:
+        assert_close(getattr(measured, name), _gradient(name, objective, phi, batches, 0.1), 1e-14, name)
+    reptile, _ = mm.Reptile(mm.SGD(0.1)).direction(objective, phi, batches)
+    assert_close(measured.reptile, reptile / 0.1, 1e-13, "(phi - phi~) / alpha")
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 8), st.integers(2, 5), rates, seeds)
+def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alpha, seed):
+    """With L_i' = A_i phi - b_i and M_i = I - alpha A_i, k steps of SGD from phi_1 = phi are
+
+    phi_i = M_{i-1} ... M_1 phi + alpha sum_{j<i} M_{i-1} ... M_{j+1} b_j,       g_i = A_i phi_i - b_i,
+    g_MAML = M_1 ... M_{k-1} g_k,       g_FOMAML = g_k,       g_Reptile = g_1 + ... + g_k.
+    """
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((k, 2, 3, dim, dim))
+    a_n, c_n, phi = root + root.swapaxes(3, 4), rng.standard_normal((k, 2, 3, dim)), rng.standard_normal(dim)
+    algorithms = {name: _gradient(name, mm.Quadratic(dim), phi, mm.Minibatches(a_n, c_n), alpha) for name in ALGORITHMS}
+    for task in range(2):
+        a = a_n[:, task].mean(axis=1)
+        b = np.einsum("inde,ine->id", a_n[:, task], c_n[:, task]) / 3
+        m = np.eye(dim) - alpha * a
+
+        def product(first, last, m=m):
+            """M_last ... M_first, where the later steps stand on the left."""
+            return reduce(np.matmul, m[first : last + 1][::-1], np.eye(len(m[0])))
+
+        iterates = [product(0, i - 1) @ phi + alpha * sum(product(j + 1, i - 1) @ b[j] for j in range(i)) for i in range(k)]
+        g = [a[i] @ iterates[i] - b[i] for i in range(k)]
+        scale = max(np.abs(each).max() for each in (*g, *b)) * max(1, np.abs(product(0, k - 2)).max())
+        for name, want in (("maml", product(0, k - 2).T @ g[-1]), ("fomaml", g[-1]), ("reptile", sum(g))):
+            assert np.abs(algorithms[name][task] - want).max() <= 1e-12 * scale, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_equations_6_and_7_one_minibatch_is_joint_training(name, kind):
+    """At k = 1 every expected update is AvgGrad, whatever alpha, and so are its series and its coefficients."""
+    objective, phi, batches = _problem(kind, 1)
+    joint = taylor.avg_grad(objective, phi, batches)
+    for alpha in (1e-3, 1.0):
+        assert_close(_gradient(name, objective, phi, batches, alpha).mean(axis=0), joint, 1e-14, name)
+    series = getattr(taylor.expand(objective, phi, batches, order=2), name)
+    assert not any(term.any() for term in series.terms[1:])
+    assert taylor.coefficients(name, 1) == (1, 0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_third_derivative_is_symmetric_and_homogeneous(kind):
     objective, phi, batches = _problem(kind, 1)
@@ -130,6 +213,8 @@ def test_what_is_not_known_is_refused():
         taylor.expand(objective, phi, batches, order=3)
     with pytest.raises(mm.SettingsError, match="'imaml'"):
         taylor.coefficients("imaml", 2)
+    with pytest.raises(mm.SettingsError, match="M=2 step sizes and 2 updates"):
+        taylor.recover_coefficients([0.1, 0.2], [phi, phi], phi, phi, order=2)
     with pytest.raises(mm.SettingsError, match="3 distinct mini-batches"):
         taylor.sequences(batches, 3, distinct=True)
 
