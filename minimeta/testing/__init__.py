@@ -1,17 +1,26 @@
 """Floor 7: how minimeta checks itself, for users' own layers and algorithms too.
 
 ``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` states what a
-layer, loss, objective, inner rule, trajectory or algorithm must satisfy. ``without_hessian`` makes an objective first-order.
-``strategies`` draws them (needs hypothesis). ``strict`` is an array module that refuses to mix with NumPy, as CuPy does.
+layer, network, loss, objective, inner rule, trajectory or algorithm must satisfy; ``strategies`` draws them (needs
+hypothesis). ``without_hessian`` makes an objective first-order. ``strict`` is an array module that refuses to mix with
+NumPy, as CuPy does.
 """
 
 from .asserts import assert_close, assert_same
-from .checks import check_algorithm, check_layer, check_loss, check_objective, check_rule, check_trajectory
+from .checks import (
+    check_algorithm,
+    check_layer,
+    check_loss,
+    check_network,
+    check_objective,
+    check_rule,
+    check_trajectory,
+)
 from .complex_step import complex_step, real_difference
 from .findings import CheckError
 from .without_hessian import without_hessian
 
 __all__ = [
-    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_objective",
-    "check_rule", "check_trajectory", "complex_step", "real_difference", "without_hessian",
+    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_network",
+    "check_objective", "check_rule", "check_trajectory", "complex_step", "real_difference", "without_hessian",
 ]  # fmt: skip
