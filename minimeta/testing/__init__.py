@@ -1,23 +1,16 @@
 """Floor 7: how minimeta checks itself, for users' own layers and algorithms too.
 
-``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` states what a
-layer, network, loss, objective, inner rule, trajectory or algorithm must satisfy; ``strategies`` draws them (needs
-hypothesis). ``without_hessian`` makes an objective first-order. ``strict`` is an array module that refuses to mix with
-NumPy, as CuPy does.
+``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` and
+``inner_checks`` state what a layer, network, loss, objective, algorithm, inner rule or trajectory must satisfy;
+``strategies`` draws them (needs hypothesis). ``without_hessian`` makes an objective first-order. ``strict`` is an array
+module that refuses to mix with NumPy, as CuPy does.
 """
 
 from .asserts import assert_close, assert_same
-from .checks import (
-    check_algorithm,
-    check_layer,
-    check_loss,
-    check_network,
-    check_objective,
-    check_rule,
-    check_trajectory,
-)
+from .checks import check_algorithm, check_layer, check_loss, check_network, check_objective
 from .complex_step import complex_step, real_difference
 from .findings import CheckError
+from .inner_checks import check_rule, check_trajectory
 from .without_hessian import without_hessian
 
 __all__ = [

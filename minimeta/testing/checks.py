@@ -1,5 +1,5 @@
-"""What a layer, a network, a loss, an objective, an inner rule, a trajectory and an algorithm must satisfy: one function
-each, for minimeta's own and for yours.
+"""What a layer, a network, a loss, an objective and an algorithm must satisfy: one function each, for minimeta's own and
+for yours. Inner rules and trajectories: inner_checks.py.
 
 The oracles are two. The complex step decides, to ten digits. A real difference, to five, guards the complex step: it sees
 what is not analytic (an absolute value, a norm, a real part kept in a cache) and what the complex step therefore misses.
@@ -7,21 +7,19 @@ what is not analytic (an absolute value, a norm, a real part kept in a cache) an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from ..algorithms import Algorithm, Outcome
 from ..errors import ShapeError
-from ..inner import InnerRule, Rate, is_per_step
 from ..layers import Layer
 from ..losses import Loss
 from ..network import Network
 from ..objectives import Batch, Differentiable
 from ..tasks import Minibatches
-from ..trajectory import adapt, unroll
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings
 
@@ -324,131 +322,18 @@ def check_objective(
         if hasattr(point, "input_grad"):
             x_dot = rng.standard_normal(batch[0].shape)
             slope, sizes = dots(point.input_grad, x_dot), dots(abs(point.input_grad), abs(x_dot))
-            losses = lambda x: objective.at(phi, (x, batch[1])).loss  # noqa: E731
+
+            def losses(x):
+                return objective.at(phi, (x, batch[1])).loss
+
             compare(findings, "input_grad", "dL/dx", slope, losses, (batch[0],), (x_dot,), tolerance, sizes)
         if hasattr(point, "third"):
+
+            def product(p):
+                return objective.at(p, batch).hvp(v)
+
             third = findings.call("third", point.third, v=v, w=u)
-            compare(
-                findings,
-                "third",
-                "the third derivative",
-                third,
-                lambda p: objective.at(p, batch).hvp(v),
-                (rows,),
-                (u,),
-                tolerance,
-            )
-
-
-def check_rule(
-    rule: InnerRule, *, tasks: int = 2, size: int = 3, steps: int = 3, seed: int = 0, tolerance: float = TOLERANCE
-) -> None:
-    """``adjoint`` is the transpose of ``step``'s derivative, with a fresh state and after each of ``steps`` random steps.
-
-    For F = <a, phi'> + <b, state'> with random a and b, and for b = 0: the gradients that ``adjoint`` gives with respect to
-    phi, g, every array of the state, and the rates, are F's, each moved alone. The rates are moved one a parameter,
-    however ``rule.lr`` gives them, so ``Adjoint.lr`` is checked element by element. ``rule`` is a dataclass with a field
-    ``lr``; its ``Adjoint.state`` holds one gradient for each array of the state, in their order, or is None.
-
-    All this once more with a parameter whose gradients have all been zero, but without moving that parameter's state,
-    where the root in Adam has no derivative. Give Adam an eps of 1e-3 or so: with less, a first step is so nearly the
-    sign of g that its derivative is what rounding leaves of two large terms.
-
-    Raises
-    ------
-    CheckError
-        naming the gradient that is wrong, and by how much.
-    """
-    if is_per_step(rule.lr):
-        steps = min(steps, len(rule.lr) - 1)
-    size = max(size, 1) if np.shape(rule.lr)[-1:] in ((), (1,)) or isinstance(rule.lr, tuple) else np.shape(rule.lr)[-1]
-    for alive in (np.ones(size), np.arange(size) > 0):
-        rng, state = np.random.default_rng(seed), None
-        for step in range(steps + 1):
-            with Findings(type(rule).__name__, f"step {step + 1}").reporting() as findings:
-                g = alive * rng.standard_normal((tasks, size))
-                _check_step(findings, rule, g, state, alive, rng, tolerance)
-            _, state = rule.step(np.zeros((tasks, size)), g, state)
-
-
-def _check_step(findings, rule, g, state, alive, rng, tolerance) -> None:
-    """``rule.adjoint`` at (g, state), with and without gradients of the state that comes out."""
-    rates = _one_rate_a_parameter(rule.lr, g.shape[1])
-    rule = replace(rule, lr=rates)
-    phi, phi_dot, g_dot, dphi = rng.standard_normal((4, *g.shape))
-    rates_dot = rng.standard_normal(rates.shape)
-    held = tuple(_arrays(state))
-    held_dot = tuple(alive * rng.standard_normal(g.shape) for _ in held)
-    _, after = findings.call("step", rule.step, phi=phi, g=g, state=state)
-    dafter = tuple(rng.standard_normal(g.shape) for _ in _arrays(after))
-    for dstate in (None, dafter) if dafter else (None,):
-        adjoint = findings.call("adjoint", rule.adjoint, g=g, state=state, dphi=dphi, dstate=dstate)
-
-        def scored(phi, g, held, rates, dstate=dstate):
-            out, after = replace(rule, lr=rates).step(phi, g, _with_arrays(state, iter(held)))
-            return dots(dphi, out) + sum(dots(b, a) for b, a in zip(dstate or (), _arrays(after), strict=False))
-
-        at, still = (phi, g, held, rates), tree_map(np.zeros_like, (phi, g, held, rates))
-        own_rates = rates_dot[adjoint.rate] if rates.ndim == 2 else rates_dot
-        terms = [("phi", 0, [adjoint.phi], phi_dot, [phi_dot]), ("g", 1, [adjoint.g], g_dot, [g_dot])]
-        if held:
-            terms.append(("state", 2, adjoint.state, held_dot, held_dot))
-        terms.append(("lr", 3, [adjoint.lr], rates_dot, [own_rates]))
-        for term, place, gradients, along, directions in terms:
-            for gradient in gradients:
-                findings.array("adjoint", term, gradient, g.shape, np.float64)
-            pairs = list(zip(gradients, directions, strict=True))
-            got, sizes = sum(dots(a, u) for a, u in pairs), sum(dots(abs(a), abs(u)) for a, u in pairs)
-            moved = (*still[:place], along, *still[place + 1 :])
-            if alive.all():
-                compare(findings, "adjoint", term, got, scored, at, moved, tolerance, sizes)
-            else:  # here a difference would need a step far below eps
-                findings.close("adjoint", term, got, complex_step(scored, at, moved), tolerance, sizes)
-
-
-def check_trajectory(
-    objective: Differentiable,
-    phi: np.ndarray,
-    minibatches: Sequence[Batch],
-    rule: InnerRule,
-    *,
-    state: Any = None,
-    seed: int = 0,
-    tolerance: float = TOLERANCE,
-) -> None:
-    """``pullback(v)`` is the gradient of <v, phi_{k+1}> with respect to phi ``(D,) or (T, D)`` and to the rule's ``lr``, in
-    whichever way that gives the rates; the same with points kept or recomputed.
-
-    ``rule`` is a dataclass with a field ``lr``; ``state`` is its state at the start, held constant.
-
-    Raises
-    ------
-    CheckError
-        naming which gradient is wrong, and by how much.
-    """
-    rng = np.random.default_rng(seed)
-    tasks = len(minibatches[0][0]) if len(minibatches) else len(np.atleast_2d(phi))
-    v, lr_shape = rng.standard_normal((tasks, objective.size)), np.shape(rule.lr)
-    rows, u = np.array(np.broadcast_to(phi, v.shape)), rng.standard_normal(v.shape)
-    lr = np.asarray(rule.lr, dtype=np.float64)
-    lr_dot = rng.standard_normal(lr_shape)
-
-    def scored(start, rates):
-        rates = tuple(rates) if isinstance(rule.lr, tuple) else rates
-        return dots(v, adapt(objective, start, minibatches, replace(rule, lr=rates), state))
-
-    with Findings("Trajectory", f"{type(rule).__name__}, {len(minibatches)} steps").reporting() as findings:
-        trajectory = unroll(objective, phi, minibatches, rule, state=state)
-        dphi, dlr = findings.call("pullback", trajectory.pullback, v=v)
-        findings.array("pullback", "dphi", dphi, v.shape, np.float64)
-        findings.array("pullback", "dlr", dlr, (tasks, *lr_shape), np.float64)
-        for term, gradient, direction, along in (("dphi", dphi, u, (u, 0 * lr)), ("dlr", dlr, lr_dot, (0 * rows, lr_dot))):
-            sizes = dots(abs(gradient), abs(direction)) + abs(complex_step(scored, (rows, lr), along))
-            got = dots(gradient, direction)
-            compare(findings, "pullback", term, got, scored, (rows, lr), along, tolerance, sizes)
-        again = unroll(objective, phi, minibatches, rule, store="iterates", state=state).pullback(v)
-        for term, a, b in zip(("dphi", "dlr"), again, (dphi, dlr), strict=True):
-            findings.close("pullback", f"{term} with recomputed points: it", a, b, tolerance)
+            compare(findings, "third", "the third derivative", third, product, (rows,), (u,), tolerance)
 
 
 def check_algorithm(
@@ -471,7 +356,7 @@ def check_algorithm(
     the Hessian replaced by zero (``without_hessian``). What it gives as None is not compared. With neither function only
     form and independence are checked.
 
-    ``state`` is the inner rule's at the start, shared by all tasks or their own; with one, ``run`` is what is checked.
+    ``state`` is the inner rule's at the start, shared by all tasks or their own.
 
     Raises
     ------
@@ -479,12 +364,8 @@ def check_algorithm(
         naming what is wrong, and by how much.
     """
     tasks = minibatches.tasks
-
-    def outcome_at(meta):
-        return algorithm.run(objective, meta, minibatches, state)
-
     with Findings(type(algorithm).__name__).reporting() as findings:
-        outcome = findings.call("direction", outcome_at, meta=meta)
+        outcome = findings.call("direction", lambda meta: algorithm.run(objective, meta, minibatches, state), meta=meta)
         direction, loss, _ = outcome
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
@@ -548,29 +429,6 @@ def leaves(tree: Any) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     tree_map(found.append, tree)
     return found
-
-
-def _arrays(state: Any) -> list[np.ndarray]:
-    """The arrays among the numbers of an inner rule's state, in order."""
-    return [leaf for leaf in leaves(state) if isinstance(leaf, np.ndarray)]
-
-
-def _with_arrays(state: Any, arrays: Iterator[np.ndarray]) -> Any:
-    """``state`` with its arrays replaced, in order."""
-    if isinstance(state, tuple):
-        parts = [_with_arrays(part, arrays) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return next(arrays) if isinstance(state, np.ndarray) else state
-
-
-def _one_rate_a_parameter(lr: Rate, size: int) -> np.ndarray:
-    """The same rates as ``(size,)``, or ``(k, size)`` where there is one per step."""
-    rates = np.asarray(lr, dtype=np.float64)
-    return np.array(
-        np.broadcast_to(rates.reshape(len(rates), -1), (len(rates), size))
-        if is_per_step(lr)
-        else np.broadcast_to(rates, size)
-    )
 
 
 def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
