@@ -157,7 +157,7 @@ class Adam:
             then  dF/dg = (1 - beta1) am' + 2 (1 - beta2) g av',  dF/dm = beta1 am',  dF/dv = beta2 av',
             dF/dphi = a',  dF/dlr = -a' m^ / (s + eps).
 
-        Where v' = 0 every gradient so far was 0, so av' reaches F only multiplied by zeros: its singular term is left out.
+        Where v' = 0 every gradient so far was 0, so m^ = 0 as well: the term of av' is zero, whatever it is divided by.
         """
         after = self._moments(g, state)
         m_hat, root, c1, c2 = self._corrected(after)
@@ -166,9 +166,7 @@ class Adam:
         step_m = dphi / denominator
         am = step_m * (-rate / c1)
         xp = array_module(g)
-        dead = root == 0
-        av = (rate / (2 * c2)) * step_m * m_hat / xp.where(dead, 1, root * denominator)
-        av = av * ~dead
+        av = (rate / (2 * c2)) * step_m * m_hat / xp.where(root == 0, 1, root * denominator)
         if dstate is not None:
             am, av = am + dstate[0], av + dstate[1]
         dg = (1 - self.beta1) * am + (2 - 2 * self.beta2) * g * av

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta import layers
+from minimeta.testing import check_network
 from minimeta.testing.strategies import networks, seeds
 
 
@@ -27,6 +29,11 @@ def test_init_draws_the_same_on_every_dtype_and_only_from_its_generator(network,
     draw = lambda dtype: network.init(np.random.default_rng(seed), dtype)  # noqa: E731
     assert draw(np.float64).shape == (network.size,)
     assert np.array_equal(draw(np.float64).astype(np.float32), draw(np.float32))
+
+
+@given(networks(), st.booleans(), seeds)
+def test_a_network_passes_as_one_layer(network, shared, seed):
+    check_network(network, shared=shared, seed=seed)
 
 
 def test_weights_start_glorot_uniform_biases_at_zero_scales_at_one():

@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
@@ -155,7 +155,6 @@ def test_measured_gradients_are_the_algorithms(kind, k):
     assert_close(measured.reptile, reptile / 0.1, 1e-13, "(phi - phi~) / alpha")
 
 
-@settings(max_examples=100)
 @given(st.integers(1, 8), st.integers(2, 5), rates, seeds)
 def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alpha, seed):
     """With L_i' = A_i phi - b_i and M_i = I - alpha A_i, k steps of SGD from phi_1 = phi are

@@ -8,7 +8,17 @@ import pytest
 import minimeta as mm
 from minimeta import layers
 from minimeta.layers import Layer, expect_shape
-from minimeta.testing import CheckError, assert_close, check_algorithm, check_layer, check_loss, check_objective
+from minimeta.testing import (
+    CheckError,
+    assert_close,
+    check_algorithm,
+    check_layer,
+    check_loss,
+    check_network,
+    check_objective,
+    check_rule,
+    check_trajectory,
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,39 @@ def test_a_wrong_loss_objective_and_algorithm_are_named():
 
     with pytest.raises(CheckError, match=r"MAML.direction: the direction differs by"):
         check_algorithm(mm.MAML(mm.SGD(0.1)), objective, phi, batches, true_objective=loss_after)
+
+
+@dataclass(frozen=True)
+class WrongRule(mm.SGD):
+    def adjoint(self, g, state, dphi, dstate=None):
+        right = super().adjoint(g, state, dphi, dstate)
+        return right._replace(g=-right.g)
+
+
+def test_a_wrong_network_rule_and_trajectory_are_named():
+    network = mm.Network((3,), (_broken(backward=lambda self, theta, x, dy: (dy, {"factor": (x * dy).sum(axis=1)})),))
+    with pytest.raises(CheckError, match=r"Network.backward: dx differs by"):
+        check_network(network)
+    with pytest.raises(CheckError, match=r"WrongRule.adjoint: g differs by .*; step agrees \(step 1\)"):
+        check_rule(WrongRule(0.1))
+    rng = np.random.default_rng(0)
+    batches = mm.Minibatches(np.tile(np.eye(2), (3, 1, 1, 1, 1)), rng.standard_normal((3, 1, 1, 2)))
+    with pytest.raises(CheckError, match=r"Trajectory.pullback: dphi differs by .*\(WrongRule, 3 steps\)"):
+        check_trajectory(mm.Quadratic(2), np.zeros(2), batches, WrongRule(0.1))
+
+
+def test_a_direction_loss_and_state_that_are_not_the_expected_are_named():
+    rng = np.random.default_rng(0)
+    batches = mm.Minibatches(np.tile(np.eye(2), (3, 1, 1, 1, 1)), rng.standard_normal((3, 1, 1, 2)))
+    objective, phi, rule = mm.Quadratic(2), np.ones(2), mm.SGD(0.1)
+
+    def expected(phi):
+        return mm.FOMAML(rule).run(objective, phi, batches)
+
+    check_algorithm(mm.FOMAML(rule), objective, phi, batches, expected=expected)
+    with pytest.raises(CheckError, match=r"the direction differs by .*; .*state differs by 5.0e-01") as caught:
+        check_algorithm(mm.Reptile(rule), objective, phi, batches, expected=expected)
+    assert "the loss" not in str(caught.value)
 
 
 def test_closeness_to_what_is_not_finite_is_refused():

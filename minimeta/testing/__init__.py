@@ -1,16 +1,19 @@
 """Floor 7: how minimeta checks itself, for users' own layers and algorithms too.
 
-``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` states what a
-layer, loss, objective or algorithm must satisfy. ``strategies`` draws them (needs hypothesis). ``strict`` is an array
+``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` and
+``inner_checks`` state what a layer, network, loss, objective, algorithm, inner rule or trajectory must satisfy;
+``strategies`` draws them (needs hypothesis). ``without_hessian`` makes an objective first-order. ``strict`` is an array
 module that refuses to mix with NumPy, as CuPy does.
 """
 
 from .asserts import assert_close, assert_same
-from .checks import check_algorithm, check_layer, check_loss, check_objective
+from .checks import check_algorithm, check_layer, check_loss, check_network, check_objective
 from .complex_step import complex_step, real_difference
 from .findings import CheckError
+from .inner_checks import check_rule, check_trajectory
+from .without_hessian import without_hessian
 
 __all__ = [
-    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_objective",
-    "complex_step", "real_difference",
+    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_network",
+    "check_objective", "check_rule", "check_trajectory", "complex_step", "real_difference", "without_hessian",
 ]  # fmt: skip

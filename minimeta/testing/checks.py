@@ -1,4 +1,5 @@
-"""What a layer, a loss, an objective and an algorithm must satisfy: one function each, for minimeta's own and for yours.
+"""What a layer, a network, a loss, an objective and an algorithm must satisfy: one function each, for minimeta's own and
+for yours. Inner rules and trajectories: inner_checks.py.
 
 The oracles are two. The complex step decides, to ten digits. A real difference, to five, guards the complex step: it sees
 what is not analytic (an absolute value, a norm, a real part kept in a cache) and what the complex step therefore misses.
@@ -7,15 +8,16 @@ what is not analytic (an absolute value, a norm, a real part kept in a cache) an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
-from ..algorithms import Algorithm
+from ..algorithms import Algorithm, Outcome
 from ..errors import ShapeError
 from ..layers import Layer
 from ..losses import Loss
+from ..network import Network
 from ..objectives import Batch, Differentiable
 from ..tasks import Minibatches
 from .complex_step import complex_step, real_difference, tree_map
@@ -49,7 +51,7 @@ def check_layer(
     CheckError
         naming each pass and term that is wrong and by how much, and the passes that agree.
     """
-    name = type(layer).__name__
+    name = _name(layer)
     missing = [pass_name for pass_name in PASSES if not callable(getattr(layer, pass_name, None))]
     if missing:
         raise CheckError(f"{name} has no pass {', '.join(missing)}")
@@ -177,6 +179,63 @@ class _LayerCheck:
         return self.layer.forward(theta, x)[0]
 
 
+def check_network(
+    network: Network,
+    *,
+    tasks: int = 2,
+    examples: int = 3,
+    shared: bool = False,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """The four passes of ``network`` are those of a layer with one parameter, phi, and satisfy all that check_layer asks.
+
+    Raises
+    ------
+    CheckError
+        naming each pass and term that is wrong and by how much, and the passes that agree.
+    """
+    check_layer(
+        _AsLayer(network), network.input_shape,
+        tasks=tasks, examples=examples, shared=shared, seed=seed, tolerance=tolerance,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _AsLayer(Layer):
+    """A network as one layer with the parameter ``phi``."""
+
+    network: Network
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"phi": (self.network.size,)}
+
+    def output_shape(self, input_shape):
+        return self.network.output_shape
+
+    def forward(self, theta, x):
+        return self.network.forward_cached(self.network.unpack(theta["phi"]), x)
+
+    def backward(self, theta, caches, dy):
+        dx, dphi, _ = self.network.backward(self.network.unpack(theta["phi"]), caches, dy)
+        return dx, {"phi": dphi}
+
+    def forward_tangent(self, theta, theta_dot, caches, x_dot):
+        parameters, parameters_dot = (self.network.unpack(each["phi"]) for each in (theta, theta_dot))
+        return self.network.forward_tangent(parameters, parameters_dot, caches, x_dot)
+
+    def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot):
+        parameters, parameters_dot = (self.network.unpack(each["phi"]) for each in (theta, theta_dot))
+        _, _, dys = self.network.backward(parameters, caches, dy)
+        dx_dot, dphi_dot = self.network.backward_tangent(parameters, parameters_dot, caches, caches_dot, dys, dy_dot)
+        return dx_dot, {"phi": dphi_dot}
+
+
+def _name(layer: Layer) -> str:
+    return type(layer.network if isinstance(layer, _AsLayer) else layer).__name__
+
+
 def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
     """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
 
@@ -206,10 +265,20 @@ def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, 
 
 
 def check_objective(
-    objective: Differentiable, phi: np.ndarray, batch: Batch, *, seed: int = 0, tolerance: float = TOLERANCE
+    objective: Differentiable,
+    phi: np.ndarray,
+    batch: Batch,
+    *,
+    true_loss: Callable[[np.ndarray], np.ndarray] | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad`` at float64 phi, ``(D,) or (T, D)``; hvp is linear
-    and symmetric; a task's numbers do not depend on the tasks beside it; a shared phi is the same as equal copies.
+    and symmetric; a task's numbers do not depend on the tasks beside it; a shared phi, or v, is the same as equal copies.
+
+    ``true_loss`` maps phi ``(T, D)`` to losses ``(T,)`` by the definition: with it, ``loss`` must be just that.
+    Where a point has them, ``input_grad`` is the derivative of ``loss`` along the inputs x, and ``third(v, w)`` that of
+    ``hvp(v)`` along w.
 
     Raises
     ------
@@ -223,6 +292,8 @@ def check_objective(
         u, v = rng.standard_normal((2, tasks, size))
         rows = np.array(np.broadcast_to(phi, (tasks, size)))
         findings.array("loss", "the loss", point.loss, (tasks,), np.float64)
+        if true_loss is not None:
+            findings.close("loss", "the loss from its definition", point.loss, true_loss(rows), tolerance)
         findings.array("grad", "the gradient", point.grad, (tasks, size), np.float64)
         hv, hu = findings.call("hvp", point.hvp, v=v), findings.call("hvp", point.hvp, v=u)
         findings.array("hvp", "H v", hv, (tasks, size), np.float64)
@@ -242,11 +313,27 @@ def check_objective(
             2 * hu - 3 * hv,
             tolerance,
         )
+        findings.close("hvp", "H v of a shared v: it", point.hvp(v[0]), point.hvp(0 * v + v[0]), tolerance)
         copies = objective.at(rows, batch)
         findings.close("grad", "a shared phi's gradient from that of equal copies: it", copies.grad, point.grad, tolerance)
         alone = objective.at(rows[-1:], tuple(data[-1:] for data in batch))
         findings.close("grad", "it depends on the other tasks: it", alone.grad, point.grad[-1:], tolerance)
         findings.close("hvp", "it depends on the other tasks: it", alone.hvp(v[-1:]), hv[-1:], tolerance)
+        if hasattr(point, "input_grad"):
+            x_dot = rng.standard_normal(batch[0].shape)
+            slope, sizes = dots(point.input_grad, x_dot), dots(abs(point.input_grad), abs(x_dot))
+
+            def losses(x):
+                return objective.at(phi, (x, batch[1])).loss
+
+            compare(findings, "input_grad", "dL/dx", slope, losses, (batch[0],), (x_dot,), tolerance, sizes)
+        if hasattr(point, "third"):
+
+            def product(p):
+                return objective.at(p, batch).hvp(v)
+
+            third = findings.call("third", point.third, v=v, w=u)
+            compare(findings, "third", "the third derivative", third, product, (rows,), (u,), tolerance)
 
 
 def check_algorithm(
@@ -256,13 +343,20 @@ def check_algorithm(
     minibatches: Minibatches,
     *,
     true_objective: Callable[[np.ndarray], np.ndarray] | None = None,
+    expected: Callable[[np.ndarray], Outcome] | None = None,
+    state: Any = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
     """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
     losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it.
 
-    Without a ``true_objective`` (Reptile and FOMAML are no function's gradient) only form and independence are checked.
+    Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives the direction, the losses and
+    the inner rule's last state from meta in another way: Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with
+    the Hessian replaced by zero (``without_hessian``). What it gives as None is not compared. With neither function only
+    form and independence are checked.
+
+    ``state`` is the inner rule's at the start, shared by all tasks or their own.
 
     Raises
     ------
@@ -271,19 +365,30 @@ def check_algorithm(
     """
     tasks = minibatches.tasks
     with Findings(type(algorithm).__name__).reporting() as findings:
-        outcome = findings.call("direction", lambda meta: algorithm.direction(objective, meta, minibatches), meta=meta)
-        direction, loss = outcome
+        outcome = findings.call("direction", lambda meta: algorithm.run(objective, meta, minibatches, state), meta=meta)
+        direction, loss, _ = outcome
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
-        adapted = findings.call("adapt", lambda meta: algorithm.adapt(objective, meta, minibatches), meta=meta)
+        adapted = findings.call("adapt", lambda meta: algorithm.adapt(objective, meta, minibatches, state), meta=meta)
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
-        alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
-        findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
+        if state is None:
+            alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
+            findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
         if true_objective is not None:
             v = np.random.default_rng(seed).standard_normal(meta.shape)
             sizes = abs(direction) @ abs(v)
             compare(findings, "direction", "the direction", direction @ v, true_objective, (meta,), (v,), tolerance, sizes)
             findings.close("direction", "the loss", loss, true_objective(meta), tolerance)
+        if expected is not None:
+            want = expected(meta)
+            if want.direction is not None:
+                scale = np.abs(want.direction).max() + np.abs(meta).max()  # phi - phi~ cancels
+                findings.close("direction", "the direction", direction, want.direction, tolerance, scale)
+            if want.loss is not None:
+                findings.close("direction", "the loss", loss, want.loss, tolerance)
+            if want.state is not None:
+                for got, part in zip(leaves(outcome.state), leaves(want.state), strict=True):
+                    findings.close("direction", "the inner rule's state", got, part, tolerance)
 
 
 def compare(

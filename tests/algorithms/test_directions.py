@@ -1,14 +1,13 @@
 """Reptile, FOMAML and MAML: what each direction is."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.testing import assert_close, assert_same, check_algorithm
+from minimeta.algorithms import Outcome
+from minimeta.testing import assert_close, assert_same, check_algorithm, without_hessian
 from minimeta.testing.strategies import inner_rules, problems, rates, seeds
 
 
@@ -35,7 +34,7 @@ def test_maml_through_the_papers_networks_at_full_size(network, rule):
     rng = np.random.default_rng(1)
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
-    batches = mm.Minibatches(rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5)))
+    batches = mm.Minibatches(rng.random((3, 2, 2, *network.input_shape)), rng.integers(0, 5, (3, 2, 2)))
     check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule))
 
 
@@ -50,38 +49,24 @@ def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
 
 
 @given(problems(), inner_rules)
-def test_first_order_directions_do_not_mix_tasks(problem, rule):
+def test_fomaml_is_maml_with_the_hessian_replaced_by_zero(problem, rule):
     objective, phi, batches = problem
-    for algorithm in (mm.Reptile(rule), mm.FOMAML(rule), mm.FOMAML(rule, update="step")):
-        check_algorithm(algorithm, objective, phi, batches)
-
-
-@dataclass(frozen=True)
-class _FlatObjective:
-    """An objective with its Hessian replaced by zero."""
-
-    objective: object
-
-    def at(self, phi, batch):
-        point = self.objective.at(phi, batch)
-        return _FlatPoint(point.loss, point.grad)
-
-
-@dataclass
-class _FlatPoint:
-    loss: np.ndarray
-    grad: np.ndarray
-
-    def hvp(self, v):
-        return np.zeros_like(v)
+    check_algorithm(
+        mm.FOMAML(rule), objective, phi, batches,
+        expected=lambda phi: mm.MAML(rule).run(without_hessian(objective), phi, batches),
+    )  # fmt: skip
 
 
 @given(problems(), inner_rules)
-def test_fomaml_is_maml_with_the_hessian_replaced_by_zero(problem, rule):
+def test_reptile_is_the_whole_change_and_fomamls_step_the_last(problem, rule):
     objective, phi, batches = problem
-    flat, _ = mm.MAML(rule).direction(_FlatObjective(objective), phi, batches)
-    first_order, _ = mm.FOMAML(rule).direction(objective, phi, batches)
-    assert_same(first_order, flat, "FOMAML")
+
+    def change(phi, since):
+        way = mm.unroll(objective, phi, batches, rule)
+        return Outcome(way.iterates[since] - way.last, way.points[-1].loss, way.states[-1])
+
+    check_algorithm(mm.Reptile(rule), objective, phi, batches, expected=lambda phi: change(phi, 0))
+    check_algorithm(mm.FOMAML(rule, update="step"), objective, phi, batches, expected=lambda phi: change(phi, -2))
 
 
 @given(problems(), rates)

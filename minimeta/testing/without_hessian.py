@@ -1,0 +1,43 @@
+"""An objective with its Hessian replaced by zero: what turns a second-order method into its first-order approximation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..objectives import Batch, Differentiable, Point
+
+
+@dataclass(frozen=True)
+class _FlatPoint:
+    loss: Array
+    grad: Array
+
+    def hvp(self, v: Array) -> Array:
+        """0 v."""
+        return array_module(v).zeros_like(self.grad)
+
+
+@dataclass(frozen=True)
+class _WithoutHessian:
+    objective: Differentiable
+
+    @property
+    def size(self) -> int:
+        return self.objective.size
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
+        return self.objective.init(rng, dtype, xp)
+
+    def at(self, phi: Array, batch: Batch) -> Point:
+        point = self.objective.at(phi, batch)
+        return _FlatPoint(point.loss, point.grad)
+
+
+def without_hessian(objective: Differentiable) -> Differentiable:
+    """``objective`` with the same losses and gradients, and H = 0. MAML on it is FOMAML on ``objective``."""
+    return _WithoutHessian(objective)
