@@ -28,12 +28,12 @@ from .run import Saving, open_run, train
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``minimeta`` with ``arguments`` (default: those of the process) and return its exit status.
 
-    0: done. 1: a MinimetaError, or what the system refused (a full disk, memory), told in one line. 2: words that could
-    not be parsed. 130: interrupted.
+    0: done. 1: a check that fails, a MinimetaError, or what the system refused (a full disk, memory), told in one line.
+    2: words that could not be parsed. 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except MinimetaError as error:
         print(f"minimeta: {error}", file=sys.stderr)
         return 1
@@ -43,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"minimeta: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
-    return 0
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -176,6 +175,21 @@ def _data(options: argparse.Namespace) -> None:
         print(path)
 
 
+def _check(options: argparse.Namespace) -> int:
+    from .self_check import run_checks
+
+    section, rows = None, []
+    for row in run_checks(device_module(options.device), options.dtype, options.deep):
+        if row.section != section:
+            section = row.section
+            print(f"\n{section:48}  {'measured':>16}   expected")
+        print(f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {'ok' if row.holds else 'WRONG'}", flush=True)
+        rows.append(row)
+    wrong = sum(not row.holds for row in rows)
+    print(f"\n{f'{wrong} of {len(rows)} checks failed' if wrong else f'all {len(rows)} checks hold'}, in {options.dtype}")
+    return 1 if wrong else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minimeta",
@@ -186,6 +200,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    check = commands.add_parser(
+        "check",
+        help="check the mathematics on this machine",
+        description="Check every derivative against the complex step, the slopes of the Taylor remainders and the "
+        "coefficients of the expected updates. Errors are relative; layers, networks and algorithms show the largest. Exit status 1 if "
+        "anything is off.",
+    )
+    check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
+    check.add_argument(
+        "--dtype", choices=["float64", "float32"], default="float64",
+        help="float32 compares directions with float64, to the tolerance that the arithmetic allows (default: float64)",
+    )  # fmt: skip
+    check.add_argument("--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8")
+    check.set_defaults(run=_check)
     data = commands.add_parser("data", help="download a dataset", description="Download a dataset, verified by checksum.")
     data.add_argument("dataset", choices=["omniglot"])
     data.add_argument("--data", metavar="DIR", help="where to (default: MINIMETA_DATA, else the user's cache folder)")

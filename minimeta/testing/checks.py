@@ -37,7 +37,7 @@ def check_layer(
     shared: bool = False,
     seed: int = 0,
     tolerance: float = TOLERANCE,
-) -> None:
+) -> float:
     """The four passes of ``layer`` are each other's derivatives and transposes, at random float64 inputs.
 
     ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
@@ -45,6 +45,8 @@ def check_layer(
     lets one task see another; with ``shared`` parameters (leading axis 1) results are those of equal copies.
 
     Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
+
+    Returns the largest relative difference that was met.
 
     Raises
     ------
@@ -58,9 +60,12 @@ def check_layer(
     shapes = [input_shape] if input_shape is not None else list(_shapes_taken(layer))
     if not shapes:
         raise CheckError(f"{name}.output_shape takes none of the small shapes tried: give check_layer an input_shape")
+    worst = 0.0
     for shape in shapes:
         with Findings(name, f"inputs of shape {shape}").reporting() as findings:
             _LayerCheck(layer, shape, tasks, examples, shared, seed, tolerance, findings).run()
+        worst = max(worst, findings.worst)
+    return worst
 
 
 class _LayerCheck:
@@ -187,15 +192,17 @@ def check_network(
     shared: bool = False,
     seed: int = 0,
     tolerance: float = TOLERANCE,
-) -> None:
+) -> float:
     """The four passes of ``network`` are those of a layer with one parameter, phi, and satisfy all that check_layer asks.
+
+    Returns the largest relative difference that was met.
 
     Raises
     ------
     CheckError
         naming each pass and term that is wrong and by how much, and the passes that agree.
     """
-    check_layer(
+    return check_layer(
         _AsLayer(network), network.input_shape,
         tasks=tasks, examples=examples, shared=shared, seed=seed, tolerance=tolerance,
     )  # fmt: skip
@@ -236,8 +243,10 @@ def _name(layer: Layer) -> str:
     return type(layer.network if isinstance(layer, _AsLayer) else layer).__name__
 
 
-def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> float:
     """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
+
+    Returns the largest relative difference that was met.
 
     Raises
     ------
@@ -262,6 +271,7 @@ def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, 
             findings, "backward_tangent", "dz_dot", dz_dot,
             lambda p: loss.backward(loss.forward(p, target)[1]), (z,), (z_dot,), tolerance,
         )  # fmt: skip
+    return findings.worst
 
 
 def check_objective(
@@ -272,13 +282,15 @@ def check_objective(
     true_loss: Callable[[np.ndarray], np.ndarray] | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
-) -> None:
+) -> float:
     """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad`` at float64 phi, ``(D,) or (T, D)``; hvp is linear
     and symmetric; a task's numbers do not depend on the tasks beside it; a shared phi, or v, is the same as equal copies.
 
     ``true_loss`` maps phi ``(T, D)`` to losses ``(T,)`` by the definition: with it, ``loss`` must be just that.
     Where a point has them, ``input_grad`` is the derivative of ``loss`` along the inputs x, and ``third(v, w)`` that of
     ``hvp(v)`` along w.
+
+    Returns the largest relative difference that was met.
 
     Raises
     ------
@@ -334,6 +346,7 @@ def check_objective(
 
             third = findings.call("third", point.third, v=v, w=u)
             compare(findings, "third", "the third derivative", third, product, (rows,), (u,), tolerance)
+    return findings.worst
 
 
 def check_algorithm(
@@ -347,7 +360,7 @@ def check_algorithm(
     state: Any = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
-) -> None:
+) -> float:
     """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
     losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it.
 
@@ -357,6 +370,8 @@ def check_algorithm(
     form and independence are checked.
 
     ``state`` is the inner rule's at the start, shared by all tasks or their own.
+
+    Returns the largest relative difference that was met.
 
     Raises
     ------
@@ -389,6 +404,7 @@ def check_algorithm(
             if want.state is not None:
                 for got, part in zip(leaves(outcome.state), leaves(want.state), strict=True):
                     findings.close("direction", "the inner rule's state", got, part, tolerance)
+    return findings.worst
 
 
 def compare(

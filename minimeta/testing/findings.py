@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+_EXACT = 1e-6  # comparisons with a larger tolerance are rough: they guard the exact ones
+
 
 class CheckError(AssertionError):
     """A layer, loss, objective or algorithm is wrong: the message says which pass and which term, and by how much."""
@@ -21,6 +23,7 @@ class Findings:
         self.name, self._where = name, f" ({where})" if where else ""
         self._wrong: list[str] = []
         self._passes: dict[str, bool] = {}
+        self.worst = 0.0  # the largest relative difference that an exact comparison met
 
     def error(self, problem: str) -> CheckError:
         """The CheckError of a problem that leaves nothing more to compare."""
@@ -86,6 +89,8 @@ class Findings:
         holds = np.isfinite(want).all() and (error <= tolerance * scale).all()
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.nanmax(np.where(error > 0, error / scale, 0.0), initial=0.0)
+        if tolerance < _EXACT:
+            self.worst = max(self.worst, float(relative))
         self.require(pass_name, holds, f"{term} differs by {relative:.1e} relative")
         return bool(holds)
 
