@@ -204,8 +204,8 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="check the mathematics on this machine",
         description="Check every derivative against the complex step, the slopes of the Taylor remainders and the "
-        "coefficients of the expected updates. Errors are relative; layers, networks and algorithms show the largest. Exit status 1 if "
-        "anything is off.",
+        "coefficients of the expected updates. Errors are relative; layers, networks and algorithms show the largest. "
+        "Exit status 1 if anything is off.",
     )
     check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
     check.add_argument(

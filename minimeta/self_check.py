@@ -202,37 +202,37 @@ def _here(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class _LayerThere(Layer):
-    """``layer``, computed by the array module ``xp``, seen from the host. Caches stay on the device."""
+    """``wrapped``, computed by the array module ``xp``, seen from the host. Caches stay on the device."""
 
-    layer: Layer
+    wrapped: Layer
     xp: ModuleType
 
     @property
     def shapes(self):
-        return self.layer.shapes
+        return self.wrapped.shapes
 
     def init(self, rng):
-        return self.layer.init(rng)
+        return self.wrapped.init(rng)
 
     def output_shape(self, input_shape):
-        return self.layer.output_shape(input_shape)
+        return self.wrapped.output_shape(input_shape)
 
     def forward(self, theta, x):
-        y, cache = self.layer.forward(*_there(self.xp, (theta, x)))
+        y, cache = self.wrapped.forward(*_there(self.xp, (theta, x)))
         return _here(y), cache
 
     def backward(self, theta, cache, dy):
         theta, dy = _there(self.xp, (theta, dy))
-        return _here(self.layer.backward(theta, cache, dy))
+        return _here(self.wrapped.backward(theta, cache, dy))
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot):
         theta, theta_dot, x_dot = _there(self.xp, (theta, theta_dot, x_dot))
-        y_dot, cache_dot = self.layer.forward_tangent(theta, theta_dot, cache, x_dot)
+        y_dot, cache_dot = self.wrapped.forward_tangent(theta, theta_dot, cache, x_dot)
         return _here(y_dot), cache_dot
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
         theta, theta_dot, dy, dy_dot = _there(self.xp, (theta, theta_dot, dy, dy_dot))
-        return _here(self.layer.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot))
+        return _here(self.wrapped.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot))
 
 
 def _network_there(network: Network, xp: ModuleType) -> Network:

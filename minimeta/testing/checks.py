@@ -212,35 +212,36 @@ def check_network(
 class _AsLayer(Layer):
     """A network as one layer with the parameter ``phi``."""
 
-    network: Network
+    wrapped: Network
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"phi": (self.network.size,)}
+        return {"phi": (self.wrapped.size,)}
 
     def output_shape(self, input_shape):
-        return self.network.output_shape
+        return self.wrapped.output_shape
 
     def forward(self, theta, x):
-        return self.network.forward_cached(self.network.unpack(theta["phi"]), x)
+        return self.wrapped.forward_cached(self.wrapped.unpack(theta["phi"]), x)
 
     def backward(self, theta, caches, dy):
-        dx, dphi, _ = self.network.backward(self.network.unpack(theta["phi"]), caches, dy)
+        dx, dphi, _ = self.wrapped.backward(self.wrapped.unpack(theta["phi"]), caches, dy)
         return dx, {"phi": dphi}
 
     def forward_tangent(self, theta, theta_dot, caches, x_dot):
-        parameters, parameters_dot = (self.network.unpack(each["phi"]) for each in (theta, theta_dot))
-        return self.network.forward_tangent(parameters, parameters_dot, caches, x_dot)
+        parameters, parameters_dot = (self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot))
+        return self.wrapped.forward_tangent(parameters, parameters_dot, caches, x_dot)
 
     def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot):
-        parameters, parameters_dot = (self.network.unpack(each["phi"]) for each in (theta, theta_dot))
-        _, _, dys = self.network.backward(parameters, caches, dy)
-        dx_dot, dphi_dot = self.network.backward_tangent(parameters, parameters_dot, caches, caches_dot, dys, dy_dot)
+        parameters, parameters_dot = (self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot))
+        _, _, dys = self.wrapped.backward(parameters, caches, dy)
+        dx_dot, dphi_dot = self.wrapped.backward_tangent(parameters, parameters_dot, caches, caches_dot, dys, dy_dot)
         return dx_dot, {"phi": dphi_dot}
 
 
 def _name(layer: Layer) -> str:
-    return type(layer.network if isinstance(layer, _AsLayer) else layer).__name__
+    """The layer's class, or that of what it stands for: a wrapper tells by an attribute ``wrapped``."""
+    return type(getattr(layer, "wrapped", layer)).__name__
 
 
 def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> float:

@@ -99,6 +99,8 @@ def _inside(value: Any) -> Any:
 
 
 def _outside(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_outside(each) for each in value)
     return StrictArray(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
@@ -141,5 +143,8 @@ for _name in _NAMES:
 module.ndarray = StrictArray
 module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided)))
 module.linalg = SimpleNamespace(
-    matrix_power=_wrapped(np.linalg.matrix_power), norm=_wrapped(np.linalg.norm), solve=_wrapped(np.linalg.solve)
+    lstsq=_wrapped(np.linalg.lstsq),
+    matrix_power=_wrapped(np.linalg.matrix_power),
+    norm=_wrapped(np.linalg.norm),
+    solve=_wrapped(np.linalg.solve),
 )
