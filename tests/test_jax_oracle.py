@@ -144,8 +144,11 @@ def _agree(network, forward, classify, rule, sizes, tasks):
     x = [rng.standard_normal((tasks, n, *network.input_shape)) for n in sizes]
     y = [rng.integers(0, outputs, (tasks, n)) if classify else rng.standard_normal((tasks, n, outputs)) for n in sizes]
     loss, jax_loss = (mm.SoftmaxCrossEntropy(), _cross_entropy) if classify else (mm.MeanSquaredError(), _mean_squared_error)
-    of_a_task = jax.jit(partial(_expected, forward, jax_loss, rule))
-    wanted = [of_a_task(phi, v[t], [(x_i[t], y_i[t]) for x_i, y_i in zip(x, y, strict=True)]) for t in range(tasks)]
+    # Not under jax.jit: operations compiled one by one serve all tests, whole unrolled loops only one each.
+    of_a_task = partial(_expected, forward, jax_loss, rule)
+    wanted = [
+        of_a_task(jnp.asarray(phi), v[t], [(x_i[t], y_i[t]) for x_i, y_i in zip(x, y, strict=True)]) for t in range(tasks)
+    ]
     got = _found(mm.Objective(network, loss), rule, phi, v, mm.Minibatches(x, y))
     for name, value in got.items():
         want = np.stack([each[name] for each in wanted])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_the_index_tells_all_that_the_files_hold(written):
         used = {layer["type"] for layer in entry["network"]["layers"]}
         assert used <= set(index["documentation"]["layers"])
         assert entry["loss"] in index["documentation"]["losses"] and entry["rule"]["type"] in index["documentation"]["rules"]
+
+
+def test_the_page_for_implementers_names_all_there_is(written):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "vectors.md").read_text()
+    index = vectors.read(written)
+    documented = index["documentation"]
+    names = {*documented["results"], *documented["layers"], *documented["losses"], *documented["rules"], *index}
+    names |= {key for entry in index["problems"] for key in entry}
+    assert not [name for name in names if f"`{name}`" not in page and f'"{name}"' not in page]
+    assert f"{len(index['problems'])} problems" in page
 
 
 def _from_files(folder, entry):

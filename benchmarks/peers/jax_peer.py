@@ -87,7 +87,8 @@ def of_a_task(problem, phi, v, batches):
 
 def solve(problem, arrays):
     batches = common.minibatches(problem, arrays, jnp.asarray)
-    each_task = jax.jit(jax.vmap(lambda v, batches: of_a_task(problem, jnp.asarray(arrays["phi"]), v, batches)))
+    # Not under jax.jit: compiling a whole unrolled problem that runs once takes minutes.
+    each_task = jax.vmap(lambda v, batches: of_a_task(problem, jnp.asarray(arrays["phi"]), v, batches))
     return each_task(jnp.asarray(arrays["v"]), batches)
 
 
