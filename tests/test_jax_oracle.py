@@ -13,13 +13,8 @@ jax = pytest.importorskip("jax", reason="the second oracle needs JAX: pip instal
 from jax import lax  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
 
+jax.config.update("jax_enable_x64", True)
 TOLERANCE = 1e-10
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    with jax.enable_x64(True):
-        yield
 
 
 def _reader(phi):
