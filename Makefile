@@ -1,11 +1,13 @@
 # make run: train on sine waves and draw Figure 1 (about a minute)      make test: all tests
 # make lint: style                                                      Both create what they need in .venv.
+# make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
-.PHONY: run test lint clean
+.PHONY: run test lint conformance clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -24,5 +26,15 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# torch first: what is built on it must find this one.
+$(PEERS)/installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+conformance: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python benchmarks/conformance.py --python $(PEERS)/bin/python
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info out
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info out

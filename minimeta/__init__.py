@@ -11,6 +11,7 @@ from .errors import (
     MinimetaError,
     SettingsError,
     ShapeError,
+    VectorsError,
 )
 from .inner import SGD, Adam
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
@@ -36,6 +37,6 @@ __all__ = [
     "FOMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError", "DivergenceError", "Episode",
     "FewShotImages", "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective",
     "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Sphere",
-    "Trajectory", "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of",
-    "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "Trajectory", "VectorsError", "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet",
+    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

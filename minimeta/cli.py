@@ -13,10 +13,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from . import __version__
+from . import __version__, vectors
 from .backend import DEVICES, device_module
 from .checkpoint import RunFolder
-from .errors import MinimetaError, SettingsError
+from .errors import MinimetaError, SettingsError, VectorsError
 from .evaluation import accuracy, adaptation_errors
 from .experiment import PRESETS, Experiment, Settings
 from .files import write_atomically
@@ -190,6 +190,21 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _vectors(options: argparse.Namespace) -> None:
+    if options.verify is None:
+        if options.tolerance is not None:
+            raise SettingsError("--tolerance belongs to --verify RESULTS")
+        count, size = vectors.write(Path(options.folder))
+        print(f"{count} problems, {size / 1e6:.1f} MB: {options.folder} (--verify RESULTS grades results)")
+        return
+    tolerance = vectors.TOLERANCE if options.tolerance is None else options.tolerance
+    grades = vectors.grade(Path(options.folder), Path(options.verify), tolerance)
+    print(vectors.report(grades, tolerance))
+    failed = sum(each.status == "fail" for each in grades)
+    if failed:
+        raise VectorsError(f"{failed} of {len(grades)} results fail: {options.verify}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minimeta",
@@ -218,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("dataset", choices=["omniglot"])
     data.add_argument("--data", metavar="DIR", help="where to (default: MINIMETA_DATA, else the user's cache folder)")
     data.set_defaults(run=_data)
+    _add_vectors(commands)
     return parser
 
 
@@ -283,6 +299,23 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--json", metavar="FILE", help="where to write the result (default: in the run folder)")
     _add_machine_flags(parser)
     parser.set_defaults(run=_eval)
+
+
+def _add_vectors(commands: Any) -> None:
+    parser = commands.add_parser(
+        "vectors",
+        help="write test vectors for other implementations, or grade theirs",
+        description="Write small problems with exact float64 results (gradients, Hessian-vector products, directions of "
+        "Reptile, FOMAML and MAML) as npz and JSON, for implementations in any language; or grade such results. "
+        "docs/vectors.md specifies the format.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="where to write them; with --verify, where they are")
+    parser.add_argument("--verify", metavar="RESULTS", help="grade this folder: one npz a problem, any of the results")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X",
+        help=f"largest max|got - want| / max|want| that passes (default: {vectors.TOLERANCE})",
+    )  # fmt: skip
+    parser.set_defaults(run=_vectors)
 
 
 def _at_least(least: int):

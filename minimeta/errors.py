@@ -27,3 +27,7 @@ class DataError(MinimetaError, OSError):
 
 class CheckpointError(MinimetaError, OSError):
     """A run folder or checkpoint is missing, truncated, altered, or belongs to other settings."""
+
+
+class VectorsError(MinimetaError, OSError):
+    """A folder of conformance vectors is missing, truncated, altered or of another version; or results disagree with it."""

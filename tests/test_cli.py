@@ -73,7 +73,9 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
     assert "device 'gpu'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["data", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["eval", "--help"], ["data", "--help"], ["vectors", "--help"], ["--version"]]
+)
 def test_help_is_there(words, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
