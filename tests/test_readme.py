@@ -61,3 +61,10 @@ def test_the_timings_are_the_committed_results():
     for name, result in results.items():
         low, high = result["quartiles_ms"]
         assert f"| {name} | {result['median_ms']:.2f} ms | {low:.2f} to {high:.2f} ms |" in README
+
+
+def test_the_peers_grades_and_the_mutants_are_the_committed_results():
+    grades = (ROOT / "benchmarks" / "results" / "conformance.md").read_text()
+    assert grades[grades.index("Inner SGD") : grades.index("Versions:")] in README
+    total = json.loads((ROOT / "benchmarks" / "results" / "mutation.json").read_text())["total"]
+    assert f"{total['caught']:,} of {total['tried']:,} mutants" in README
