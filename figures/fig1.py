@@ -36,7 +36,10 @@ MAML = replace(
 def trained(name: str, training: MetaTraining) -> tuple[np.ndarray, float]:
     """phi after meta-training, and the seconds it took."""
     state, losses, started = training.start(), [], time.monotonic()
-    with training.stepper() as step, tqdm(total=training.iterations, desc=f"training {name}", unit="step") as bar:
+    with (
+        training.stepper() as step,
+        tqdm(total=training.iterations, desc=f"training {name}", unit="step", disable=None) as bar,
+    ):
         while state.iteration < training.iterations:
             state, loss = step(state)
             losses.append(loss)

@@ -130,7 +130,7 @@ def _progress(options: argparse.Namespace):
     def wrap(batches):
         from tqdm import tqdm
 
-        return tqdm(list(batches), desc="evaluating", unit=" chunks", disable=options.quiet, leave=False)
+        return tqdm(list(batches), desc="evaluating", unit=" chunks", disable=options.quiet or None, leave=False)
 
     return wrap
 

@@ -96,7 +96,10 @@ class Network:
 
     def forward(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
-        return self.forward_cached(self.unpack(phi), as_inputs(x, phi.dtype))[0]
+        theta = self.unpack(phi)
+        if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
+            raise ShapeError(f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}")
+        return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
 
     def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
         """y, and the layers' caches. ``theta`` is an unpacked phi."""
@@ -169,6 +172,8 @@ def mlp(sizes: Sequence[int], activation: str = "relu") -> Network:
 
     ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``.
     """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise SettingsError(f"an MLP needs two layer sizes or more, each at least 1, got {list(sizes)}")
     if activation not in _ACTIVATIONS:
         raise SettingsError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
     stack: list[Layer] = []

@@ -79,8 +79,7 @@ class Objective:
             if phi, x or y do not fit the network and each other.
         """
         x, y = as_inputs(batch[0], phi.dtype), _targets(batch[1], phi.dtype)
-        if phi.ndim == 2 and x.shape[0] != phi.shape[0]:
-            raise ShapeError(f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}")
+        check_vectors("phi", phi, self.size, x.shape[0])
         return NetworkPoint(self.network, self.loss, phi, x, y)
 
 
@@ -117,6 +116,7 @@ class NetworkPoint:
         Push phi_dot = v through forward (tangents of all activations), then through backward (tangents of all
         gradients); the dot of dphi is H v. About twice the cost of the gradient; forward and backward are not repeated.
         """
+        check_vectors("v", v, self._network.size, self._x.shape[0])
         network, theta, theta_dot = self._network, self._theta, self._network.unpack(v)
         x_dot = array_module(self._x).zeros_like(self._x)
         z_dot, caches_dot = network.forward_tangent(theta, theta_dot, self._caches, x_dot)
@@ -147,6 +147,7 @@ class Quadratic:
                 f"Quadratic({self.size}) expects x (T, N, {self.size}, {self.size}) and y (T, N, {self.size}), "
                 f"got {matrices.shape} and {centres.shape}"
             )
+        check_vectors("phi", phi, self.size, matrices.shape[0])
         return QuadraticPoint(phi, matrices, centres)
 
     def descend(self, phi: Array, batch: Batch, lr: float, steps: int) -> Array:
@@ -155,7 +156,7 @@ class Quadratic:
         phi_{j+1} - m = (I - lr A)(phi_j - m) with A m = b, so phi_{k+1} = m + (I - lr A)^k (phi - m). A must be regular.
         """
         xp = array_module(phi)
-        hessian, linear = self._moments(batch)
+        hessian, linear = self._moments(tuple(as_inputs(data, phi.dtype) for data in batch))
         minimum = xp.linalg.solve(hessian, linear[..., None])[..., 0]
         power = xp.linalg.matrix_power(xp.eye(self.size, dtype=hessian.dtype) - lr * hessian, steps)
         return minimum + (power @ (phi - minimum)[..., None])[..., 0]
@@ -204,6 +205,7 @@ class Polynomial:
                 f"Polynomial({self.size}) expects x (T, N, {self.size}) and y (T, N, degree + 1), "
                 f"got {directions.shape} and {coefficients.shape}"
             )
+        check_vectors("phi", phi, self.size, directions.shape[0])
         return PolynomialPoint(phi, directions, coefficients)
 
 
@@ -265,6 +267,7 @@ class Sphere:
             raise ShapeError(
                 f"Sphere({self.size}) expects x (T, N, {self.size}) and y (T, N), got {centres.shape} and {radii.shape}"
             )
+        check_vectors("phi", phi, self.size, centres.shape[0])
         return SpherePoint(phi, centres, radii)
 
 
@@ -285,6 +288,14 @@ class SpherePoint:
         v = v[..., None, :]
         along = (self._normals * v).sum(axis=-1, keepdims=True) * self._normals
         return ((1 - self._bend) * v + self._bend * along).mean(axis=1)
+
+
+def check_vectors(name: str, v: Array, size: int, tasks: int) -> None:
+    """Raise the ShapeError of a phi or v that is neither ``(D,)`` nor ``(T, D)`` for ``tasks`` tasks."""
+    if v.shape not in ((size,), (tasks, size)):
+        raise ShapeError(
+            f"{name} must have shape ({size},) or, for the {tasks} tasks of x, ({tasks}, {size}), got {v.shape}"
+        )
 
 
 def _targets(data: Array, dtype: Any) -> Array:

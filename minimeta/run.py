@@ -100,7 +100,9 @@ def _advance(
 
     saved = time.monotonic()
     started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
-    bar = tqdm(total=training.iterations, initial=state.iteration, unit="step", disable=not progress, smoothing=0.05)
+    bar = tqdm(
+        total=training.iterations, initial=state.iteration, unit="step", disable=None if progress else True, smoothing=0.05
+    )
     with training.stepper() as step, bar, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.iteration < training.iterations:
             losses, first = [], state.iteration

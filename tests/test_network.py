@@ -68,6 +68,17 @@ def test_wrong_phi_and_x_are_refused():
         network.forward(phi, np.zeros((1, 1, 3)))
     objective = mm.Objective(network, mm.MeanSquaredError())
     with pytest.raises(mm.ShapeError, match="phi holds 2 tasks, but x holds 3"):
-        objective.at(np.zeros((2, 13)), (np.zeros((3, 1, 2)), np.zeros((3, 1, 1))))
+        network.forward(np.zeros((2, 13)), np.zeros((3, 1, 2)))
+    batch = np.zeros((3, 1, 2)), np.zeros((3, 1, 1))
+    with pytest.raises(
+        mm.ShapeError, match=r"phi must have shape \(13,\) or, for the 3 tasks of x, \(3, 13\), got \(2, 13\)"
+    ):
+        objective.at(np.zeros((2, 13)), batch)
+    with pytest.raises(mm.ShapeError, match=r"v must have shape \(13,\) or"):
+        objective.at(phi, batch).hvp(phi[:-1])
+    with pytest.raises(mm.ShapeError, match="stride"):
+        layers.Conv2D(1, 1, stride=0)
+    with pytest.raises(mm.SettingsError, match="two layer sizes"):
+        mm.mlp([3])
     with pytest.raises(mm.SettingsError, match="activation"):
         mm.mlp([1, 2], activation="swish")

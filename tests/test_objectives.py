@@ -98,6 +98,15 @@ def test_a_polynomial_is_its_definition(dim, degree, seed):
     check_objective(mm.Polynomial(dim), rng.standard_normal(dim), batch, true_loss=loss, tolerance=1e-9)
 
 
+@pytest.mark.parametrize("objective", [mm.Quadratic(3), mm.Polynomial(3)], ids=repr)
+@pytest.mark.parametrize("shape", [(1,), (4, 3), (2, 2)])
+def test_a_phi_that_does_not_fit_is_refused_and_not_broadcast(objective, shape):
+    y = np.ones((1, 2, 3))
+    x = np.ones((1, 2, 3, 3)) if isinstance(objective, mm.Quadratic) else y
+    with pytest.raises(mm.ShapeError, match="phi must have shape"):
+        objective.at(np.ones(shape), (x, y))
+
+
 def test_wrong_data_are_refused():
     with pytest.raises(mm.ShapeError, match="Quadratic"):
         mm.Quadratic(2).at(np.zeros(2), (np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2))))

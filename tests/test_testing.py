@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 import minimeta as mm
 from minimeta import layers
@@ -19,6 +20,7 @@ from minimeta.testing import (
     check_rule,
     check_trajectory,
 )
+from minimeta.testing.strategies import minibatches, seeds
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,17 @@ def test_a_direction_loss_and_state_that_are_not_the_expected_are_named():
     with pytest.raises(CheckError, match=r"the direction differs by .*; .*state differs by 5.0e-01") as caught:
         check_algorithm(mm.Reptile(rule), objective, phi, batches, expected=expected)
     assert "the loss" not in str(caught.value)
+
+
+@given(minibatches((2,), outputs=3), seeds)
+def test_a_right_algorithm_passes_on_whatever_is_drawn(batches, seed):
+    objective, rule = mm.Objective(mm.mlp([2, 4, 3], "tanh"), mm.SoftmaxCrossEntropy()), mm.SGD(0.1)
+    phi = objective.init(np.random.default_rng(seed), np.float64)
+
+    def loss_after(p):
+        return objective.at(mm.adapt(objective, p, batches[:-1], rule), batches[-1]).loss
+
+    check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=loss_after)
 
 
 def test_closeness_to_what_is_not_finite_is_refused():

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module
+from ..errors import ShapeError
 from .base import Layer, Shape, expect_shape, glorot_uniform, rows, sum_rows
 
 
@@ -36,6 +37,10 @@ class Conv2D(Layer):
     outputs: int
     stride: int = 1
     kernel: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.inputs, self.outputs, self.stride, self.kernel) < 1:
+            raise ShapeError(f"{self}: sizes, stride and kernel must be at least 1")
 
     @property
     def shapes(self) -> dict[str, Shape]:

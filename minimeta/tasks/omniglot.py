@@ -172,7 +172,9 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
     from tqdm import tqdm
 
     try:
-        for name, content in tqdm(_contents(source), desc=f"reading {source.name}, once", unit=" images", leave=False):
+        for name, content in tqdm(
+            _contents(source), desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None
+        ):
             with Image.open(io.BytesIO(content)) as image:
                 if image.size != (SOURCE_SIZE, SOURCE_SIZE):
                     raise DataError(f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}")

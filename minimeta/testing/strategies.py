@@ -14,6 +14,9 @@ from ..tasks import Minibatches
 
 seeds = st.integers(0, 2**32 - 1)
 small = st.integers(1, 5)
+task_counts = st.integers(1, 4)
+dtypes = st.sampled_from([np.float32, np.float64, np.complex128])
+feature_shapes = st.one_of(st.tuples(small), st.tuples(st.integers(1, 7), st.integers(1, 7), small))
 
 
 @st.composite
@@ -29,8 +32,8 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
                 small, st.integers(1, 3), st.integers(1, 4),
             ),
             st.sampled_from([(layers.BatchNorm(channels), image), (layers.BatchNorm(channels), (channels,))]),
-            st.sampled_from([(layers.MaxPool2D(), image), (layers.Flatten(), image), (layers.Flatten(), (channels,))]),
-            st.sampled_from([layers.ReLU(), layers.Tanh(), layers.Softplus()]).map(lambda unit: (unit, image)),
+            st.just((layers.MaxPool2D(), image)),
+            st.tuples(st.sampled_from([layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten()]), feature_shapes),
         )
     )  # fmt: skip
 
@@ -45,12 +48,21 @@ def networks(draw) -> Network:
 
 
 @st.composite
+def minibatches(draw, input_shape: tuple[int, ...], outputs: int, classify: bool = True, max_k: int = 5) -> Minibatches:
+    """k mini-batches of T tasks, float64 inputs of ``input_shape``; labels below ``outputs``, or that many real targets."""
+    rng, k = np.random.default_rng(draw(seeds)), draw(st.integers(1, max_k))
+    shape = (k, draw(task_counts), draw(small))
+    y = rng.integers(0, outputs, shape) if classify else rng.standard_normal((*shape, outputs))
+    return Minibatches(rng.standard_normal((*shape, *input_shape)), y)
+
+
+@st.composite
 def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, np.ndarray, Minibatches]:
     """An objective, a float64 phi ``(D,)`` and k mini-batches of T tasks; the last may have another size."""
     rng = np.random.default_rng(draw(seeds))
     k, tasks, size, last = (
         draw(st.integers(1, max_k)),
-        draw(st.integers(1, 3)),
+        draw(task_counts),
         draw(st.integers(2, 4)),
         draw(st.integers(2, 4)),
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minimeta import ShapeError, layers
 from minimeta.testing import assert_close, check_layer, complex_step
-from minimeta.testing.strategies import layers_with_shapes, seeds, small
+from minimeta.testing.strategies import dtypes, layers_with_shapes, seeds, small
 
 
 @given(layers_with_shapes(), small, small, st.booleans(), seeds)
@@ -16,7 +16,7 @@ def test_passes_agree_with_the_complex_step(layer_and_shape, tasks, examples, sh
     check_layer(layer, shape, tasks=tasks, examples=examples, shared=shared, seed=seed)
 
 
-@given(layers_with_shapes(), st.sampled_from([np.float32, np.float64, np.complex128]), seeds)
+@given(layers_with_shapes(), dtypes, seeds)
 def test_every_pass_keeps_the_dtype_of_its_inputs(layer_and_shape, dtype, seed):
     layer, shape = layer_and_shape
     rng = np.random.default_rng(seed)
