@@ -39,7 +39,10 @@ def run_peer(python: str, script: str, folder: Path, results: Path) -> dict[str,
     if ended.returncode != 0:
         return {"not_run": (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1], "grades": []}
     facts = json.loads((results / "peer.json").read_text())
-    return facts | {"grades": [vars(each) for each in vectors.grade(folder, results)]}
+    try:
+        return facts | {"grades": [vars(each) for each in vectors.grade(folder, results)]}
+    except vectors.VectorsError as error:  # it wrote no result at all
+        return facts | {"not_run": str(error), "grades": []}
 
 
 def summarize(grades: list[dict[str, Any]], raised: dict[str, str]) -> str:

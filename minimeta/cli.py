@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     given = {each.name: getattr(options, each.name) for each in fields(Settings) if hasattr(options, each.name)}
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
-    if options.preset is None and not options.resume:
+    if options.preset is None and not (options.resume and options.out):
         raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
     if options.resume:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
@@ -248,7 +248,8 @@ def _add_train(commands: Any) -> None:
         epilog="examples:\n"
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
-        "  minimeta train omniglot-5way --out runs/mine --iterations 20000 --resume",
+        "  minimeta train --resume --data DIR --out runs/mine\n"
+        "a run keeps the settings it was begun with: the number of iterations sets how epsilon falls",
     )
     parser.add_argument("preset", nargs="?", choices=list(PRESETS), metavar="PRESET", help="one of the presets above")
     parser.add_argument("--show", action="store_true", help="print the settings as JSON, and do nothing")

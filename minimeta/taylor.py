@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Array, array_module
-from .errors import SettingsError
+from .errors import SettingsError, ShapeError
 from .inner import SGD
 from .objectives import Batch, Differentiable, Point
 from .trajectory import unroll
@@ -76,6 +76,7 @@ def expand(objective: Differentiable, phi: Array, minibatches: Sequence[Batch], 
     """
     if order not in (1, 2):
         raise SettingsError(f"the series are known to order 1 and 2, not {order}")
+    _require_minibatches(minibatches)
     points = [objective.at(phi, batch) for batch in minibatches]
     gbar, hbar = [point.grad for point in points], [point.hvp for point in points]
     zero = array_module(phi).zeros_like(gbar[0])
@@ -137,6 +138,8 @@ class Coefficients(NamedTuple):
 def coefficients(algorithm: str, k: int) -> Coefficients:
     """The paper's c1 and c2 of ``"maml"``, ``"fomaml"`` or ``"reptile"`` for k mini-batches."""
     known = {"maml": (1, 2 * (k - 1)), "fomaml": (1, k - 1), "reptile": (k, k * (k - 1) / 2)}
+    if k < 1:
+        raise SettingsError(f"k must be 1 or more, got {k}")
     if algorithm not in known:
         raise SettingsError(f"coefficients are known for {', '.join(known)}, not {algorithm!r}")
     return Coefficients(*known[algorithm])
@@ -165,13 +168,18 @@ def recover_coefficients(
     Raises
     ------
     SettingsError
-        if there are fewer than order + 1 step sizes, or order is less than 1.
+        if there are fewer than order + 1 step sizes, or order is less than 1; if step sizes are not positive and distinct,
+        or what is to be fitted is not finite.
     """
     count = len(alphas)
     order = count - 1 if order is None else order
     if not 1 <= order < count or len(updates) != count:
         raise SettingsError(f"order {order} needs 1 <= order < M, got M={count} step sizes and {len(updates)} updates")
     xp, alpha = array_module(avg_grad), np.asarray(alphas, dtype=np.float64)
+    if len(set(alpha)) != count or not (alpha > 0).all():
+        raise SettingsError(f"the step sizes must be positive and different from each other, got {alpha.tolist()}")
+    if not all(bool(xp.isfinite(each).all()) for each in (avg_grad, avg_grad_inner, *updates)):
+        raise SettingsError("expected updates, AvgGrad and AvgGradInner must be finite: the step sizes may be too large")
     powers = (alpha / alpha.max())[:, None] ** np.arange(2, order + 1)  # scaled: the same range, better conditioned
     complement = np.linalg.qr(powers, mode="complete")[0][:, order - 1 :].T
     value, slope = (xp.asarray(complement @ column)[:, None] for column in (np.ones(count), alpha))
@@ -183,6 +191,7 @@ def recover_coefficients(
 
 def avg_grad(objective: Differentiable, phi: Array, minibatches: Sequence[Batch]) -> Array:
     """AvgGrad = E[gbar_1], ``(D,)`` (equation 28): exact over a finite set of tasks, each with its mini-batches."""
+    _require_minibatches(minibatches)
     return sum(objective.at(phi, batch).grad.mean(axis=0) for batch in minibatches) / len(minibatches)
 
 
@@ -202,6 +211,9 @@ def sequences(minibatches: Sequence[Batch], k: int, distinct: bool = False) -> l
     A mean over these tasks is the exact expectation over independent mini-batches; with ``distinct``, over mini-batches
     drawn without repetition (T n! / (n-k)! tasks). All mini-batches must have one size.
     """
+    _require_minibatches(minibatches)
+    if len({tuple(data.shape for data in batch) for batch in minibatches}) > 1:
+        raise ShapeError("sequences of mini-batches need mini-batches of one shape")
     chosen = list(choices(len(minibatches), k, distinct))
     xp = array_module(minibatches[0][0])
 
@@ -216,6 +228,11 @@ def choices(n: int, k: int, distinct: bool):
     if distinct and k > n:
         raise SettingsError(f"{k} distinct mini-batches cannot be chosen from {n}")
     return permutations(range(n), k) if distinct else product(range(n), repeat=k)
+
+
+def _require_minibatches(minibatches: Sequence[Batch]) -> None:
+    if len(minibatches) == 0:
+        raise ShapeError("a Taylor prediction needs at least one mini-batch a task, got none")
 
 
 def _running_sums(terms: Sequence[Array], zero: Array) -> list[Array]:

@@ -38,7 +38,7 @@ from minimeta.algorithms import Outcome
 from minimeta.files import write_atomically
 from minimeta.inner import RateGradient
 from minimeta.layers import base, batch_norm, max_pool2d
-from minimeta.objectives import NetworkPoint, PolynomialPoint, QuadraticPoint
+from minimeta.objectives import NetworkPoint, PolynomialPoint, QuadraticPoint, SpherePoint
 from minimeta.provenance import provenance
 from minimeta.testing import (
     check_algorithm,
@@ -102,6 +102,7 @@ def targets() -> list[Target]:
     add(mm.Network, "backward forward_tangent backward_tangent _gather", of_network())
     add(NetworkPoint, "_gradients grad input_grad hvp", of_network())
     add(QuadraticPoint, "__init__ hvp", of_quadratic())
+    add(SpherePoint, "__init__ hvp", of_sphere())
     add(PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial())
     add(mm.SGD, "adjoint", of_rules(mm.SGD))
     add(mm.Adam, "adjoint", of_rules(adam) + of_rules(adam_with_momentum))
@@ -170,6 +171,18 @@ def of_quadratic() -> tuple[Check, ...]:
         return np.einsum("tni,tnij,tnj->tn", offset, matrices, offset).mean(axis=1) / 2
 
     return (partial(check_objective, objective, phi, batches[0], true_loss=loss),)
+
+
+def of_sphere() -> tuple[Check, ...]:
+    rng = np.random.default_rng(4)
+    objective, phi = mm.Sphere(3), rng.standard_normal(3)
+    centres, radii = rng.standard_normal((2, 2, 3)), rng.uniform(0.5, 2, (2, 2))
+
+    def loss(phi):
+        distance = np.linalg.norm(phi[:, None] - centres, axis=2) - radii
+        return (distance**2).mean(axis=1) / 2
+
+    return (partial(check_objective, objective, phi, (centres, radii), true_loss=loss),)
 
 
 def of_polynomial() -> tuple[Check, ...]:
@@ -570,6 +583,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, -1]})",
         ],
         "QuadraticPoint.__init__": ["slopes = (matrices @ offset[..., None])[..., -1]"],
+        "SpherePoint.__init__": ["self.loss = ((distance - radii) ** 2)[..., -1].mean(axis=1) / 2"],
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
         "PolynomialPoint.__init__": ["self._u = (directions @ phi[..., None])[..., -1]"],
         "PolynomialPoint._onto": ["return (self._directions @ v[..., None])[..., -1]"],
@@ -609,6 +623,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "av = rate / (2 * c2) * step_m * m_hat / xp.where(root == 0, 2, root * denominator)",
         ],
     },
+    "refuses a v that does not fit; test_network.py sees the refusal": {"NetworkPoint.hvp": ["pass"]},
     "refuses an empty meta-batch, which has no derivative; test_directions.py sees the refusal": {
         "MAML.run": ["pass"],
         "FOMAML.run": ["pass"],

@@ -14,27 +14,28 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import Algorithm, Outcome
-from ..errors import ShapeError
 from ..layers import Layer
 from ..losses import Loss
 from ..network import Network
 from ..objectives import Batch, Differentiable
 from ..tasks import Minibatches
 from .complex_step import complex_step, real_difference, tree_map
-from .findings import CheckError, Findings
+from .findings import CheckError, Findings, reported
 
 TOLERANCE = 1e-10  # float64 rounding (1e-16) through sums of a few thousand terms and a few divisions
 ROUGH = 1e-5  # of a real difference with step 1e-7: its error is about 1e-9, more where a function bends sharply
+SINGLE = 1e-2  # of float32 results from float64 ones: a guard against another function, not against rounding
 PASSES = ("forward", "backward", "forward_tangent", "backward_tangent")
 
 
+@reported
 def check_layer(
     layer: Layer,
     input_shape: tuple[int, ...] | None = None,
     *,
     tasks: int = 2,
     examples: int = 3,
-    shared: bool = False,
+    shared: bool | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
@@ -42,7 +43,8 @@ def check_layer(
 
     ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
     and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
-    lets one task see another; with ``shared`` parameters (leading axis 1) results are those of equal copies.
+    lets one task see another; parameters shared by all tasks
+    (leading axis 1) give the results of equal copies. ``shared`` chooses one of the two; by default both are checked.
 
     Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
 
@@ -63,7 +65,8 @@ def check_layer(
     worst = 0.0
     for shape in shapes:
         with Findings(name, f"inputs of shape {shape}").reporting() as findings:
-            _LayerCheck(layer, shape, tasks, examples, shared, seed, tolerance, findings).run()
+            for each in (False, True) if shared is None else (shared,):
+                _LayerCheck(layer, shape, tasks, examples, each, seed, tolerance, findings).run()
         worst = max(worst, findings.worst)
     return worst
 
@@ -92,7 +95,9 @@ class _LayerCheck:
         single = tree_map(
             lambda a: a.astype(np.float32), (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
         )
-        self.passes(*single, np.float32)
+        for pass_name, result in self.passes(*single, np.float32).items():
+            for got, want in zip(leaves(result), leaves(results[pass_name]), strict=True):
+                self.findings.close(pass_name, "a float32 result from the float64 one: it", got, want, SINGLE)
 
     def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
         """Results of the four passes, checked for form: ``forward``, ``backward`` and so on, each a tree of arrays."""
@@ -184,6 +189,7 @@ class _LayerCheck:
         return self.layer.forward(theta, x)[0]
 
 
+@reported
 def check_network(
     network: Network,
     *,
@@ -244,6 +250,7 @@ def _name(layer: Layer) -> str:
     return type(getattr(layer, "wrapped", layer)).__name__
 
 
+@reported
 def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> float:
     """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
 
@@ -275,6 +282,7 @@ def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, 
     return findings.worst
 
 
+@reported
 def check_objective(
     objective: Differentiable,
     phi: np.ndarray,
@@ -350,6 +358,7 @@ def check_objective(
     return findings.worst
 
 
+@reported
 def check_algorithm(
     algorithm: Algorithm,
     objective: Differentiable,
@@ -381,11 +390,16 @@ def check_algorithm(
     """
     tasks = minibatches.tasks
     with Findings(type(algorithm).__name__).reporting() as findings:
-        outcome = findings.call("direction", lambda meta: algorithm.run(objective, meta, minibatches, state), meta=meta)
+        data = {"x": minibatches.x, "y": minibatches.y, "state": state}
+        outcome = findings.call(
+            "direction", lambda meta, x, y, state: algorithm.run(objective, meta, minibatches, state), meta=meta, **data
+        )
         direction, loss, _ = outcome
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
-        adapted = findings.call("adapt", lambda meta: algorithm.adapt(objective, meta, minibatches, state), meta=meta)
+        adapted = findings.call(
+            "adapt", lambda meta, x, y, state: algorithm.adapt(objective, meta, minibatches, state), meta=meta, **data
+        )
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
         if state is None:
             alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
@@ -456,7 +470,7 @@ def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
         for count in channels:
             try:
                 layer.output_shape((*axes, count))
-            except ShapeError:
+            except Exception:  # however a layer refuses: this shape is not for it
                 continue
             yield (*axes, count)
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,13 @@ class Findings:
 
     def close(self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None) -> bool:
         """Whether |got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
+        if np.shape(got) != np.shape(want):
+            raise self.error(f"{pass_name}: {term} cannot be compared, shapes are {np.shape(got)} and {np.shape(want)}")
+        if not (np.isfinite(got).all() and np.isfinite(want).all()):
+            raise self.error(f"{pass_name}: {term} cannot be compared, it or what it should be is not finite")
         scale = np.abs(want).max(initial=0.0) if scale is None else scale
         error = np.abs(got - want)
-        holds = np.isfinite(want).all() and (error <= tolerance * scale).all()
+        holds = (error <= tolerance * scale).all()
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.nanmax(np.where(error > 0, error / scale, 0.0), initial=0.0)
         if tolerance < _EXACT:
@@ -111,7 +116,25 @@ class Findings:
 def same(a: Any, b: Any) -> bool:
     """Whether two trees of arrays are equal to the last bit; what is no array counts as equal."""
     if isinstance(a, dict):
-        return all(same(a[name], b[name]) for name in a)
+        return set(a) == set(b) and all(same(a[name], b[name]) for name in a)
     if isinstance(a, (tuple, list)):
-        return all(same(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "__dict__"):
+        return same(vars(a), vars(b))
     return not isinstance(a, np.ndarray) or np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def reported(check: Callable[..., Any]) -> Callable[..., Any]:
+    """A check in which whatever else goes wrong is told as a CheckError that names what was being checked."""
+
+    @wraps(check)
+    def checked(subject: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return check(subject, *arguments, **options)
+        except CheckError:
+            raise
+        except Exception as error:
+            name = type(getattr(subject, "wrapped", subject)).__name__
+            raise CheckError(f"{name} cannot be checked: {type(error).__name__}: {error}") from error
+
+    return checked

@@ -13,9 +13,10 @@ from ..objectives import Batch, Differentiable
 from ..trajectory import adapt, unroll
 from .checks import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
-from .findings import Findings
+from .findings import Findings, reported
 
 
+@reported
 def check_rule(
     rule: InnerRule, *, tasks: int = 2, size: int = 3, steps: int = 3, seed: int = 0, tolerance: float = TOLERANCE
 ) -> None:
@@ -107,6 +108,7 @@ class _RuleCheck:
             self.findings.close("adjoint", term, got, complex_step(scored, self.at, along), self.tolerance, sizes)
 
 
+@reported
 def check_trajectory(
     objective: Differentiable,
     phi: np.ndarray,
