@@ -191,6 +191,54 @@ def test_a_direction_loss_and_state_that_are_not_the_expected_are_named():
     assert "the loss" not in str(caught.value)
 
 
+class _Clipping(mm.Reptile):
+    def run(self, objective, meta, minibatches, state=None):
+        for x, _ in minibatches:
+            np.clip(x, -0.1, 0.1, out=x)
+        return super().run(objective, meta, minibatches, state)
+
+
+def test_an_algorithm_that_damages_its_data_is_told_so():
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([2, 3, 1], "tanh"), mm.MeanSquaredError())
+    batches = mm.Minibatches(rng.standard_normal((2, 2, 4, 2)), rng.standard_normal((2, 2, 4, 1)))
+    with pytest.raises(CheckError, match="_Clipping.direction changes its input x in place"):
+        check_algorithm(_Clipping(mm.SGD(0.1)), objective, objective.init(rng, np.float64), batches)
+
+
+def test_a_loss_that_turns_to_nan_in_the_complex_plane_is_told_so():
+    class Loss(mm.MeanSquaredError):
+        def forward(self, z, target):
+            value, cache = super().forward(z, target)
+            return (value * np.nan if z.dtype.kind == "c" else value), cache
+
+    z, target = np.random.default_rng(0).standard_normal((2, 2, 3, 1))
+    with pytest.raises(CheckError, match="not finite"):
+        check_loss(Loss(), z, target)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_loss(object(), np.ones((1, 2, 3)), np.ones((1, 2, 3))),
+        lambda: check_objective(object(), np.ones(2), (np.ones((1, 1)), np.ones((1, 1)))),
+        lambda: check_algorithm(
+            object(), mm.Quadratic(2), np.ones(2), mm.Minibatches(np.ones((1, 1, 1, 2, 2)), np.ones((1, 1, 1, 2)))
+        ),
+        lambda: check_layer(Scale(3), input_shape=(4,)),
+        lambda: check_layer(_broken(shapes=property(lambda self: {"factor": 3}))),
+    ],
+)
+def test_what_is_not_even_the_right_kind_of_object_is_a_check_error(check):
+    with pytest.raises(CheckError):
+        check()
+
+
+def test_a_layer_that_forgets_shared_parameters_is_caught_by_default():
+    unshared = _broken(forward=lambda self, theta, x: (x * theta["factor"].reshape(len(x), 1, -1), x))
+    assert "forward raised ValueError" in _said(unshared)
+
+
 @given(minibatches((2,), outputs=3), seeds)
 def test_a_right_algorithm_passes_on_whatever_is_drawn(batches, seed):
     objective, rule = mm.Objective(mm.mlp([2, 4, 3], "tanh"), mm.SoftmaxCrossEntropy()), mm.SGD(0.1)
