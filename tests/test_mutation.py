@@ -14,6 +14,7 @@ mutation = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(mutation)
 
 
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")  # mutants need not make sense
 def test_every_mutant_is_caught_or_known_to_be_equivalent(tmp_path, capsys):
     out = tmp_path / "mutation.json"
     code = mutation.main(["--out", str(out)])
