@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, to_host
-from .errors import CheckpointError
+from .errors import CheckpointError, MinimetaError
 from .files import locked, parts_of, write_atomically
 from .inner import AdamState
 from .meta_training import MetaState
@@ -66,7 +66,7 @@ class RunFolder:
                     raise CheckpointError(f"another process is training in {self.path}")
                 yield
         except OSError as error:
-            if isinstance(error, CheckpointError):
+            if isinstance(error, MinimetaError):
                 raise
             raise CheckpointError(f"{self.path} cannot be used as a run folder: {error}") from error
 

@@ -126,18 +126,23 @@ class NetworkPoint:
 
 
 @dataclass(frozen=True)
-class Quadratic:
-    """L(phi) = mean_n 1/2 (phi - c_n)^T A_n (phi - c_n): the objective whose every question has an exact answer.
-
-    A mini-batch is ``x: (T, N, D, D)``, the symmetric matrices A_n, and ``y: (T, N, D)``, the centres c_n. With
-    A = mean A_n and b = mean A_n c_n: grad = A phi - b and H = A everywhere.
-    """
+class _OnVectors:
+    """What the objectives with closed forms share: phi is any vector of ``size`` D."""
 
     size: int
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """Standard normal phi, ``(D,)``."""
         return xp.asarray(rng.standard_normal(self.size), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Quadratic(_OnVectors):
+    """L(phi) = mean_n 1/2 (phi - c_n)^T A_n (phi - c_n): the objective whose every question has an exact answer.
+
+    A mini-batch is ``x: (T, N, D, D)``, the symmetric matrices A_n, and ``y: (T, N, D)``, the centres c_n. With
+    A = mean A_n and b = mean A_n c_n: grad = A phi - b and H = A everywhere.
+    """
 
     def at(self, phi: Array, batch: Batch) -> QuadraticPoint:
         """The quadratic at ``phi: (D,) or (T, D)``."""
@@ -184,18 +189,12 @@ class QuadraticPoint:
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(_OnVectors):
     """L(phi) = mean_n p_n(w_n . phi), p_n(u) = sum_d c_nd u^d: a sum of ridge polynomials, exact in every derivative.
 
     A mini-batch is ``x: (T, N, D)``, the directions w_n, and ``y: (T, N, degree + 1)``, the coefficients, constant first.
     With u_n = w_n . phi:  grad = mean p_n'(u_n) w_n,  H v = mean p_n''(u_n) (w_n . v) w_n, and so on.
     """
-
-    size: int
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """Standard normal phi, ``(D,)``."""
-        return xp.asarray(rng.standard_normal(self.size), dtype=dtype)
 
     def at(self, phi: Array, batch: Batch) -> PolynomialPoint:
         """The polynomial at ``phi: (D,) or (T, D)``."""
@@ -242,7 +241,7 @@ class PolynomialPoint:
 
 
 @dataclass(frozen=True)
-class Sphere:
+class Sphere(_OnVectors):
     """L(phi) = mean_n 1/2 (|phi - c_n| - r_n)^2: half the squared distance to spheres, the simplest curved manifolds.
 
     A mini-batch is ``x: (T, N, D)``, the centres c_n, and ``y: (T, N)``, the radii r_n >= 0. With rho_n = |phi - c_n| and
@@ -253,12 +252,6 @@ class Sphere:
 
     since the derivative of m along v is (v - (m . v) m) / rho. A centre has no nearest point: there L has no gradient.
     """
-
-    size: int
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """Standard normal phi, ``(D,)``."""
-        return xp.asarray(rng.standard_normal(self.size), dtype=dtype)
 
     def at(self, phi: Array, batch: Batch) -> SpherePoint:
         """Half the squared distance at ``phi: (D,) or (T, D)``."""
