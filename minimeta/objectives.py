@@ -9,7 +9,6 @@ theory is checked exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
@@ -95,10 +94,14 @@ class NetworkPoint:
         self._theta = network.unpack(phi)
         prediction, self._caches = network.forward_cached(self._theta, x)
         self.loss, self._loss_cache = loss.forward(prediction, y)
+        self._backward: tuple[Array, Array, list[Array]] | None = None
 
-    @cached_property
+    @property
     def _gradients(self) -> tuple[Array, Array, list[Array]]:
-        return self._network.backward(self._theta, self._caches, self._loss.backward(self._loss_cache))
+        # Not functools.cached_property: before Python 3.12 its lock is one for all points, and threads would take turns.
+        if self._backward is None:
+            self._backward = self._network.backward(self._theta, self._caches, self._loss.backward(self._loss_cache))
+        return self._backward
 
     @property
     def grad(self) -> Array:
