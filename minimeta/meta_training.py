@@ -94,11 +94,12 @@ class MetaTraining:
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
         """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
         count = self.workers or self._default_workers()
+        chunks = self._chunks(count)
         with host.workers(count) as starmap:
 
             def step(state: MetaState) -> tuple[MetaState, Array]:
                 batches = self.sample(state.iteration)
-                outcome = run_chunks(starmap, count, self.algorithm, self.objective, state.meta, batches, state.inner)
+                outcome = run_chunks(starmap, chunks, self.algorithm, self.objective, state.meta, batches, state.inner)
                 rule = replace(self.outer, lr=self.epsilon_at(state.iteration))
                 meta, outer = rule.step(state.meta, self.combine(outcome.direction), state.outer)
                 inner = None
@@ -113,6 +114,13 @@ class MetaTraining:
             return 1
         examples = self.schedule.k * self.schedule.size * self.meta_batch
         return host.default_workers(self.objective.size * examples, self.meta_batch)
+
+    def _chunks(self, count: int) -> int:
+        if self.xp is not np:
+            return count
+        # An objective of the user's own need not say what it computes on its way.
+        numbers = getattr(self.objective, "activations", 0) * self.schedule.size
+        return host.default_chunks(self.meta_batch, count, numbers * np.dtype(self.dtype).itemsize)
 
 
 def run_chunks(

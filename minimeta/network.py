@@ -58,6 +58,15 @@ class Network:
         return sum(math.prod(shape) for layer in self.layers for shape in layer.shapes.values())
 
     @cached_property
+    def activations(self) -> int:
+        """Numbers that a forward pass computes for one example: the outputs of all layers."""
+        count, shape = 0, self.input_shape
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+            count += math.prod(shape)
+        return count
+
+    @cached_property
     def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
         """For each layer: name, place in phi, and shape of each parameter."""
         start, slots = 0, []
@@ -112,23 +121,32 @@ class Network:
             caches.append(cache)
         return x, caches
 
-    def backward(self, theta: Theta, caches: Sequence[Any], dy: Array) -> tuple[Array, Array, list[Array]]:
-        """dx, dphi ``(T, D)``, and the upstream gradient of every layer, which backward_tangent needs."""
+    def backward(
+        self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
+    ) -> tuple[Array | None, Array, list[Array]]:
+        """dx, dphi ``(T, D)``, and the upstream gradient of every layer, which backward_tangent needs.
+
+        ``on_data``: dx is not asked for, and None. Saves the lowest layer a product.
+        """
         dphi = self._empty_rows(dy)
-        dys: list[Array] = [dy] * len(self.layers)
+        dys: list[Any] = [dy] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             dys[i] = dy
-            dy, dtheta = self.layers[i].backward(theta[i], caches[i], dy)
+            if on_data and i == 0:
+                dy, dtheta = None, self.layers[i].backward_on_data(theta[i], caches[i], dy)
+            else:
+                dy, dtheta = self.layers[i].backward(theta[i], caches[i], dy)
             self._gather(dphi, i, dtheta)
         return dy, dphi, dys
 
     def forward_tangent(
-        self, theta: Theta, theta_dot: Theta, caches: Sequence[Any], x_dot: Array
+        self, theta: Theta, theta_dot: Theta, caches: Sequence[Any], x_dot: Array, on_data: bool = False
     ) -> tuple[Array, list[Any]]:
-        """y_dot, and the dots of the caches."""
+        """y_dot, and the dots of the caches. ``on_data``: ``x_dot`` is zero."""
         caches_dot = []
-        for layer, parameters, parameters_dot, cache in zip(self.layers, theta, theta_dot, caches, strict=True):
-            x_dot, cache_dot = layer.forward_tangent(parameters, parameters_dot, cache, x_dot)
+        for i, layer in enumerate(self.layers):
+            tangent = layer.forward_tangent_on_data if on_data and i == 0 else layer.forward_tangent
+            x_dot, cache_dot = tangent(theta[i], theta_dot[i], caches[i], x_dot)
             caches_dot.append(cache_dot)
         return x_dot, caches_dot
 
@@ -140,13 +158,16 @@ class Network:
         caches_dot: Sequence[Any],
         dys: Sequence[Array],
         dy_dot: Array,
-    ) -> tuple[Array, Array]:
-        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result."""
+        on_data: bool = False,
+    ) -> tuple[Array | None, Array]:
+        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for, and None."""
         dphi_dot = self._empty_rows(dy_dot)
         for i in reversed(range(len(self.layers))):
-            dy_dot, dtheta_dot = self.layers[i].backward_tangent(
-                theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
-            )
+            given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
+            if on_data and i == 0:
+                dy_dot, dtheta_dot = None, self.layers[i].backward_tangent_on_data(*given)
+            else:
+                dy_dot, dtheta_dot = self.layers[i].backward_tangent(*given)
             self._gather(dphi_dot, i, dtheta_dot)
         return dy_dot, dphi_dot
 

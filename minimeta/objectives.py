@@ -65,6 +65,11 @@ class Objective:
         """D, the number of parameters."""
         return self.network.size
 
+    @property
+    def activations(self) -> int:
+        """Numbers computed on the way to the loss of one example."""
+        return self.network.activations
+
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)``: see Network.init."""
         return self.network.init(rng, dtype, xp)
@@ -94,24 +99,25 @@ class NetworkPoint:
         self._theta = network.unpack(phi)
         prediction, self._caches = network.forward_cached(self._theta, x)
         self.loss, self._loss_cache = loss.forward(prediction, y)
-        self._backward: tuple[Array, Array, list[Array]] | None = None
+        self._backward: tuple[Array, list[Array]] | None = None
 
     @property
-    def _gradients(self) -> tuple[Array, Array, list[Array]]:
+    def _gradients(self) -> tuple[Array, list[Array]]:
         # Not functools.cached_property: before Python 3.12 its lock is one for all points, and threads would take turns.
         if self._backward is None:
-            self._backward = self._network.backward(self._theta, self._caches, self._loss.backward(self._loss_cache))
+            dz = self._loss.backward(self._loss_cache)
+            self._backward = self._network.backward(self._theta, self._caches, dz, on_data=True)[1:]
         return self._backward
 
     @property
     def grad(self) -> Array:
         """dL/dphi of each task, ``(T, D)``."""
-        return self._gradients[1]
+        return self._gradients[0]
 
     @property
     def input_grad(self) -> Array:
         """dL/dx of each task, of the shape of x."""
-        return self._gradients[0]
+        return self._network.backward(self._theta, self._caches, self._loss.backward(self._loss_cache))[0]
 
     def hvp(self, v: Array) -> Array:
         """H v = d/dh grad(phi + h v) at h = 0, for ``v: (T, D)`` or ``(D,)``, by forward-over-reverse.
@@ -122,10 +128,10 @@ class NetworkPoint:
         check_vectors("v", v, self._network.size, self._x.shape[0])
         network, theta, theta_dot = self._network, self._theta, self._network.unpack(v)
         x_dot = array_module(self._x).zeros_like(self._x)
-        z_dot, caches_dot = network.forward_tangent(theta, theta_dot, self._caches, x_dot)
+        z_dot, caches_dot = network.forward_tangent(theta, theta_dot, self._caches, x_dot, on_data=True)
         dz_dot = self._loss.backward_tangent(self._loss_cache, z_dot)
-        _, _, dys = self._gradients
-        return network.backward_tangent(theta, theta_dot, self._caches, caches_dot, dys, dz_dot)[1]
+        _, dys = self._gradients
+        return network.backward_tangent(theta, theta_dot, self._caches, caches_dot, dys, dz_dot, on_data=True)[1]
 
 
 @dataclass(frozen=True)

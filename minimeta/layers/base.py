@@ -11,6 +11,9 @@ y = f(theta, x), and let L be a real function of y with gradient dy = dL/dy. A d
     backward_tangent   dx_dot, dtheta_dot: the dot of backward's two results, with dy moving along dy_dot
 
 The last pass is what makes a Hessian-vector product exact: forward-over-reverse, no finite differences, no graph.
+
+A network's lowest layer stands on data: nobody asks for its dx, and x_dot = 0. Three passes more, ``..._on_data``, are the
+last three in that case; a layer may leave them as they are here, or write down what remains of them.
 """
 
 from __future__ import annotations
@@ -68,6 +71,22 @@ class Layer(ABC):
     ) -> tuple[Array, dict[str, Array]]:
         """dx_dot, dtheta_dot."""
 
+    def backward_on_data(self, theta: Parameters, cache: Any, dy: Array) -> dict[str, Array]:
+        """dtheta alone."""
+        return self.backward(theta, cache, dy)[1]
+
+    def forward_tangent_on_data(
+        self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array
+    ) -> tuple[Array, Any]:
+        """y_dot, cache_dot, given that ``x_dot`` is zero."""
+        return self.forward_tangent(theta, theta_dot, cache, x_dot)
+
+    def backward_tangent_on_data(
+        self, theta: Parameters, theta_dot: Parameters, cache: Any, cache_dot: Any, dy: Array, dy_dot: Array
+    ) -> dict[str, Array]:
+        """dtheta_dot alone, given that x_dot was zero."""
+        return self.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot)[1]
+
 
 def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape) -> None:
     """Raise the ShapeError that names ``layer``, what it expected and what came, unless ``matches``."""
@@ -92,6 +111,12 @@ def sum_rows(a: Array) -> Array:
 def product(a: Array, b: Array) -> Array:
     """a @ b. Where the inner axis has length 1 it is an outer product, which broadcasting does three times faster."""
     return a * b if a.shape[-1] == 1 else a @ b
+
+
+def beside(a: Array, b: Array) -> Array:
+    """[a b]: a and b along their last axis, where one may have one task and the other T."""
+    xp, tasks = array_module(a), max(a.shape[0], b.shape[0])
+    return xp.concatenate([xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in (a, b)], axis=-1)
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ShapeError
-from .base import Layer, Shape, expect_shape, glorot_uniform, rows, sum_rows
+from .base import Layer, Shape, beside, expect_shape, glorot_uniform, rows, sum_rows
 
 
 class _Cache(NamedTuple):
@@ -58,43 +58,58 @@ class Conv2D(Layer):
 
     def forward(self, theta, x):
         """y = X W + 1 b^T with X = S x."""
-        patches = self._patches(x)
-        y = patches @ self._matrix(theta)
-        y += theta["bias"][:, None]
-        return self._image(y, x.shape), _Cache(patches, x.shape)
+        cache = _Cache(self._patches(x), x.shape)
+        return self._affine(cache, theta), cache
 
     def backward(self, theta, cache, dy):
         """dL = <dy, (S dx) W + X dW + 1 db^T>: dx = S^T (dy W^T), dW = X^T dy, db = 1^T dy."""
-        dy = rows(dy)
-        dx = self._add_back(dy @ self._matrix(theta).swapaxes(1, 2), cache.image_shape)
-        return dx, self._named(cache.patches.swapaxes(1, 2) @ dy, sum_rows(dy))
+        dx = self._add_back(rows(dy), theta["weight"], cache.image_shape)
+        return dx, self.backward_on_data(theta, cache, dy)
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot):
         """y_dot = X_dot W + X W_dot + 1 b_dot^T with X_dot = S x_dot."""
         patches_dot = self._patches(x_dot)
-        y_dot = patches_dot @ self._matrix(theta)
-        y_dot = y_dot + cache.patches @ self._matrix(theta_dot)
-        y_dot += theta_dot["bias"][:, None]
-        return self._image(y_dot, cache.image_shape), patches_dot
+        y_dot = self._affine(cache, theta_dot)
+        return y_dot + (patches_dot @ self._matrix(theta)).reshape(y_dot.shape), patches_dot
 
     def backward_tangent(self, theta, theta_dot, cache, patches_dot, dy, dy_dot):
-        """dx_dot = S^T (dy_dot W^T + dy W_dot^T), dW_dot = X_dot^T dy + X^T dy_dot, db_dot = 1^T dy_dot."""
-        dy, dy_dot = rows(dy), rows(dy_dot)
-        dpatches_dot = dy_dot @ self._matrix(theta).swapaxes(1, 2)
-        dpatches_dot = dpatches_dot + dy @ self._matrix(theta_dot).swapaxes(1, 2)
-        matrix_dot = patches_dot.swapaxes(1, 2) @ dy + cache.patches.swapaxes(1, 2) @ dy_dot
-        return self._add_back(dpatches_dot, cache.image_shape), self._named(matrix_dot, sum_rows(dy_dot))
+        """dx_dot = S^T (dy_dot W^T + dy W_dot^T), dW_dot = X_dot^T dy + X^T dy_dot, db_dot = 1^T dy_dot.
+
+        The sum in dx_dot is one product, [dy_dot dy] [W W_dot]^T.
+        """
+        both = beside(rows(dy_dot), rows(dy))
+        dx_dot = self._add_back(both, beside(theta["weight"], theta_dot["weight"]), cache.image_shape)
+        dtheta_dot = self.backward_on_data(theta, cache, dy_dot)
+        dtheta_dot["weight"] += self._taps(patches_dot.swapaxes(1, 2) @ rows(dy))
+        return dx_dot, dtheta_dot
+
+    def backward_on_data(self, theta, cache, dy):
+        """dW = X^T dy, db = 1^T dy."""
+        dy = rows(dy)
+        return {"weight": self._taps(cache.patches.swapaxes(1, 2) @ dy), "bias": sum_rows(dy)[:, 0]}
+
+    def forward_tangent_on_data(self, theta, theta_dot, cache, x_dot):
+        """y is linear in (W, b): y_dot is y at (W_dot, b_dot)."""
+        return self._affine(cache, theta_dot), None
+
+    def backward_tangent_on_data(self, theta, theta_dot, cache, patches_dot, dy, dy_dot):
+        """dtheta is linear in dy: dtheta_dot is dtheta at dy_dot."""
+        return self.backward_on_data(theta, cache, dy_dot)
+
+    def _affine(self, cache: _Cache, theta) -> Array:
+        """X W + 1 b^T, as images."""
+        y = cache.patches @ self._matrix(theta)
+        y += theta["bias"][:, None]
+        return y.reshape(-1, cache.image_shape[1], *self.output_shape(cache.image_shape[2:]))
 
     def _matrix(self, theta) -> Array:
         """W: a view of the weights as (T or 1, kernel * kernel * in, out)."""
         weight = theta["weight"]
         return weight.reshape(weight.shape[0], -1, self.outputs)
 
-    def _named(self, matrix: Array, bias: Array) -> dict[str, Array]:
-        return {"weight": matrix.reshape(-1, *self.shapes["weight"]), "bias": bias[:, 0]}
-
-    def _image(self, y: Array, image_shape: Shape) -> Array:
-        return y.reshape(-1, image_shape[1], *self.output_shape(image_shape[2:]))
+    def _taps(self, matrix: Array) -> Array:
+        """A matrix shaped as W, as the weights: (T, kernel, kernel, in, out)."""
+        return matrix.reshape(-1, *self.shapes["weight"])
 
     def _padding(self, size: int) -> tuple[int, int]:
         """Zeros before and after an axis of length ``size``: TensorFlow's "same"."""
@@ -117,18 +132,18 @@ class Conv2D(Layer):
         )
         return windows.reshape(tasks, examples * high * wide, -1)
 
-    def _add_back(self, dpatches: Array, image_shape: Shape) -> Array:
-        """S^T dX: for each of the kernel * kernel taps, add its plane to the pixels it was copied from."""
-        xp = array_module(dpatches)
+    def _add_back(self, dy: Array, weight: Array, image_shape: Shape) -> Array:
+        """S^T (dy W^T): for each of the kernel * kernel taps, add its dy W_tap^T to the pixels that it sees.
+
+        Tap by tap, because the gradient of all patches at once is larger than a cache, and often than the image nine-fold.
+        """
+        xp = array_module(dy)
         _, examples, height, width, channels = image_shape
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         high, wide, _ = self.output_shape(image_shape[2:])
-        dpatches = dpatches.reshape(-1, examples, high, wide, self.kernel, self.kernel, channels)
-        padded = xp.zeros(
-            (dpatches.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dpatches.dtype
-        )
+        padded = xp.zeros((dy.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dy.dtype)
         for i in range(self.kernel):
             for j in range(self.kernel):
                 seen = padded[:, :, i : i + high * self.stride : self.stride, j : j + wide * self.stride : self.stride]
-                seen += dpatches[:, :, :, :, i, j]
+                seen += (dy @ weight[:, i, j].swapaxes(1, 2)).reshape(seen.shape)
         return padded[:, :, top : top + height, left : left + width]

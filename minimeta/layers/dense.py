@@ -40,19 +40,29 @@ class Dense(Layer):
 
     def backward(self, theta, x, dy):
         """dL = <dy, dx W + x dW + 1 db^T>, so dx = dy W^T, dW = x^T dy, db = 1^T dy."""
-        dx = product(dy, theta["weight"].swapaxes(1, 2))
-        return dx, {"weight": x.swapaxes(1, 2) @ dy, "bias": sum_rows(dy)[:, 0]}
+        return product(dy, theta["weight"].swapaxes(1, 2)), self.backward_on_data(theta, x, dy)
 
     def forward_tangent(self, theta, theta_dot, x, x_dot):
         """y_dot = x_dot W + x W_dot + 1 b_dot^T."""
-        y_dot = product(x_dot, theta["weight"])
-        y_dot = y_dot + product(x, theta_dot["weight"])
-        y_dot += theta_dot["bias"][:, None]
-        return y_dot, x_dot
+        y_dot, _ = self.forward(theta_dot, x)
+        return y_dot + product(x_dot, theta["weight"]), x_dot
 
     def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot):
         """The product rule on backward: (dy W^T)_dot = dy_dot W^T + dy W_dot^T, and likewise for x^T dy and 1^T dy."""
         dx_dot = product(dy_dot, theta["weight"].swapaxes(1, 2))
         dx_dot = dx_dot + product(dy, theta_dot["weight"].swapaxes(1, 2))
-        weight_dot = x_dot.swapaxes(1, 2) @ dy + x.swapaxes(1, 2) @ dy_dot
-        return dx_dot, {"weight": weight_dot, "bias": sum_rows(dy_dot)[:, 0]}
+        dtheta_dot = self.backward_on_data(theta, x, dy_dot)
+        dtheta_dot["weight"] += x_dot.swapaxes(1, 2) @ dy
+        return dx_dot, dtheta_dot
+
+    def backward_on_data(self, theta, x, dy):
+        """dW = x^T dy, db = 1^T dy."""
+        return {"weight": x.swapaxes(1, 2) @ dy, "bias": sum_rows(dy)[:, 0]}
+
+    def forward_tangent_on_data(self, theta, theta_dot, x, x_dot):
+        """y is linear in (W, b): y_dot is y at (W_dot, b_dot)."""
+        return self.forward(theta_dot, x)[0], None
+
+    def backward_tangent_on_data(self, theta, theta_dot, x, x_dot, dy, dy_dot):
+        """dtheta is linear in dy: dtheta_dot is dtheta at dy_dot."""
+        return self.backward_on_data(theta, x, dy_dot)
