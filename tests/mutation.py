@@ -90,13 +90,15 @@ def targets() -> list[Target]:
         prefix = owner.__name__.rpartition(".")[2]
         found.extend(Target(f"{prefix}.{name}", function_of(owner, name), checks) for name in names.split())
 
-    add(layers.Conv2D, "_matrix _named _image _add_back", by_layer[layers.Conv2D])
+    for layer in (layers.Dense, layers.Conv2D):
+        add(layer, "backward_on_data forward_tangent_on_data backward_tangent_on_data", by_layer[layer])
+    add(layers.Conv2D, "_affine _matrix _taps _add_back", by_layer[layers.Conv2D])
     add(layers.BatchNorm, "_input_gradient", by_layer[layers.BatchNorm])
     add(batch_norm, "_mean", by_layer[layers.BatchNorm])
-    add(max_pool2d, "_scatter", by_layer[layers.MaxPool2D])
+    add(max_pool2d, "_neighbours _then _chosen _spread", by_layer[layers.MaxPool2D])
     add(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
-    add(base, "rows sum_rows product", by_layer[layers.Dense] + by_layer[layers.Conv2D] + by_layer[layers.BatchNorm])
+    add(base, "rows sum_rows product beside", by_layer[layers.Dense] + by_layer[layers.Conv2D] + by_layer[layers.BatchNorm])
     add(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
     add(mm.SoftmaxCrossEntropy, "backward backward_tangent", of_loss(mm.SoftmaxCrossEntropy()))
     add(mm.Network, "backward forward_tangent backward_tangent _gather", of_network())

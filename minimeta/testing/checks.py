@@ -43,8 +43,8 @@ def check_layer(
 
     ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
     and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
-    lets one task see another; parameters shared by all tasks
-    (leading axis 1) give the results of equal copies. ``shared`` chooses one of the two; by default both are checked.
+    lets one task see another; parameters shared by all tasks (leading axis 1) give the results of equal copies: ``shared``
+    chooses one of the two, by default both are checked. Passes ``..._on_data`` of its own are the general ones with x_dot = 0.
 
     Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
 
@@ -91,6 +91,7 @@ class _LayerCheck:
         self.check_forward_tangent(results)
         self.check_backward(results)
         self.check_backward_tangent(results)
+        self.check_on_data()
         self.check_tasks_and_sharing(results)
         single = tree_map(
             lambda a: a.astype(np.float32), (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
@@ -168,6 +169,28 @@ class _LayerCheck:
             terms[f"dtheta_dot[{key!r}]"] = (dtheta_dot[key], lambda *z, key=key: backward(*z)[1][key])
         for term, (got, function) in terms.items():
             compare(self.findings, "backward_tangent", term, got, function, at, along, self.tolerance)
+
+    def check_on_data(self) -> None:
+        """The passes of a layer on data, where it has its own, are the general ones with x_dot = 0, without dx."""
+        layer, theta, theta_dot, rest = self.layer, self.theta, self.theta_dot, 0 * self.x_dot
+        _, cache = layer.forward(theta, self.x)
+        y_dot, cache_dot = layer.forward_tangent(theta, theta_dot, cache, rest)
+        y_dot_on_data, cache_dot_on_data = layer.forward_tangent_on_data(theta, theta_dot, cache, rest)
+        results = {
+            "backward_on_data": (
+                layer.backward_on_data(theta, cache, self.dy),
+                layer.backward(theta, cache, self.dy)[1],
+            ),
+            "forward_tangent_on_data": (y_dot_on_data, y_dot),
+            "backward_tangent_on_data": (
+                layer.backward_tangent_on_data(theta, theta_dot, cache, cache_dot_on_data, self.dy, self.dy_dot),
+                layer.backward_tangent(theta, theta_dot, cache, cache_dot, self.dy, self.dy_dot)[1],
+            ),
+        }
+        for name, (got, want) in results.items():
+            if getattr(type(layer), name) is not getattr(Layer, name):
+                for a, b in zip(leaves(got), leaves(want), strict=True):
+                    self.findings.close(name, "a result from the general pass with x_dot = 0: it", a, b, self.tolerance)
 
     def check_tasks_and_sharing(self, results: dict[str, Any]) -> None:
         """The last task alone gives the same as among others; shared parameters the same as copies."""
