@@ -54,7 +54,9 @@ class Settings:
     inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
     carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
     fomaml_update: Literal["gradient", "step"] = _setting("step", "FOMAML's direction: the last gradient, or the last step")
-    store: Literal["points", "iterates"] = _setting("points", "MAML: keep activations (fast) or recompute them (small)")
+    store: Literal["points", "iterates", "checkpoints"] = _setting(
+        "points", "MAML: keep activations (fast), iterates alone, or about 2 sqrt(k) iterates (small); recompute the rest"
+    )
     outer: Literal["sgd", "adam"] = _setting("sgd", "outer rule")
     epsilon: float = _setting(0.1, "outer step size at the start")
     epsilon_final: float = _setting(0.0, "outer step size at the end; it changes linearly")

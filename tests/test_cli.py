@@ -8,7 +8,8 @@ import pytest
 
 import minimeta
 from minimeta.cli import main
-from minimeta.experiment import PRESETS
+from minimeta.experiment import PRESETS, Settings, algorithm_of
+from minimeta.trajectory import STORES
 
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
@@ -36,6 +37,12 @@ def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, 
     shown = json.loads(capsys.readouterr().out)
     assert shown == PRESETS["omniglot-5way"][1].to_dict() | {"k": 7}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_maml_is_told_what_to_store(store, capsys):
+    assert main(["train", "sine-maml", "--store", store, "--show"]) == 0
+    assert algorithm_of(Settings.from_dict(json.loads(capsys.readouterr().out))).store == store
 
 
 @pytest.mark.parametrize(

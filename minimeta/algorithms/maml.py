@@ -21,7 +21,8 @@ class MAML(Algorithm):
         g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k,
 
     and through any other rule the same with that rule's adjoint. The rule's ``state`` at the start is held constant.
-    ``store`` trades memory for time: see ``unroll``.
+    ``store`` trades memory for time, at the same numbers: "checkpoints" holds about 2 sqrt(k) copies of phi and of the
+    rule's state, and the activations at one of them (trajectory.py).
     """
 
     store: Store = "points"
@@ -31,8 +32,10 @@ class MAML(Algorithm):
         require_minibatches(minibatches)
         trajectory = unroll(objective, meta, minibatches[:-1], self.rule, self.store, state)
         query = objective.at(trajectory.last, minibatches[-1])
-        direction, _ = trajectory.pullback(query.grad)
-        return Outcome(direction, query.loss, trajectory.states[-1])
+        loss, grad = query.loss, query.grad
+        del query  # its activations make room for those of the pullback
+        direction, _ = trajectory.pullback(grad)
+        return Outcome(direction, loss, trajectory.states[-1])
 
 
 @dataclass(frozen=True)

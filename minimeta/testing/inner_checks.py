@@ -10,7 +10,7 @@ import numpy as np
 
 from ..inner import InnerRule, Rate, is_per_step
 from ..objectives import Batch, Differentiable
-from ..trajectory import adapt, unroll
+from ..trajectory import STORES, adapt, unroll
 from .checks import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
 from .findings import Findings, reported
@@ -120,7 +120,7 @@ def check_trajectory(
     tolerance: float = TOLERANCE,
 ) -> None:
     """``pullback(v)`` is the gradient of <v, phi_{k+1}> with respect to phi ``(D,) or (T, D)`` and to the rule's ``lr``, in
-    whichever way that gives the rates; the same with points kept or recomputed.
+    whichever way that gives the rates; the same whatever the trajectory stores.
 
     ``rule`` is a dataclass with a field ``lr``; ``state`` is its state at the start, held constant.
 
@@ -140,7 +140,7 @@ def check_trajectory(
         return dots(v, adapt(objective, start, minibatches, replace(rule, lr=rates), state))
 
     with Findings("Trajectory", f"{type(rule).__name__}, {len(minibatches)} steps").reporting() as findings:
-        kept, recomputed = (unroll(objective, phi, minibatches, rule, store, state) for store in ("points", "iterates"))
+        kept, *others = (unroll(objective, phi, minibatches, rule, store, state) for store in STORES)
         dphi, dlr = findings.call("pullback", kept.pullback, v=v)
         findings.array("pullback", "dphi", dphi, v.shape, np.float64)
         findings.array("pullback", "dlr", dlr, (tasks, *lr.shape), np.float64)
@@ -148,8 +148,9 @@ def check_trajectory(
             sizes = dots(abs(gradient), abs(direction)) + abs(complex_step(scored, (rows, lr), along))
             got = dots(gradient, direction)
             compare(findings, "pullback", term, got, scored, (rows, lr), along, tolerance, sizes)
-        for term, a, b in zip(("dphi", "dlr"), recomputed.pullback(v), (dphi, dlr), strict=True):
-            findings.close("pullback", f"{term} with recomputed points: it", a, b, tolerance)
+        for store, other in zip(STORES[1:], others, strict=True):
+            for term, a, b in zip(("dphi", "dlr"), other.pullback(v), (dphi, dlr), strict=True):
+                findings.close("pullback", f"{term} with stored {store}: it", a, b, tolerance)
 
 
 def _arrays(state: Any) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import minimeta as mm
 from minimeta.algorithms import Outcome
 from minimeta.testing import assert_close, assert_same, check_algorithm, without_hessian
 from minimeta.testing.strategies import inner_rules, problems, rates, seeds
+from minimeta.trajectory import STORES
 
 
 def _post_adaptation_loss(objective, batches, rule):
@@ -22,7 +23,7 @@ def _post_adaptation_loss(objective, batches, rule):
 @given(problems(), inner_rules)
 def test_maml_is_the_gradient_of_the_loss_after_adaptation(problem, rule):
     objective, phi, batches = problem
-    for store in ("points", "iterates"):
+    for store in STORES:
         check_algorithm(
             mm.MAML(rule, store), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
         )
