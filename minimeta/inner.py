@@ -10,6 +10,7 @@ per step: a tuple of numbers, or an array ``(k, 1)`` or ``(k, D)``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ class Adjoint(NamedTuple):
     phi: Array  # (T, D)
     g: Array  # (T, D)
     state: Any
-    lr: Array  # (T, D): element by element; the sum over what shares a rate is the rate's gradient
+    lr: Callable[[], Array]  # gives (T, D): element by element; the sum over what shares a rate is the rate's gradient
     rate: int  # number of the rate that the step used, from 0, where there is one per step
 
 
@@ -81,11 +82,11 @@ class RateGradient:
 
     def total(self, like: Array) -> Array:
         """The gradient, ``(T, *shape of lr)``; zero for rates of steps that were not made. ``like: (T, D)``."""
-        none = array_module(like).zeros_like(like)
+        xp = array_module(like)
         if is_per_step(self._lr):
-            rows = [self._steps.get(j, self._over_parameters(none)) for j in range(len(self._lr))]
-            return array_module(like).stack(rows, axis=1)
-        return self._over_parameters(self._steps.get(0, none))
+            none = self._over_parameters(xp.zeros_like(like))
+            return xp.stack([self._steps.get(j, none) for j in range(len(self._lr))], axis=1)
+        return self._over_parameters(self._steps[0] if self._steps else xp.zeros_like(like))
 
     def _over_parameters(self, dlr: Array) -> Array:
         shape = getattr(self._lr, "shape", ())
@@ -108,7 +109,7 @@ class SGD:
     def adjoint(self, g: Array, state: int | None, dphi: Array, dstate: None = None) -> Adjoint:
         """dF = <a', dphi - lr dg - g dlr>: the gradients are a', -lr o a' and, element by element, -g o a'."""
         steps = state or 0
-        return Adjoint(dphi, -rate_at(self.lr, steps) * dphi, None, -g * dphi, steps)
+        return Adjoint(dphi, -rate_at(self.lr, steps) * dphi, None, lambda: -g * dphi, steps)
 
     def merge(self, shared: None, states: int, tasks: int) -> None:
         """Every task starts afresh."""
@@ -170,7 +171,7 @@ class Adam:
         if dstate is not None:
             am, av = am + dstate[0], av + dstate[1]
         dg = (1 - self.beta1) * am + (2 - 2 * self.beta2) * g * av
-        return Adjoint(dphi, dg, (self.beta1 * am, self.beta2 * av), -step_m * m_hat, after.here - 1)
+        return Adjoint(dphi, dg, (self.beta1 * am, self.beta2 * av), lambda: -step_m * m_hat, after.here - 1)
 
     def merge(self, shared: AdamState | None, states: AdamState | None, tasks: int) -> AdamState | None:
         """The state that the same gradients would leave if the tasks had come one after another.

@@ -128,16 +128,15 @@ class Network:
 
         ``on_data``: dx is not asked for, and None. Saves the lowest layer a product.
         """
-        dphi = self._empty_rows(dy)
+        dz, dthetas = dy, [{}] * len(self.layers)
         dys: list[Any] = [dy] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             dys[i] = dy
             if on_data and i == 0:
-                dy, dtheta = None, self.layers[i].backward_on_data(theta[i], caches[i], dy)
+                dy, dthetas[i] = None, self.layers[i].backward_on_data(theta[i], caches[i], dy)
             else:
-                dy, dtheta = self.layers[i].backward(theta[i], caches[i], dy)
-            self._gather(dphi, i, dtheta)
-        return dy, dphi, dys
+                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy)
+        return dy, self._as_rows(dthetas, dz), dys
 
     def forward_tangent(
         self, theta: Theta, theta_dot: Theta, caches: Sequence[Any], x_dot: Array, on_data: bool = False
@@ -161,23 +160,20 @@ class Network:
         on_data: bool = False,
     ) -> tuple[Array | None, Array]:
         """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for, and None."""
-        dphi_dot = self._empty_rows(dy_dot)
+        dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
             if on_data and i == 0:
-                dy_dot, dtheta_dot = None, self.layers[i].backward_tangent_on_data(*given)
+                dy_dot, dthetas_dot[i] = None, self.layers[i].backward_tangent_on_data(*given)
             else:
-                dy_dot, dtheta_dot = self.layers[i].backward_tangent(*given)
-            self._gather(dphi_dot, i, dtheta_dot)
-        return dy_dot, dphi_dot
+                dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given)
+        return dy_dot, self._as_rows(dthetas_dot, dz_dot)
 
-    def _empty_rows(self, like: Array) -> Array:
-        return array_module(like).empty((like.shape[0], self.size), dtype=like.dtype)
-
-    def _gather(self, rows: Array, i: int, named: Parameters) -> None:
-        """Write layer i's named arrays to their places in ``rows: (T, D)``."""
-        for name, place, _ in self._slots[i]:
-            rows[:, place] = named[name].reshape(rows.shape[0], -1)
+    def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
+        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of phi."""
+        xp, tasks = array_module(like), like.shape[0]
+        parts = [dthetas[i][name].reshape(tasks, -1) for i, slots in enumerate(self._slots) for name, _, _ in slots]
+        return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 0), dtype=like.dtype)
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:

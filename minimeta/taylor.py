@@ -112,7 +112,7 @@ def gradients(objective: Differentiable, phi: Array, minibatches: Sequence[Batch
     """
     steps = unroll(objective, phi, minibatches[:-1], SGD(alpha))
     g_k = objective.at(steps.last, minibatches[-1]).grad
-    return Gradients(maml=steps.pullback(g_k)[0], fomaml=g_k, reptile=sum(steps.grads, g_k))
+    return Gradients(maml=steps.pullback(g_k, rates=False)[0], fomaml=g_k, reptile=sum(steps.grads, g_k))
 
 
 def third(objective: Differentiable, phi: Array, batch: Batch, u: Array, v: Array) -> Array:

@@ -77,32 +77,35 @@ class Trajectory:
         """phi_{k+1}."""
         return self.iterates[-1]
 
-    def pullback(self, v: Array) -> tuple[Array, Array]:
-        """(dF/dphi_1, dF/dlr) for ``v: (T, D)``, the gradient of F at the last iterate.
+    def pullback(self, v: Array, rates: bool = True) -> tuple[Array, Array | None]:
+        """(dF/dphi_1, dF/dlr) for ``v: (T, D)``, the gradient of F at the last iterate; dF/dlr is None without ``rates``.
 
         ``dphi: (T, D)``. ``dlr`` has a leading task axis before the shape of ``lr``: ``(T,)`` for a number, ``(T, D)`` for
         a vector, ``(T, k)`` for a tuple, ``(T, k, 1)`` or ``(T, k, D)`` for an array of k rows.
         """
-        dstate, rates = None, RateGradient(self.rule.lr)
+        dstate, dlr = None, RateGradient(self.rule.lr) if rates else None
         for i in reversed(range(len(self.runs))):
-            v, dstate = _back_through(self.rule, self.runs[i], v, dstate, rates)
-        return v, rates.total(v)
+            v, dstate = _back_through(self.rule, self.runs[i], v, dstate, dlr)
+        return v, dlr.total(v) if dlr else None
 
 
 # A run and a point are arguments here and never variables of a loop, which would hold each while the next one is computed.
 
 
-def _back_through(rule: InnerRule, run: Run, v: Array, dstate: Any, rates: RateGradient) -> tuple[Array, Any]:
+def _back_through(rule: InnerRule, run: Run, v: Array, dstate: Any, dlr: RateGradient | None) -> tuple[Array, Any]:
     """The gradients with respect to iterate and state at the start of ``run``, for those at its end."""
     for j in reversed(range(len(run.points))):
-        v, dstate = _back_one(rule, run.points[j], run.states[j], v, dstate, rates)
+        v, dstate = _back_one(rule, run.points[j], run.states[j], v, dstate, dlr)
     return v, dstate
 
 
-def _back_one(rule: InnerRule, point: Point, state: Any, v: Array, dstate: Any, rates: RateGradient) -> tuple[Array, Any]:
-    """(dF/dphi_j)|_g + H_j dF/dg_j and dF/ds_j, for dF/dphi_{j+1} and dF/ds_{j+1}; adds the step's dF/dlr to ``rates``."""
+def _back_one(
+    rule: InnerRule, point: Point, state: Any, v: Array, dstate: Any, dlr: RateGradient | None
+) -> tuple[Array, Any]:
+    """(dF/dphi_j)|_g + H_j dF/dg_j and dF/ds_j, for dF/dphi_{j+1} and dF/ds_{j+1}; adds the step's to ``dlr``."""
     adjoint = rule.adjoint(point.grad, state, v, dstate)
-    rates.add(adjoint.rate, adjoint.lr)
+    if dlr is not None:
+        dlr.add(adjoint.rate, adjoint.lr())
     return adjoint.phi + point.hvp(adjoint.g), adjoint.state
 
 

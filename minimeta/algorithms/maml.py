@@ -34,7 +34,7 @@ class MAML(Algorithm):
         query = objective.at(trajectory.last, minibatches[-1])
         loss, grad = query.loss, query.grad
         del query  # its activations make room for those of the pullback
-        direction, _ = trajectory.pullback(grad)
+        direction, _ = trajectory.pullback(grad, rates=False)
         return Outcome(direction, loss, trajectory.states[-1])
 
 

@@ -25,13 +25,14 @@ def complex_step(function: Callable[..., Any], at: tuple, along: tuple) -> Any:
     return tree_map(lambda y: np.imag(y) / STEP, function(*_moved(at, along, 1j * STEP)))
 
 
-def real_difference(function: Callable[..., np.ndarray], at: tuple, along: tuple) -> tuple[np.ndarray, np.ndarray]:
+def real_difference(
+    function: Callable[..., np.ndarray], at: tuple, along: tuple, h: float = 1e-7
+) -> tuple[np.ndarray, np.ndarray]:
     """The same derivative without complex numbers, for a function with one array as its result.
 
     (F(x + h v) - F(x - h v)) / 2h, and how much the slopes on the two sides differ, |F(x + h v) - 2 F(x) + F(x - h v)| / h:
     of the order of h where F is smooth, not so at a kink. h = 1e-7 balances the two errors: h^2, and rounding of F over h.
     """
-    h = 1e-7
     ahead, here, behind = (function(*_moved(at, along, step)) for step in (h, 0.0, -h))
     return (ahead - behind) / (2 * h), np.abs(ahead - 2 * here + behind) / h
 

@@ -82,7 +82,7 @@ class _RuleCheck:
         phi_dot, g_dot, held_dot, rates_dot = self.along
         used = rates_dot[adjoint.rate] if rates_dot.ndim == 2 else rates_dot
         gradients, directions = (
-            ((adjoint.phi,), (adjoint.g,), dheld, (adjoint.lr,)),
+            ((adjoint.phi,), (adjoint.g,), dheld, (adjoint.lr(),)),
             ((phi_dot,), (g_dot,), held_dot, (used,)),
         )
         still = tree_map(np.zeros_like, self.at)
