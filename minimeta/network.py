@@ -159,7 +159,7 @@ class Network:
         dy_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array | None, Array]:
-        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for, and None."""
+        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for: None."""
         dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot

@@ -47,6 +47,12 @@ def test_weights_start_glorot_uniform_biases_at_zero_scales_at_one():
     assert not theta[3]["bias"].any() and (theta[4]["scale"] == 1).all() and not theta[4]["shift"].any()
 
 
+@pytest.mark.parametrize("stack", [(), (layers.Tanh(),)], ids=["no layers", "no parameters"])
+def test_a_network_without_parameters_has_empty_gradients(stack):
+    point = mm.Objective(mm.Network((3,), stack), mm.MeanSquaredError()).at(np.empty(0), (np.ones((2, 4, 3)),) * 2)
+    assert point.grad.shape == point.hvp(np.empty(0)).shape == (2, 0)
+
+
 def test_the_presets_have_the_papers_sizes():
     conv = lambda i, o: 9 * i * o + o + 2 * o  # noqa: E731
     assert mm.omniglot_convnet(5).size == conv(1, 64) + 3 * conv(64, 64) + 256 * 5 + 5

@@ -1,5 +1,8 @@
 """Objectives: gradients and Hessian-vector products against the complex step; closed forms."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,3 +115,18 @@ def test_wrong_data_are_refused():
         mm.Quadratic(2).at(np.zeros(2), (np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2))))
     with pytest.raises(mm.ShapeError, match="Polynomial"):
         mm.Polynomial(2).at(np.zeros(2), (np.zeros((1, 1, 3)), np.zeros((1, 1, 4))))
+
+
+def test_two_threads_compute_their_gradients_at_the_same_time():
+    together = threading.Barrier(2)
+
+    class Meets(mm.MeanSquaredError):
+        def backward(self, cache):
+            together.wait(timeout=60)  # broken, unless the other thread gets here while this one is inside
+            return super().backward(cache)
+
+    objective = mm.Objective(mm.mlp([1, 1]), Meets())
+    batch = (np.ones((1, 1, 1)),) * 2
+    with ThreadPoolExecutor(2) as pool:
+        grads = list(pool.map(lambda phi: objective.at(phi, batch).grad, [np.zeros(2), np.ones(2)]))
+    assert [grad.tolist() for grad in grads] == [[[-2.0, -2.0]], [[2.0, 2.0]]]

@@ -44,7 +44,7 @@ def check_layer(
     ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
     and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
     lets one task see another; parameters shared by all tasks (leading axis 1) give the results of equal copies: ``shared``
-    chooses one of the two, by default both are checked. Passes ``..._on_data`` of its own are the general ones with x_dot = 0.
+    chooses one of the two, by default both are checked. Its own passes ``..._on_data`` are the general ones with x_dot = 0.
 
     Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
 
