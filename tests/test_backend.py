@@ -17,7 +17,7 @@ from minimeta.meta_training import MetaTraining
 from minimeta.objectives import Objective
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import inner_rules, problems
-from minimeta.testing.strict import StrictArray
+from minimeta.testing.strict import StrictArray, no_waiting
 from minimeta.testing.strict import module as strict
 
 
@@ -69,6 +69,23 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
         results.append((to_host(state.meta), to_host(state.inner.v), errors.values))
     for here, there in zip(*results, strict=True):
         assert_same(there, here, "the run")
+
+
+@pytest.mark.parametrize("rule", [mm.SGD(0.01), mm.Adam(0.01)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints")])
+def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
+    images = strict.asarray(np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8))
+    training = MetaTraining(
+        mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy()), algorithm(rule),
+        mm.FewShotImages(images, ways=3), mm.MinibatchSchedule(3, 4, shots=3), mm.Adam(0.1, beta1=0.9),
+        iterations=5, meta_batch=2, xp=strict,
+    )  # fmt: skip
+    state = training.start()
+    with training.stepper() as step, no_waiting():
+        for _ in range(3):
+            state, _ = step(state)
+        with pytest.raises(TypeError, match="wait"):
+            bool(state.meta[0] > 0)
 
 
 def test_few_shot_images_are_gathered_where_they_live():

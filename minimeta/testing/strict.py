@@ -7,7 +7,8 @@ and no others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -52,7 +53,12 @@ class StrictArray:
 
     def get(self) -> np.ndarray:
         """A copy on the host."""
-        return self._values.copy()
+        return self._awaited().copy()
+
+    def _awaited(self) -> np.ndarray:
+        if _no_waiting:
+            raise TypeError("the host would wait for the device here: leave the number there")
+        return self._values
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._values[_inside(key)] = _inside(value)
@@ -64,16 +70,16 @@ class StrictArray:
         return (StrictArray(row) for row in self._values)
 
     def __float__(self) -> float:
-        return float(self._values)
+        return float(self._awaited())
 
     def __complex__(self) -> complex:
-        return complex(self._values)
+        return complex(self._awaited())
 
     def __int__(self) -> int:
-        return int(self._values)
+        return int(self._awaited())
 
     def __bool__(self) -> bool:
-        return bool(self._values)
+        return bool(self._awaited())
 
     def __repr__(self) -> str:
         return f"StrictArray({self._values!r})"
@@ -85,6 +91,19 @@ class StrictArray:
     strides = property(lambda self: self._values.strides)
     real = property(lambda self: StrictArray(self._values.real))
     imag = property(lambda self: StrictArray(self._values.imag))
+
+
+_no_waiting: list[None] = []  # as long as the contexts that are open
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Inside, all that would make the host wait for the device raises: ``get``, and an array as a bool or a number."""
+    _no_waiting.append(None)
+    try:
+        yield
+    finally:
+        _no_waiting.pop()
 
 
 def _inside(value: Any) -> Any:
