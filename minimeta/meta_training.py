@@ -109,16 +109,17 @@ class MetaTraining:
 
             yield step
 
+    # An objective of the user's own need not say what it computes on its way.
+
     def _default_workers(self) -> int:
         if self.xp is not np:
             return 1
-        examples = self.schedule.k * self.schedule.size * self.meta_batch
-        return host.default_workers(self.objective.size * examples, self.meta_batch)
+        work = getattr(self.objective, "multiply_adds", self.objective.size)
+        return host.default_workers(work * self.schedule.k * self.schedule.size * self.meta_batch, self.meta_batch)
 
     def _chunks(self, count: int) -> int:
         if self.xp is not np:
             return count
-        # An objective of the user's own need not say what it computes on its way.
         numbers = getattr(self.objective, "activations", 0) * self.schedule.size
         return host.default_chunks(self.meta_batch, count, numbers * np.dtype(self.dtype).itemsize)
 

@@ -60,11 +60,23 @@ class Network:
     @cached_property
     def activations(self) -> int:
         """Numbers that a forward pass computes for one example: the outputs of all layers."""
-        count, shape = 0, self.input_shape
+        return sum(math.prod(shape) for shape in self._output_shapes)
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """About how many a forward pass makes for one example: every parameter meets every pixel of its layer's output."""
+        return sum(
+            math.prod(shape) * math.prod(output[:-1])
+            for layer, output in zip(self.layers, self._output_shapes, strict=True)
+            for shape in layer.shapes.values()
+        )
+
+    @cached_property
+    def _output_shapes(self) -> list[Shape]:
+        shapes = [self.input_shape]
         for layer in self.layers:
-            shape = layer.output_shape(shape)
-            count += math.prod(shape)
-        return count
+            shapes.append(layer.output_shape(shapes[-1]))
+        return shapes[1:]
 
     @cached_property
     def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:

@@ -70,6 +70,11 @@ class Objective:
         """Numbers computed on the way to the loss of one example."""
         return self.network.activations
 
+    @property
+    def multiply_adds(self) -> int:
+        """About how many the loss of one example takes."""
+        return self.network.multiply_adds
+
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)``: see Network.init."""
         return self.network.init(rng, dtype, xp)
