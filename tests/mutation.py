@@ -9,7 +9,8 @@ random inputs. What raises is caught. A mutant that survives must stand in ``EQU
 error; otherwise the exit code is 1.
 
 What defines a function rather than its derivative is not mutated (``Conv2D._patches``, which pixels a window sees;
-``Adam._moments``): changed, it is another function, whose derivative may well be right.
+``Adam._moments``): changed, it is another function, whose derivative may well be right. Nor is what only the large arrays
+take (``base._by_channel``): tests/layers/test_base.py compares it with plain broadcasting.
 """
 
 from __future__ import annotations
@@ -98,7 +99,11 @@ def targets() -> list[Target]:
     add(max_pool2d, "_neighbours _then _chosen _spread", by_layer[layers.MaxPool2D])
     add(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
-    add(base, "rows sum_rows product beside", by_layer[layers.Dense] + by_layer[layers.Conv2D] + by_layer[layers.BatchNorm])
+    add(
+        base,
+        "rows sum_rows product beside plus times",
+        by_layer[layers.Dense] + by_layer[layers.Conv2D] + by_layer[layers.BatchNorm],
+    )
     add(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
     add(mm.SoftmaxCrossEntropy, "backward backward_tangent", of_loss(mm.SoftmaxCrossEntropy()))
     add(mm.Network, "backward forward_tangent backward_tangent _as_rows", of_network())
@@ -648,7 +653,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
     },
     "an array and its dot have one shape": {
         "BatchNorm.backward_tangent": [
-            "dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - u_dot * (c_sum / u_dot.shape[1])",
+            "dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u_dot.shape[1])",
             "return (dx_dot.reshape(dy.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, 0]})",
         ],
     },

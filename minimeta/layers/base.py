@@ -19,7 +19,8 @@ last three in that case; a layer may leave them as they are here, or write down 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,38 @@ def sum_rows(a: Array) -> Array:
     """
     xp = array_module(a)
     return xp.ones((1, a.shape[1]), dtype=a.dtype) @ a
+
+
+def plus(a: Array, v: Array, out: Array | None = None) -> Array:
+    """a + v for ``a: (T, P, C)`` and one number a channel, ``v: (T or 1, 1, C)``; into ``out`` if given."""
+    return _by_channel(array_module(a).add, a, v, out)
+
+
+def times(a: Array, v: Array, out: Array | None = None) -> Array:
+    """a v, likewise."""
+    return _by_channel(array_module(a).multiply, a, v, out)
+
+
+def _by_channel(operation: Callable[..., Array], a: Array, v: Array, out: Array | None) -> Array:
+    """``operation(a, v)`` with several rows of ``a`` taken as one long row, and v repeated to its length.
+
+    NumPy goes through a broadcast row by row, and through rows of more than 4096 numbers up to twice as fast.
+    """
+    tasks, count, channels = a.shape
+    together = _rows_together(count, channels)
+    if together == 1:
+        return operation(a, v, out=out)
+    wide = (tasks, count // together, together * channels)
+    repeated = array_module(v).broadcast_to(v[:, :, None], (len(v), 1, together, channels)).reshape(len(v), 1, -1)
+    return operation(a.reshape(wide), repeated, out=None if out is None else out.reshape(wide)).reshape(a.shape)
+
+
+@lru_cache
+def _rows_together(count: int, channels: int) -> int:
+    """The largest divisor of ``count`` that makes rows of at most 6144 numbers; 1 where all is small anyway."""
+    if count * channels < 1 << 16:
+        return 1
+    return next(each for each in range(max(1, 6144 // channels), 0, -1) if count % each == 0)
 
 
 def product(a: Array, b: Array) -> Array:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import Array, array_module
-from .base import Layer, Shape, expect_shape, rows, sum_rows
+from .base import Layer, Shape, expect_shape, plus, rows, sum_rows, times
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class BatchNorm(Layer):
     def forward(self, theta, x):
         """y = a u + beta with a = gamma r: one factor a channel, so the normalized values are never formed."""
         u = rows(x)
-        u = u - _mean(u)
+        u = plus(u, -_mean(u))
         r = 1 / array_module(x).sqrt(_mean(u * u) + self.eps)
-        y = u * (theta["scale"][:, None] * r)
-        y += theta["shift"][:, None]
+        y = times(u, theta["scale"][:, None] * r)
+        y = plus(y, theta["shift"][:, None], out=y)
         return y.reshape(x.shape), (u, r)
 
     def backward(self, theta, cache, dy):
@@ -59,7 +59,8 @@ class BatchNorm(Layer):
         u, r = cache
         d = rows(dy)
         sigma, total = sum_rows(d * u), sum_rows(d)
-        dx = self._input_gradient(d, u, total, r * r * sigma) * (theta["scale"][:, None] * r)
+        dx = self._input_gradient(d, u, total, r * r * sigma)
+        dx = times(dx, theta["scale"][:, None] * r, out=dx)
         return dx.reshape(dy.shape), {"scale": (r * sigma)[:, 0], "shift": total[:, 0]}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot):
@@ -69,12 +70,11 @@ class BatchNorm(Layer):
         """
         u, r = cache
         u_dot = rows(x_dot)
-        u_dot = u_dot - _mean(u_dot)
+        u_dot = plus(u_dot, -_mean(u_dot))
         r_dot = -(r * r * r) * _mean(u * u_dot)
         gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
-        y_dot = u_dot * (gamma * r)
-        y_dot = y_dot + u * (gamma_dot * r + gamma * r_dot)
-        y_dot += theta_dot["shift"][:, None]
+        y_dot = times(u_dot, gamma * r) + times(u, gamma_dot * r + gamma * r_dot)
+        y_dot = plus(y_dot, theta_dot["shift"][:, None], out=y_dot)
         return y_dot.reshape(x_dot.shape), (u_dot, r_dot)
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
@@ -91,9 +91,9 @@ class BatchNorm(Layer):
         c_sum = r * r * sigma
         c_sum_dot = 2 * r * r_dot * sigma + r * r * sigma_dot
         gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
-        dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - u_dot * (c_sum / u.shape[1])
-        dx_dot *= gamma * r
-        dx_dot = dx_dot + self._input_gradient(d, u, total, c_sum) * (gamma_dot * r + gamma * r_dot)
+        dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u.shape[1])
+        dx_dot = times(dx_dot, gamma * r, out=dx_dot)
+        dx_dot = dx_dot + times(self._input_gradient(d, u, total, c_sum), gamma_dot * r + gamma * r_dot)
         dgamma_dot = r_dot * sigma + r * sigma_dot
         return dx_dot.reshape(dy_dot.shape), {"scale": dgamma_dot[:, 0], "shift": total_dot[:, 0]}
 
@@ -101,10 +101,9 @@ class BatchNorm(Layer):
     def _input_gradient(d: Array, u: Array, total: Array, c_sum: Array) -> Array:
         """d - total / P - u (c_sum / P), all of ``(T, P, C)``: backward's bracket."""
         count = d.shape[1]
-        bracket = u * (c_sum / -count)
+        bracket = times(u, c_sum / -count)
         bracket += d
-        bracket -= total / count
-        return bracket
+        return plus(bracket, total / -count, out=bracket)
 
 
 def _mean(a: Array) -> Array:

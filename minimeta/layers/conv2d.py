@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ShapeError
-from .base import Layer, Shape, beside, expect_shape, glorot_uniform, rows, sum_rows
+from .base import Layer, Shape, beside, expect_shape, glorot_uniform, plus, rows, sum_rows
 
 
 class _Cache(NamedTuple):
@@ -99,7 +99,7 @@ class Conv2D(Layer):
     def _affine(self, cache: _Cache, theta) -> Array:
         """X W + 1 b^T, as images."""
         y = cache.patches @ self._matrix(theta)
-        y += theta["bias"][:, None]
+        y = plus(y, theta["bias"][:, None], out=y)
         return y.reshape(-1, cache.image_shape[1], *self.output_shape(cache.image_shape[2:]))
 
     def _matrix(self, theta) -> Array:
