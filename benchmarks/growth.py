@@ -1,0 +1,271 @@
+"""How the time and memory of a meta-step grow with tasks, inner steps, images in a mini-batch, filters and threads.
+
+    python benchmarks/growth.py [--out DIR] [--draw]
+
+Reptile and MAML (second order) through inner SGD, on the Omniglot network, in float32, on random images drawn beforehand.
+One setting is varied at a time, the others are those of its ``Sweep``. Every measurement has a process of its own. Time is
+the median of some steps; memory is how much the process grows in its first step, at most, above what it held before: from
+/proc/self, so on Linux alone. A thread goes through its tasks in chunks whose activations fit a cache, so memory does not
+grow like the work does.
+
+The legend's numbers are exponents p of b x^p, fitted through all values; for MAML's memory against k those of c + b k^p,
+since at first the activations at one point outweigh the iterates; for threads, the speedup and the growth of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minimeta import MAML, SGD, Minibatches, MinibatchSchedule, Objective, Reptile, SoftmaxCrossEntropy, omniglot_convnet
+from minimeta.files import write_atomically
+from minimeta.meta_training import MetaTraining
+from minimeta.provenance import provenance
+
+HERE = Path(__file__).resolve().parent
+WAYS, STEPS = 5, 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """The settings of one measurement."""
+
+    algorithm: str = "reptile"
+    store: str = "points"
+    tasks: int = 5
+    k: int = 5
+    size: int = 10
+    filters: int = 64
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """``setting`` takes each of ``values``; all else is as in ``base``."""
+
+    setting: str
+    label: str
+    values: tuple[int, ...]
+    base: Case = Case()
+    methods: tuple[str, ...] = ("Reptile", "MAML")
+
+
+METHODS = {
+    "Reptile": dict(algorithm="reptile"),
+    "MAML": dict(algorithm="maml"),
+    "iterates": dict(algorithm="maml", store="iterates"),
+    "checkpoints": dict(algorithm="maml", store="checkpoints"),
+}
+SWEEPS = (
+    Sweep("tasks", "tasks $T$", (1, 2, 4, 8, 16)),
+    # Few images and many steps: beside the activations at one step, the iterates must count.
+    Sweep("k", "inner steps $k$", (4, 8, 16, 32, 64, 128), Case(tasks=1, size=5), tuple(METHODS)),
+    Sweep("size", "images $N$", (4, 8, 16, 32, 64)),
+    Sweep("filters", "filters", (8, 16, 32, 64, 128)),
+    Sweep("workers", "threads", (1, 2, 4), Case(tasks=8)),
+)
+STYLES = {
+    "Reptile": dict(color="black", marker="o", linestyle="-"),
+    "MAML": dict(color="tab:blue", marker="s", linestyle="--"),
+    "iterates": dict(color="tab:red", marker="^", linestyle="-."),
+    "checkpoints": dict(color="tab:green", marker="D", linestyle=":"),
+}
+QUANTITIES = {"seconds": ("time", "ms", 1e-3), "bytes": ("memory", "MiB", 2**20)}
+
+
+# One measurement, in this process.
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A task distribution that gives the same meta-batch each time."""
+
+    minibatches: Minibatches
+
+    def sample(self, *_: Any) -> Minibatches:
+        return self.minibatches
+
+
+def meta_training(case: Case) -> MetaTraining:
+    """Makes ``case.k`` inner steps: MAML has one mini-batch more, on which it scores."""
+    rng = np.random.default_rng(0)
+    lead = (case.k + (case.algorithm == "maml"), case.tasks, case.size)
+    minibatches = Minibatches(rng.random((*lead, 28, 28, 1), dtype=np.float32), rng.integers(0, WAYS, lead))
+    rule = SGD(1e-3)
+    return MetaTraining(
+        Objective(omniglot_convnet(WAYS, case.filters), SoftmaxCrossEntropy()),
+        MAML(rule, case.store) if case.algorithm == "maml" else Reptile(rule),
+        Drawn(minibatches), MinibatchSchedule(lead[0], case.size), SGD(1e-3), STEPS + 1, 1e-3, case.tasks,
+        workers=case.workers,
+    )  # fmt: skip
+
+
+def measure(case: Case, steps: int = STEPS) -> dict[str, float]:
+    """Median seconds a meta-step, and the bytes by which the first one made this process grow."""
+    warm_up(case)
+    training = meta_training(case)
+    state, times = training.start(), []
+    with training.stepper() as step:
+        before = resident_after_reset()
+        for _ in range(steps + 1):
+            started = time.perf_counter()
+            state, _ = step(state)
+            times.append(time.perf_counter() - started)
+            if len(times) == 1:
+                grown = resident("VmHWM") - before
+    return {"seconds": float(np.median(times[1:])), "bytes": grown}
+
+
+def warm_up(case: Case) -> None:
+    """Take what is taken once and not by every meta-step: lazy imports, and the buffers of BLAS."""
+    tiny = meta_training(replace(case, tasks=1, k=1, size=2, filters=2))
+    with tiny.stepper() as step:
+        step(tiny.start())
+        square = np.ones((1024, 1024), np.float32)
+        square @ square
+
+
+def resident_after_reset() -> int:
+    """Bytes resident now, when free memory has gone back to the system and the peak is set to what is left."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def resident(which: str) -> int:
+    """Bytes resident: ``"VmRSS"`` now, ``"VmHWM"`` at most since the reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{which}:")]
+    return 1024 * int(line.split()[1])
+
+
+# All of them.
+
+
+def measured_apart(case: Case) -> dict[str, float]:
+    """``measure`` in a fresh process."""
+    command = [sys.executable, __file__, "--measure", json.dumps(asdict(case))]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def compute() -> dict[str, Any]:
+    """Every curve: its values, time and memory at each, and how these grow."""
+    curves = []
+    for sweep in SWEEPS:
+        for method in sweep.methods:
+            base = replace(sweep.base, **METHODS[method])
+            points = [measured_apart(replace(base, **{sweep.setting: value})) for value in sweep.values]
+            settings = {name: value for name, value in asdict(base).items() if name != sweep.setting}
+            curve = {"setting": sweep.setting, "method": method, "fixed": settings, "values": sweep.values}
+            for quantity in QUANTITIES:
+                curve[quantity] = [point[quantity] for point in points]
+            curves.append(curve | {"growth": growth(curve)})
+            print(sweep.setting, method, curves[-1]["growth"], flush=True)
+    return {"provenance": provenance(), "steps": STEPS, "curves": curves}
+
+
+def growth(curve: dict[str, Any]) -> dict[str, Any]:
+    """What the legend says of a curve."""
+    values, seconds, taken = (curve[name] for name in ("values", *QUANTITIES))
+    if curve["setting"] == "workers":
+        return {"speedup": round(seconds[0] / min(seconds), 3), "memory_ratio": round(max(taken) / taken[0], 3)}
+    found: dict[str, Any] = {name: round(exponent(values, curve[name]), 3) for name in QUANTITIES}
+    if curve["setting"] == "k" and curve["fixed"]["algorithm"] == "maml":
+        constant, power = above_constant(values, taken)
+        found["bytes_above_constant"] = {"constant": round(constant), "exponent": round(power, 3)}
+    return found
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """p of the y = b x^p nearest in the logarithms: the slope of a least-squares line."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def above_constant(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """a and p of the y = a + b x^p nearest by relative error, with a, b >= 0: for each p on a grid, linear least squares."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    best = np.inf, 0.0, 0.0
+    for p in np.arange(0.05, 3, 0.005):
+        columns = np.stack([1 / y, x**p / y], axis=1)
+        a, b = np.linalg.lstsq(columns, np.ones_like(y), rcond=None)[0]
+        if a < 0:
+            a, b = 0.0, columns[:, 1].sum() / (columns[:, 1] ** 2).sum()
+        error = ((columns @ (a, b) - 1) ** 2).sum() if b >= 0 else np.inf
+        best = min(best, (error, float(a), float(p)))
+    return best[1:]
+
+
+# The figure.
+
+
+def draw(result: dict[str, Any], path: Path) -> list[Path]:
+    """Time above, memory below; a column for each setting that is varied."""
+    sys.path.append(str(HERE.parent / "figures"))
+    from style import DOUBLE, plt, save
+
+    figure, axes = plt.subplots(2, len(SWEEPS), figsize=(DOUBLE, 4.4), sharex="col", sharey="row")
+    for row, quantity in zip(axes, QUANTITIES, strict=True):
+        for axis, sweep in zip(row, SWEEPS, strict=True):
+            curves = [curve for curve in result["curves"] if curve["setting"] == sweep.setting]
+            draw_panel(axis, curves, quantity)
+        what, unit, _ = QUANTITIES[quantity]
+        row[0].set_ylabel(f"{what} of a meta-step, {unit}")
+    for axis, sweep in zip(axes[1], SWEEPS, strict=True):
+        axis.set_xlabel(sweep.label)
+        axis.set_xticks(sweep.values, [str(value) for value in sweep.values])
+        axis.minorticks_off()
+    figure.tight_layout(w_pad=0.5, h_pad=0.8)
+    return save(figure, path)
+
+
+def draw_panel(axis, curves: list[dict[str, Any]], quantity: str) -> None:
+    """Curves with their growth in the legend."""
+    unit = QUANTITIES[quantity][2]
+    for curve in curves:
+        axis.loglog(
+            curve["values"], np.array(curve[quantity]) / unit, label=f"{curve['method']}: {said(curve, quantity)}",
+            markersize=3.5, markerfacecolor="white", **STYLES[curve["method"]],
+        )  # fmt: skip
+    above = dict(loc="lower left", bbox_to_anchor=(-0.05, 1), borderaxespad=0, borderpad=0.2)
+    axis.legend(**above, fontsize=7, handlelength=2.2, handletextpad=0.4, labelspacing=0.2)
+
+
+def said(curve: dict[str, Any], quantity: str) -> str:
+    """A curve's growth in few signs."""
+    found = curve["growth"]
+    if curve["setting"] == "workers":
+        return f"{found['speedup' if quantity == 'seconds' else 'memory_ratio']:.2f}×"
+    if quantity == "bytes" and "bytes_above_constant" in found:
+        return f"$c + k^{{{found['bytes_above_constant']['exponent']:.2f}}}$"
+    return f"{found[quantity]:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="default: benchmarks/results")
+    parser.add_argument("--draw", action="store_true", help="draw again from growth.json")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        print(json.dumps(measure(Case(**json.loads(options.measure)))))
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "growth.json"
+    if not options.draw:
+        text = json.dumps(compute(), indent=1) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+    print("written:", *(str(each) for each in [path, *draw(json.loads(path.read_text()), path)]))
+
+
+if __name__ == "__main__":
+    main()
