@@ -15,8 +15,20 @@ from typing import Any, Literal
 import numpy as np
 
 from minimeta import (
-    SGD, Adam, FewShotImages, MeanSquaredError, Minibatches, MinibatchSchedule, Network, Objective, Sinusoid,
-    SoftmaxCrossEntropy, mini_imagenet_convnet, mlp, omniglot_convnet, vectors,
+    SGD,
+    Adam,
+    FewShotImages,
+    MeanSquaredError,
+    Minibatches,
+    MinibatchSchedule,
+    Network,
+    Objective,
+    Sinusoid,
+    SoftmaxCrossEntropy,
+    mini_imagenet_convnet,
+    mlp,
+    omniglot_convnet,
+    vectors,
 )  # fmt: skip
 from minimeta.losses import Loss
 from minimeta.meta_training import TaskDistribution
@@ -138,8 +150,8 @@ CASES = {
             _OMNIGLOT_IMAGES, MinibatchSchedule(k=1, size=10), 1, _ADAM,
         ),
         Case(
-            "omniglot-evaluation", "Omniglot 5-way 1-shot evaluation, 10 tasks, 50 inner Adam steps", "evaluation", _OMNIGLOT,
-            _XENT, _OMNIGLOT_IMAGES, _one_shot(50), 10, _ADAM,
+            "omniglot-evaluation", "Omniglot 5-way 1-shot evaluation, 10 tasks, 50 inner Adam steps", "evaluation",
+            _OMNIGLOT, _XENT, _OMNIGLOT_IMAGES, _one_shot(50), 10, _ADAM,
         ),
         Case(
             "mini-imagenet-reptile", "mini-ImageNet Reptile meta-step, 5 tasks, 8 inner Adam steps, 10 images", "reptile",

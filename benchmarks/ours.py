@@ -16,7 +16,7 @@ from minimeta import MAML, Minibatches, Reptile, host
 from minimeta.algorithms import Algorithm
 from minimeta.meta_training import MetaState, MetaTraining
 
-ONE_THREAD = "one thread"
+ONE_THREAD, GRADIENT = "one thread", "gradient"
 STORES = ("points", "iterates")  # every way that MAML can keep its trajectory
 
 
@@ -77,11 +77,11 @@ def evaluation(stack: ExitStack, case: Case, batches: Minibatches, arrays: Array
 def product(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:
     stack.enter_context(host.workers(1))  # as in training: the threads have tasks of their own
     objective = case.objective()
-    if variant == "gradient":
+    if variant == GRADIENT:
         return computing(lambda: {"grad": objective.at(arrays["phi"], batches[0]).grad})
     point = objective.at(arrays["phi"], batches[0])
-    _ = point.grad  # computed when it is first asked for
-    return computing(lambda: {"hvp": point.hvp(arrays["v"])})
+    g = point.grad
+    return computing(lambda: {"hvp": point.hvp(arrays["v"]), "grad": g})
 
 
 def gradient(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:

@@ -6,7 +6,6 @@ vmap | map          tasks side by side, or one after another (lax.scan over task
 scan | unroll       inner steps in a lax.scan, or written out
 conv | im2col       XLA's convolution, which vmap over weights turns into a grouped one; or slices and a matrix product
 window | slices     max pooling by lax.reduce_window, or as the maximum of strided slices
-gradient            (hvp only) the gradient instead of the product
 checkpoint          (memory only) jax.checkpoint on the inner step
 """
 
@@ -47,9 +46,7 @@ class Work:
         self.axis = 0 if "map" in options else 1
         batches = [(arrays[f"x_{i + 1}"], arrays[f"y_{i + 1}"]) for i in range(settings["k"])]
         split = settings["k"] - (settings["kind"] != "reptile" and settings["k"] > 1)
-        self.support = tuple(
-            jnp.asarray(np.stack(each, axis=1 - self.axis)) for each in zip(*batches[:split], strict=True)
-        )
+        self.support = tuple(jnp.asarray(np.stack(each, axis=1 - self.axis)) for each in zip(*batches[:split], strict=True))
         self.query = tuple(map(jnp.asarray, batches[-1]))
 
     def theta(self, phi: np.ndarray) -> Tree:
@@ -227,8 +224,6 @@ class Work:
         def product(theta, batch, v):
             return jax.jvp(lambda theta: jax.grad(self.loss)(theta, batch), (theta,), (v,))[1]
 
-        if "gradient" in self.options:
-            return self.computing(jax.grad(self.loss), "grad", self.row, batch)
         return self.computing(product, "hvp", self.row, batch, v)
 
     def memory(self) -> Program:

@@ -6,7 +6,6 @@ contiguous | channels-last | im2col     layout of images and weights (speed_torc
 fused | foreach | inplace               inner Adam: torch.optim.Adam's kinds, or written out with torch._foreach
 threads                                 tasks shared by as many threads as there are cores, operations on one thread each;
                                         otherwise operations on as many as PyTorch takes by itself
-gradient                                (hvp only) the gradient instead of the product
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ class Tasks:
     def __init__(self, tasks: list[Batches], options: set[str], learner: Callable[[], Any] = lambda: None) -> None:
         count = len(os.sched_getaffinity(0)) if "threads" in options else 1
         edges = [len(tasks) * i // count for i in range(count + 1)]
-        self.shares = [(learner(), tasks[i:j]) for i, j in zip(edges, edges[1:], strict=False)]
+        self.shares = [(learner(), tasks[i:j]) for i, j in pairwise(edges)]
         self.pool = None
         if count > 1:
             torch.set_num_threads(1)
@@ -205,10 +205,10 @@ def evaluation(network: Network, settings: Settings, arrays: Arrays, options: se
                 predictions.append(network.predict(learner.parameters, x))
         return predictions
 
-    def compute() -> Arrays:
-        return {"prediction": torch.stack([each for share in tasks.run(of_share) for each in share]).numpy()}
+    def compute() -> Tensors:
+        return [each for share in tasks.run(of_share) for each in share]
 
-    return computing(compute)
+    return computing(compute, lambda predictions: {"prediction": torch.stack(predictions).numpy()})
 
 
 def product(network: Network, settings: Settings, arrays: Arrays, options: set[str]) -> Program:
@@ -216,30 +216,25 @@ def product(network: Network, settings: Settings, arrays: Arrays, options: set[s
     v = network.parameters(arrays["v"][0])
     batch = network.of_tasks()[0][0]
 
-    def gradient() -> Arrays:
-        return {"grad": network.flat(torch.autograd.grad(network.loss(phi, batch), phi))[None]}
-
-    def hvp() -> Arrays:
+    def compute() -> Sequence[Tensor]:
         g = torch.autograd.grad(network.loss(phi, batch), phi, create_graph=True)
-        return {"hvp": network.flat(torch.autograd.grad(g, phi, v))[None]}
+        return torch.autograd.grad(g, phi, v)
 
-    return computing(gradient if "gradient" in options else hvp)
+    return computing(compute, lambda hv: {"hvp": network.flat(hv)[None]})
 
 
 def memory(network: Network, settings: Settings, arrays: Arrays, options: set[str]) -> Program:
     phi = [each.requires_grad_() for each in network.parameters(arrays["phi"])]
     (batches,) = network.of_tasks()
-
-    def compute() -> Arrays:
-        loss = final_loss(network, settings, phi, batches)
-        return {"maml": network.flat(torch.autograd.grad(loss, phi))[None]}
-
-    return computing(compute)
+    return computing(
+        lambda: torch.autograd.grad(final_loss(network, settings, phi, batches), phi),
+        lambda g: {"maml": network.flat(g)[None]},
+    )
 
 
-def computing(compute: Callable[[], Any]) -> Program:
+def computing(compute: Callable[[], Any], results: Callable[[Any], Arrays]) -> Program:
     """A program whose steps are all the same."""
-    return Program(lambda: None, lambda state: compute(), lambda state: state)
+    return Program(lambda: None, lambda state: compute(), results)
 
 
 PROGRAMS: dict[str, Callable[..., Program]] = {

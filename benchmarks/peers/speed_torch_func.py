@@ -1,4 +1,11 @@
-"""torch.func as a worker of benchmarks/speed.py: grad and vmap over tasks. The variant is a layout (speed_torch_network.py)."""
+"""torch.func as a worker of benchmarks/speed.py: grad and vmap over tasks.
+
+A variant is a layout (speed_torch_network.py) and, for MAML, where the outer gradient is taken:
+
+outside     of the mean over vmapped tasks: no task has a gradient of its own
+inside      of each task, by vmap; their mean is taken after. Second derivatives of its batch norm are wrong outside
+            (github.com/pytorch/functorch/issues/534) and right inside
+"""
 
 from __future__ import annotations
 
@@ -16,10 +23,11 @@ Tensors = list[Tensor]
 
 
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
-    return PROGRAMS[settings["kind"]](Network(settings, arrays, variant), settings, arrays)
+    layout, _, place = variant.partition(",")
+    return PROGRAMS[settings["kind"]](Network(settings, arrays, layout), settings, arrays, place)
 
 
-def maml(network: Network, settings: Settings, arrays: Arrays) -> Program:
+def maml(network: Network, settings: Settings, arrays: Arrays, place: str) -> Program:
     lr, outer = settings["rule"]["lr"], settings["outer"]
     phi, batches = network.parameters(arrays["phi"]), network.batches()
     adam = torch.optim.Adam(phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True)
@@ -34,12 +42,22 @@ def maml(network: Network, settings: Settings, arrays: Arrays) -> Program:
         losses = vmap(final_loss, (None, 0))(theta, batches)
         return losses.mean(), losses.detach()
 
+    def outside() -> tuple[Tensors, Tensor]:
+        g, (_, losses) = grad_and_value(mean_loss, has_aux=True)(phi)
+        return g, losses
+
+    def inside() -> tuple[Tensors, Tensor]:
+        g, losses = vmap(grad_and_value(final_loss), (None, 0))(phi, batches)
+        return [each.mean(0) for each in g], losses
+
+    gradient = {"outside": outside, "inside": inside}[place]
+
     def start() -> None:
         torch._foreach_copy_(phi, network.parameters(arrays["phi"]))
         adam.state.clear()
 
     def step(state: Any) -> Tensor:
-        g, (_, losses) = grad_and_value(mean_loss, has_aux=True)(phi)
+        g, losses = gradient()
         for parameter, own in zip(phi, g, strict=True):
             parameter.grad = own
         adam.step()
@@ -52,7 +70,7 @@ def maml(network: Network, settings: Settings, arrays: Arrays) -> Program:
     return Program(start, step, results)
 
 
-def reptile(network: Network, settings: Settings, arrays: Arrays) -> Program:
+def reptile(network: Network, settings: Settings, arrays: Arrays, place: str) -> Program:
     rule, epsilon = settings["rule"], settings["outer"]["lr"]
     phi, batches = network.parameters(arrays["phi"]), network.batches()
     each_task = vmap(grad_and_value(network.loss), (0, 0))

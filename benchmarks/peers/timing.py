@@ -1,7 +1,7 @@
 """What every worker of benchmarks/speed.py shares: the case that it reads, the commands that it obeys.
 
-``python WORKER CASE_FOLDER VARIANT DTYPE`` reads ``case.json`` and ``arrays.npz``, builds the case's step, answers with a line
-of JSON, and then obeys lines on its standard input, each answered by a line of JSON on its standard output:
+``python WORKER CASE_FOLDER VARIANT DTYPE`` reads ``case.json`` and ``arrays.npz``, builds the case's step, answers with
+the versions of its packages, and then obeys lines on its standard input, each answered by a line of JSON:
 
 result PATH     one step from the initial phi; what it computes goes to PATH, an npz
 time SECONDS    steps from the initial phi for about so long: {"seconds": of one step}
