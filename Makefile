@@ -1,13 +1,14 @@
 # make run: train on sine waves and draw Figure 1 (about a minute)      make test: all tests
 # make lint: style                                                      Both create what they need in .venv.
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
+# make bench: show that they compute what minimeta does, and time all in turn (most of an hour, on an idle machine)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: run test lint conformance clean
+.PHONY: run test lint conformance bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -35,6 +36,9 @@ $(PEERS)/installed: benchmarks/requirements-peers.txt
 
 conformance: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/conformance.py --python $(PEERS)/bin/python
+
+bench: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python benchmarks/speed.py --python $(PEERS)/bin/python
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info out

@@ -309,7 +309,7 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
             measure_memory(agreeing, python, folder, rounds)
         elif rounds:
             time_in_turn(agreeing, python, folder, rounds, seconds)
-    for row in agreeing:
+    for row in agreeing if rounds else []:
         print(f"  {_who(row)}: {row.get('milliseconds', row.get('bytes'))}, ours / theirs {row.get('ratio')}", flush=True)
     return {
         "title": case.title, "kind": case.kind, "provenance": provenance(), "rounds": rounds, "seconds": seconds,
