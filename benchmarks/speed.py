@@ -1,4 +1,4 @@
-"""How fast is minimeta, and how fast are JAX, PyTorch, torch.func, TorchOpt and higher on the same work?
+"""How fast is minimeta, and how fast are JAX, PyTorch, TorchOpt and higher on the same work?
 
 Every piece of work (cases.py) is done by workers in processes of their own (ours.py and peers/speed_*.py). First every one
 computes it once in float64: a peer whose numbers are not ours is told as such, and not timed. Then, in float32, all take
@@ -61,6 +61,15 @@ def torch_func(*variants: str) -> list[Entry]:
     return [Entry("torch.func", "peers/speed_torch_func.py", each) for each in variants]
 
 
+def torch_compile(*variants: str) -> list[Entry]:
+    """torch.func, or plain PyTorch where the variant says how tasks are adapted in place, compiled."""
+    scripts = ["torch" if "inplace" in each else "torch_func" for each in variants]
+    return [
+        Entry("torch.compile", f"peers/speed_{script}.py", f"{each},compiled")
+        for script, each in zip(scripts, variants, strict=True)
+    ]
+
+
 def torchopt(*variants: str) -> list[Entry]:
     return [Entry("TorchOpt", "peers/speed_torchopt.py", each) for each in variants]
 
@@ -69,13 +78,14 @@ HIGHER = Entry("higher", "peers/speed_higher.py", "loop")
 
 _SINE = [
     *ours("default", ONE_THREAD), *jax("vmap,unroll", "vmap,scan"), *torch_func("contiguous,outside", "contiguous,inside"),
-    *torchopt("loop", "vmap"), HIGHER,
+    *torch_compile("contiguous,outside", "contiguous,inside"), *torchopt("loop", "vmap"), HIGHER,
 ]  # fmt: skip
 _LAYOUTS = ("contiguous", "channels-last", "im2col")
 _OMNIGLOT_MAML = [
     *ours("default", ONE_THREAD),
     *torch(*_LAYOUTS, *(f"{layout},threads" for layout in _LAYOUTS)),
     *torch_func("contiguous,inside", "im2col,inside", "contiguous,outside"),
+    *torch_compile("contiguous,inside", "im2col,inside"),
     *jax("map,scan,conv", "map,scan,im2col", "vmap,scan,conv", "vmap,scan,im2col"),
 ]
 _EAGER_ADAM = torch(
@@ -92,6 +102,7 @@ ENTRIES: dict[str, list[Entry]] = {
         *ours("default", ONE_THREAD),
         *_EAGER_ADAM,
         *torch_func("contiguous", "im2col"),
+        *torch_compile("im2col", "channels-last,inplace", "im2col,inplace,threads"),
         *jax("map,scan,conv", "map,scan,im2col", "vmap,scan,conv", "vmap,scan,im2col"),
     ],
     "omniglot-maml-1": [*_OMNIGLOT_MAML, *torchopt("loop"), HIGHER],
@@ -100,9 +111,13 @@ ENTRIES: dict[str, list[Entry]] = {
     "omniglot-evaluation": [
         *ours("default", ONE_THREAD),
         *torch("contiguous,inplace", "channels-last,inplace", "contiguous,inplace,threads", "im2col,inplace,threads"),
+        *torch_compile("im2col,inplace,threads"),
         *jax("map,scan,conv", "map,scan,im2col", "vmap,scan,im2col"),
     ],
-    "mini-imagenet-reptile": [*ours("default", ONE_THREAD), *_EAGER_ADAM, *jax(*_POOLED)],
+    "mini-imagenet-reptile": [
+        *ours("default", ONE_THREAD), *_EAGER_ADAM, *torch_compile("channels-last,inplace", "im2col,inplace,threads"),
+        *jax(*_POOLED),
+    ],
 } | {
     f"memory-{steps}": [
         *ours(*STORES),
@@ -125,18 +140,19 @@ class Aim:
     unit: str = "ratio"
 
 
-_SINES, _OMNIGLOTS, _BOTH = ("sine-maml-1", "sine-maml-5"), ("omniglot-maml-1", "omniglot-maml-5"), ("PyTorch", "JAX")
+_SINES, _OMNIGLOTS = ("sine-maml-1", "sine-maml-5"), ("omniglot-maml-1", "omniglot-maml-5")
+_ALL_TORCH = ("PyTorch", "torch.func", "torch.compile")
 AIMS = (
     Aim("a", _SINES, 0.75, ("JAX",)),
     Aim("a", _SINES, 0.12, ("torch.func",)),
     Aim("a", _SINES, 0.015, ("TorchOpt",), "loop"),  # under vmap it is torch.func that does the work
     Aim("a", _SINES, 0.01, ("higher",)),
-    Aim("b", ("omniglot-reptile",), 0.40, ("PyTorch", "torch.func")),
+    Aim("b", ("omniglot-reptile",), 0.40, _ALL_TORCH),
     Aim("b", ("omniglot-reptile",), 0.10, ("JAX",)),
     Aim("b", ("omniglot-reptile",), 50.0, unit="milliseconds"),
-    Aim("c", _OMNIGLOTS, 0.40, ("PyTorch", "torch.func", "JAX")),
+    Aim("c", _OMNIGLOTS, 0.40, (*_ALL_TORCH, "JAX")),
     Aim("d", ("omniglot-hvp",), 2.5, (OURS,), GRADIENT),
-    Aim("f", ("mini-imagenet-reptile",), 0.60, _BOTH),
+    Aim("f", ("mini-imagenet-reptile",), 0.60, (*_ALL_TORCH, "JAX")),
     Aim("g", ("memory-50",), 0.15, ("JAX",)),
     Aim("g", ("memory-50",), 0.06, ("PyTorch",)),
 )

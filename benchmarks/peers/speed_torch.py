@@ -6,6 +6,8 @@ contiguous | channels-last | im2col     layout of images and weights (speed_torc
 fused | foreach | inplace               inner Adam: torch.optim.Adam's kinds, or written out with torch._foreach
 threads                                 tasks shared by as many threads as there are cores, operations on one thread each;
                                         otherwise operations on as many as PyTorch takes by itself
+compiled                                the loss and its gradient by torch.compile, which needs a C++ compiler and has no
+                                        second derivatives
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
     options = set(variant.split(","))
     (layout,) = options & set(LAYOUTS)
-    return PROGRAMS[settings["kind"]](Network(settings, arrays, layout), settings, arrays, options)
+    network = Network(settings, arrays, layout)
+    if "compiled" in options:
+        network.loss = torch.compile(network.loss, fullgraph=True, dynamic=False)
+    return PROGRAMS[settings["kind"]](network, settings, arrays, options)
 
 
 class InPlace:

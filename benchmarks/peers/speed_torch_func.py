@@ -5,6 +5,7 @@ A variant is a layout (speed_torch_network.py) and, for MAML, where the outer gr
 outside     of the mean over vmapped tasks: no task has a gradient of its own
 inside      of each task, by vmap; their mean is taken after. Second derivatives of its batch norm are wrong outside
             (github.com/pytorch/functorch/issues/534) and right inside
+compiled    with torch.compile, which needs a C++ compiler
 """
 
 from __future__ import annotations
@@ -20,44 +21,47 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
 Tensors = list[Tensor]
+Batches = list[tuple[Tensor, Tensor]]
 
 
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
-    layout, _, place = variant.partition(",")
-    return PROGRAMS[settings["kind"]](Network(settings, arrays, layout), settings, arrays, place)
+    layout, *options = variant.split(",")
+    return PROGRAMS[settings["kind"]](Network(settings, arrays, layout), settings, arrays, options)
 
 
-def maml(network: Network, settings: Settings, arrays: Arrays, place: str) -> Program:
+def maml(network: Network, settings: Settings, arrays: Arrays, options: list[str]) -> Program:
     lr, outer = settings["rule"]["lr"], settings["outer"]
     phi, batches = network.parameters(arrays["phi"]), network.batches()
     adam = torch.optim.Adam(phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True)
 
-    def final_loss(theta: Tensors, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def final_loss(theta: Tensors, batches: Batches) -> Tensor:
         for batch in batches[:-1]:
             g = grad(network.loss)(theta, batch)
             theta = [p - lr * own for p, own in zip(theta, g, strict=True)]
         return network.loss(theta, batches[-1])
 
-    def mean_loss(theta: Tensors) -> tuple[Tensor, Tensor]:
+    def mean_loss(theta: Tensors, batches: Batches) -> tuple[Tensor, Tensor]:
         losses = vmap(final_loss, (None, 0))(theta, batches)
         return losses.mean(), losses.detach()
 
-    def outside() -> tuple[Tensors, Tensor]:
-        g, (_, losses) = grad_and_value(mean_loss, has_aux=True)(phi)
+    def outside(theta: Tensors, batches: Batches) -> tuple[Tensors, Tensor]:
+        g, (_, losses) = grad_and_value(mean_loss, has_aux=True)(theta, batches)
         return g, losses
 
-    def inside() -> tuple[Tensors, Tensor]:
-        g, losses = vmap(grad_and_value(final_loss), (None, 0))(phi, batches)
+    def inside(theta: Tensors, batches: Batches) -> tuple[Tensors, Tensor]:
+        g, losses = vmap(grad_and_value(final_loss), (None, 0))(theta, batches)
         return [each.mean(0) for each in g], losses
 
-    gradient = {"outside": outside, "inside": inside}[place]
+    gradient = outside if "outside" in options else inside
+    if "compiled" in options:
+        gradient = torch.compile(gradient, fullgraph=True, dynamic=False)
 
     def start() -> None:
         torch._foreach_copy_(phi, network.parameters(arrays["phi"]))
         adam.state.clear()
 
     def step(state: Any) -> Tensor:
-        g, losses = gradient()
+        g, losses = gradient(phi, batches)
         for parameter, own in zip(phi, g, strict=True):
             parameter.grad = own
         adam.step()
@@ -70,10 +74,12 @@ def maml(network: Network, settings: Settings, arrays: Arrays, place: str) -> Pr
     return Program(start, step, results)
 
 
-def reptile(network: Network, settings: Settings, arrays: Arrays, place: str) -> Program:
+def reptile(network: Network, settings: Settings, arrays: Arrays, options: list[str]) -> Program:
     rule, epsilon = settings["rule"], settings["outer"]["lr"]
     phi, batches = network.parameters(arrays["phi"]), network.batches()
     each_task = vmap(grad_and_value(network.loss), (0, 0))
+    if "compiled" in options:
+        each_task = torch.compile(each_task, fullgraph=True, dynamic=False)
 
     def start() -> None:
         torch._foreach_copy_(phi, network.parameters(arrays["phi"]))
