@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "figures"))
 from style import DOUBLE, plt, save
 
 COLORS = {
-    "minimeta": "black", "JAX": "tab:blue", "PyTorch": "tab:red", "torch.func": "tab:orange", "torch.compile": "tab:brown", "TorchOpt": "tab:green",
-    "higher": "tab:purple",
+    "minimeta": "black", "JAX": "tab:blue", "PyTorch": "tab:red", "torch.func": "tab:orange", "torch.compile": "tab:brown",
+    "TorchOpt": "tab:green", "higher": "tab:purple",
 }  # fmt: skip
 Row = dict[str, Any]
 
