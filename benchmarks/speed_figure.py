@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "figures"))
 from style import DOUBLE, plt, save
 
 COLORS = {
-    "minimeta": "black", "JAX": "tab:blue", "PyTorch": "tab:red", "torch.func": "tab:orange", "torch.compile": "tab:brown",
-    "TorchOpt": "tab:green", "higher": "tab:purple",
+    "minimeta": "black", "JAX": "tab:blue", "JAX, checkpoint": "tab:cyan", "PyTorch": "tab:red", "torch.func": "tab:orange",
+    "torch.compile": "tab:brown", "TorchOpt": "tab:green", "higher": "tab:purple",
 }  # fmt: skip
 Row = dict[str, Any]
 
@@ -93,7 +93,7 @@ def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:
     shapes: dict[str, int] = {}
     for (peer, variant), points in lines.items():
         number = shapes[peer] = shapes.get(peer, -1) + 1
-        label = variant if peer == "minimeta" else variant.removeprefix("map,scan,")
+        label = variant.removeprefix("map,scan,").removesuffix(",checkpoint")
         style = dict(color=COLORS[peer], marker="os^Dv"[number], linestyle=("-", "--", ":", "-.", "-")[number])
         axis.plot(*zip(*points, strict=True), label=f"{peer}, {label}", markersize=3.5, **style)
     axis.set_xscale("log")

@@ -137,3 +137,22 @@ def test_aims_are_judged_by_the_best_of_the_peers():
     entries = [row("minimeta", "default", 1.0), row("JAX", "a", 0.5), row("JAX", "b", 0.8), row("TorchOpt", "vmap", 0.9)]
     found = speed.judged({"sine-maml-1": {"kind": "maml", "entries": entries}})
     assert [(aim["peers"], aim["found"], aim["reached"]) for aim in found] == [(("JAX",), 0.8, False)]
+
+
+def test_the_figure_is_drawn_from_the_file_alone(tmp_path, monkeypatch):
+    found = {}
+    for name, case in cases.CASES.items():
+        rows = [vars(entry) | {"ratio": {"median": 0.5, "quartiles": [0.4, 0.6]}} for entry in speed.ENTRIES[name]]
+        for row in rows:
+            row |= {"bytes": 2**20} if case.kind == "memory" else {"milliseconds": {"median": 2.0}}
+        del rows[0]["ratio"]
+        rows.append(vars(speed.HIGHER) | {"not_run": "no such module"})
+        found[name] = {"title": case.title, "kind": case.kind, "entries": rows}
+    speed.save(tmp_path / "speed.json", found)
+    assert all(
+        aim["reached"] == (aim["found"] <= aim["at_most"])
+        for aim in json.loads((tmp_path / "speed.json").read_text())["aims"]
+    )
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--draw", "--out", str(tmp_path / "speed.json")])
+    speed.main()
+    assert (tmp_path / "speed.png").stat().st_size > 0 < (tmp_path / "speed.pdf").stat().st_size
