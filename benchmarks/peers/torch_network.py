@@ -22,16 +22,9 @@ class SameConv2d(nn.Conv2d):
     """Conv2d with TensorFlow's padding, which PyTorch offers for stride 1 only."""
 
     def forward(self, x):
-        return conv2d_same(x, self.weight, self.bias, self.stride[0])
-
-
-def conv2d_same(x, weight, bias, stride):
-    """A padding that is the same on all sides is left to the convolution: one copy less."""
-    top, bottom = around(x.shape[2], weight.shape[2], stride)
-    left, right = around(x.shape[3], weight.shape[3], stride)
-    if top == bottom and left == right:
-        return nn.functional.conv2d(x, weight, bias, stride, (top, left))
-    return nn.functional.conv2d(nn.functional.pad(x, (left, right, top, bottom)), weight, bias, stride)
+        top, bottom = around(x.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = around(x.shape[3], self.kernel_size[1], self.stride[1])
+        return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
 
 
 def around(size, kernel, stride):
