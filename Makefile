@@ -2,13 +2,14 @@
 # make lint: style                                                      Both create what they need in .venv.
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
 # make growth: time and memory of a meta-step against tasks, steps, images, filters and threads (three minutes, on Linux)
+# make bench: show that the peers compute what minimeta does, and time all in turn (a quarter of an hour, on an idle machine)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: run test lint conformance growth clean
+.PHONY: run test lint conformance growth bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -39,6 +40,9 @@ conformance: $(VENV)/installed $(PEERS)/installed
 
 growth: $(VENV)/installed
 	$(BIN)/python benchmarks/growth.py
+
+bench: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python benchmarks/speed.py --python $(PEERS)/bin/python
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info out

@@ -25,4 +25,5 @@ def of_a_task(problem, arrays, task, batches):
 
 
 if __name__ == "__main__":
+    torch_network.float64_on_one_thread()
     common.main(torch_network.of_each_task(of_a_task), ("higher", "torch"))

@@ -68,4 +68,5 @@ def _rows(named, tasks):
 
 
 if __name__ == "__main__":
+    torch_network.float64_on_one_thread()
     common.main(solve, ("torch",))

@@ -7,25 +7,30 @@ import numpy as np
 import torch
 from torch import nn
 
-torch.set_default_dtype(torch.float64)
-torch.set_num_threads(1)
-
 # From the vectors' order of axes to PyTorch's, by the number of axes: (in, out) and (height, width, in, out).
-_ORDER = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+ORDER = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _INVERSE = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+
+
+def float64_on_one_thread():
+    """How the vectors are computed: small problems, exactly."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
 
 
 class SameConv2d(nn.Conv2d):
     """Conv2d with TensorFlow's padding, which PyTorch offers for stride 1 only."""
 
     def forward(self, x):
-        top, bottom = self._around(x.shape[2], 0)
-        left, right = self._around(x.shape[3], 1)
+        top, bottom = around(x.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = around(x.shape[3], self.kernel_size[1], self.stride[1])
         return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
 
-    def _around(self, size, axis):
-        total = max((-(-size // self.stride[axis]) - 1) * self.stride[axis] + self.kernel_size[axis] - size, 0)
-        return total // 2, total - total // 2
+
+def around(size, kernel, stride):
+    """Zeros before and after an axis."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
 
 
 class ChannelsFirst(nn.Module):
@@ -57,7 +62,7 @@ def network(problem, phi):
     values = [value for named in common.parameters(problem, phi) for value in named.values()]
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), values, strict=True):
-            parameter.copy_(torch.from_numpy(value.transpose(_ORDER[value.ndim])))
+            parameter.copy_(torch.from_numpy(value.transpose(ORDER[value.ndim])))
     return module
 
 

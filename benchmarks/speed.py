@@ -1,0 +1,393 @@
+"""How fast is minimeta, and how fast are JAX, PyTorch, TorchOpt and higher on the same work?
+
+Every piece of work (cases.py) is done by workers in processes of their own (ours.py and peers/speed_*.py). First every one
+computes it once in float64: a peer whose numbers are not ours is told as such, and not timed. Then, in float32, all take
+turns, ours before each peer, in several rounds; a ratio is the median over rounds of our time by the peer's in that round.
+Each peer is written in all ways that promise speed; the fastest counts. Writes speed.json case by case, and draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cases import CASES, MEMORY_STEPS, Case
+from ours import GRADIENT, ONE_THREAD
+from peers.timing import Arrays
+
+from minimeta.files import write_atomically
+from minimeta.provenance import provenance
+from minimeta.trajectory import STORES
+
+HERE = Path(__file__).resolve().parent
+TOLERANCE = 1e-8
+OURS = "minimeta"
+MEMORY_RUNS = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Somebody who does the work in one way."""
+
+    peer: str
+    script: str
+    variant: str
+
+
+def ours(*variants: str) -> list[Entry]:
+    return [Entry(OURS, "ours.py", each) for each in variants]
+
+
+def jax(*variants: str) -> list[Entry]:
+    return [Entry("JAX", "peers/speed_jax.py", each) for each in variants]
+
+
+def checkpointed(*variants: str) -> list[Entry]:
+    """JAX with jax.checkpoint on the inner step: less memory for more time, as a peer of its own."""
+    return [Entry("JAX, checkpoint", "peers/speed_jax.py", f"{each},checkpoint") for each in variants]
+
+
+def torch(*variants: str) -> list[Entry]:
+    return [Entry("PyTorch", "peers/speed_torch.py", each) for each in variants]
+
+
+def torch_func(*variants: str) -> list[Entry]:
+    return [Entry("torch.func", "peers/speed_torch_func.py", each) for each in variants]
+
+
+def torch_compile(*variants: str) -> list[Entry]:
+    """torch.func, or plain PyTorch where the variant says how tasks are adapted in place, compiled."""
+    scripts = ["torch" if "inplace" in each else "torch_func" for each in variants]
+    return [
+        Entry("torch.compile", f"peers/speed_{script}.py", f"{each},compiled")
+        for script, each in zip(scripts, variants, strict=True)
+    ]
+
+
+def torchopt(*variants: str) -> list[Entry]:
+    return [Entry("TorchOpt", "peers/speed_torchopt.py", each) for each in variants]
+
+
+HIGHER = Entry("higher", "peers/speed_higher.py", "loop")
+
+_SINE = [
+    *ours("default"), *jax("vmap,unroll", "vmap,scan"), *torch_func("contiguous,outside", "contiguous,inside"),
+    *torch_compile("contiguous,inside"), *torchopt("loop"), HIGHER,
+]  # fmt: skip
+_MAML = [
+    *ours("default", ONE_THREAD), *torch("contiguous", "contiguous,threads", "im2col,threads"),
+    *torch_func("contiguous,inside"), *torch_compile("im2col,inside"), *jax("map,scan,im2col"),
+]  # fmt: skip
+
+# The first is what all others are compared with. The workers know more ways to do each piece of work; what was not close
+# to the fastest of its peer on any machine tried is not timed again and again, but for those that the peer's users write
+# first (JAX's vmap of a convolution).
+ENTRIES: dict[str, list[Entry]] = {
+    "sine-maml-1": _SINE,
+    "sine-maml-5": _SINE,
+    "omniglot-reptile": [
+        *ours("default", ONE_THREAD),
+        *torch("contiguous,inplace", "channels-last,fused", "contiguous,inplace,threads", "channels-last,inplace,threads"),
+        *torch_func("contiguous"), *torch_compile("im2col,inplace,threads"), *jax("vmap,scan,conv", "vmap,scan,im2col"),
+    ],
+    "omniglot-maml-1": [*_MAML, *jax("vmap,scan,conv"), *torchopt("loop"), HIGHER],
+    "omniglot-maml-5": _MAML,
+    "omniglot-hvp": [*ours("hvp", GRADIENT), *torch("contiguous", "channels-last", "im2col"), *jax("conv", "im2col")],
+    "omniglot-evaluation": [
+        *ours("default", ONE_THREAD), *torch("channels-last,inplace", "contiguous,inplace,threads"),
+        *torch_compile("im2col,inplace,threads"), *jax("map,scan,conv", "vmap,scan,im2col"),
+    ],
+    "mini-imagenet-reptile": [
+        *ours("default", ONE_THREAD), *torch("channels-last,fused", "channels-last,inplace,threads"),
+        *torch_compile("channels-last,inplace"), *jax("map,scan,im2col,slices"),
+    ],
+} | {
+    f"memory-{steps}": [
+        *ours(*reversed(STORES)), *jax("map,scan,conv"), *checkpointed("map,scan,conv"), *torch("contiguous"),
+    ]
+    for steps in MEMORY_STEPS
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Our time (or memory) is ``at_most`` so many times that of the best of ``peers``; or so many milliseconds."""
+
+    item: str
+    cases: tuple[str, ...]
+    at_most: float
+    peers: tuple[str, ...] = ()
+    variant: str | None = None  # of the peer, where only one is meant
+    unit: str = "ratio"
+
+
+_SINES, _OMNIGLOTS = ("sine-maml-1", "sine-maml-5"), ("omniglot-maml-1", "omniglot-maml-5")
+_TORCH = ("PyTorch", "torch.func")  # torch.compile is shown beside them, and is held to no aim
+AIMS = (
+    Aim("a", _SINES, 0.75, ("JAX",)),
+    Aim("a", _SINES, 0.12, ("torch.func",)),
+    Aim("a", _SINES, 0.015, ("TorchOpt",), "loop"),  # under vmap it is torch.func that does the work
+    Aim("a", _SINES, 0.01, ("higher",)),
+    Aim("b", ("omniglot-reptile",), 0.40, _TORCH),
+    Aim("b", ("omniglot-reptile",), 0.10, ("JAX",), "vmap,scan,conv"),
+    Aim("b", ("omniglot-reptile",), 0.10, ("JAX",)),  # also where its convolution is written anew as a matrix product
+    Aim("b", ("omniglot-reptile",), 50.0, unit="milliseconds"),
+    Aim("c", _OMNIGLOTS, 0.40, (*_TORCH, "JAX")),
+    Aim("d", ("omniglot-hvp",), 2.5, (OURS,), GRADIENT),
+    Aim("f", ("mini-imagenet-reptile",), 0.60, (*_TORCH, "JAX")),
+    Aim("g", ("memory-50",), 0.15, ("JAX",)),
+    Aim("g", ("memory-50",), 0.06, ("PyTorch",)),
+)
+
+
+class WorkerError(Exception):
+    """A worker ended before its answer; told by the last line that it wrote."""
+
+
+class Worker:
+    """A process that does one entry's work when it is asked to."""
+
+    def __init__(self, process: subprocess.Popen, log: Any) -> None:
+        self._process, self._log = process, log
+        self.versions = self._answer()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Its answer to one line."""
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            self._log.seek(0)
+            raise WorkerError((self._log.read().strip().splitlines() or [f"exit status {status}"])[-1])
+        return json.loads(line)
+
+
+@contextmanager
+def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Worker]:
+    """A worker for the case in ``folder``; it ends with the block."""
+    mine = entry.peer == OURS
+    # Peers must not find minimeta.
+    environment = {name: value for name, value in os.environ.items() if mine or name != "PYTHONPATH"}
+    command = [sys.executable if mine else python, HERE / entry.script, folder, entry.variant, dtype]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process,
+    ):  # fmt: skip
+        yield Worker(process, log)
+
+
+# Do they compute the same?
+
+
+def results_of(entry: Entry, python: str, folder: Path) -> tuple[Arrays, dict[str, str]]:
+    """What an entry computes in float64, and its versions."""
+    path = folder.parent / "result.npz"
+    with worker(entry, python, folder, "float64") as process:
+        process.ask(f"result {path}")
+        with np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}, process.versions
+
+
+def errors(description: dict[str, Any], phi: np.ndarray, got: Arrays, want: Arrays) -> dict[str, float]:
+    """max |got - want| / max |want| of each result; of a new phi, that of its change from ``phi``."""
+    return {name: _error(*_comparable(description, phi, name, got[name], want[name])) for name in got}
+
+
+def _comparable(description: dict[str, Any], phi: np.ndarray, name: str, *arrays: np.ndarray) -> Sequence[np.ndarray]:
+    if name != "phi":
+        return arrays
+    kept = np.full(len(phi), True)
+    if "Adam" in (description["rule"]["type"], (description["outer"] or description["rule"])["type"]):
+        kept = ~zero_gradients(description)
+    return [(array - phi)[kept] for array in arrays]
+
+
+def zero_gradients(description: dict[str, Any]) -> np.ndarray:
+    """Where the gradient is zero in exact arithmetic: biases before a batch norm, which takes any constant away again.
+
+    Rounding makes tiny numbers of them, and Adam, which divides by the root of their square, makes steps of those.
+    """
+    found = np.full(description["network"]["size"], False)
+    layers = description["network"]["layers"]
+    for layer, following in pairwise(layers):
+        for each in layer["parameters"]:
+            if following["type"] == "BatchNorm" and each["name"] == "bias":
+                found[each["offset"] : each["offset"] + each["shape"][0]] = True
+    return found
+
+
+def _error(got: np.ndarray, want: np.ndarray) -> float:
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def compared(case: Case, python: str, folder: Path) -> list[dict[str, Any]]:
+    """A row for each entry: its versions and errors, whether it agrees, or why it did not run."""
+    description, phi = case.describe(), case.arrays()["phi"]
+    first, *others = ENTRIES[case.name]
+    want, versions = results_of(first, python, folder)
+    rows = [asdict(first) | {"versions": versions, "errors": {}, "agrees": True}]
+    for entry in others:
+        row: dict[str, Any] = asdict(entry) | {"errors": {}}
+        try:
+            got, row["versions"] = results_of(entry, python, folder)
+        except WorkerError as error:
+            row |= {"not_run": str(error), "agrees": False}
+        else:
+            row["errors"] = errors(description, phi, got, want)
+            row["agrees"] = bool(got) and max(row["errors"].values()) <= TOLERANCE
+        rows.append(row)
+        print(f"  {_who(row)}: {'agrees' if row['agrees'] else 'DIFFERS'} {row.get('not_run', row['errors'])}", flush=True)
+    return rows
+
+
+# How long do they take, and how much memory?
+
+
+def time_in_turn(rows: list[dict[str, Any]], python: str, folder: Path, rounds: int, seconds: float) -> None:
+    """Add times and ratios to the rows that agree: in every round ours, a peer, ours, the next peer, .."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(_entry(row), python, folder, "float32")) for row in rows]
+        times: list[list[float]] = [[] for _ in rows]
+        ratios: list[list[float]] = [[] for _ in rows]
+        for _ in range(rounds):
+            for i in range(1, len(rows)):
+                mine, theirs = (each.ask(f"time {seconds}")["seconds"] for each in (workers[0], workers[i]))
+                times[0].append(mine)
+                times[i].append(theirs)
+                ratios[i].append(mine / theirs)
+    for row, own_times, own_ratios in zip(rows, times, ratios, strict=True):
+        row["milliseconds"] = summary([1e3 * each for each in own_times])
+        if own_ratios:
+            row["ratio"] = summary(own_ratios)
+
+
+def measure_memory(rows: list[dict[str, Any]], python: str, folder: Path, rounds: int) -> None:
+    """Add to the rows the median over fresh processes of the bytes that a gradient adds, and the ratio to the first's."""
+    for row in rows:
+        found = []
+        for _ in range(min(rounds, MEMORY_RUNS)):
+            with worker(_entry(row), python, folder, "float32") as process:
+                found.append(process.ask("memory"))
+        row["bytes"] = int(statistics.median(each["bytes"] for each in found))
+        row["finite"] = all(each["finite"] for each in found)
+    for row in rows[1:]:
+        row["ratio"] = {"median": round(rows[0]["bytes"] / max(row["bytes"], 1), 5)}
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median and quartiles, to five digits."""
+    low, median, high = (float(f"{each:.5g}") for each in np.percentile(values, [25, 50, 75]))
+    return {"median": median, "quartiles": [low, high]}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(row["peer"], row["script"], row["variant"])
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{row['peer']} ({row['variant']})"
+
+
+def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """All that is told of a case."""
+    print(f"{case.title}:", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "case"
+        case.write(folder)
+        rows = compared(case, python, folder)
+        agreeing = [row for row in rows if row["agrees"]]
+        if case.kind == "memory" and rounds:
+            measure_memory(agreeing, python, folder, rounds)
+        elif rounds:
+            time_in_turn(agreeing, python, folder, rounds, seconds)
+    for row in agreeing if rounds else []:
+        print(f"  {_who(row)}: {row.get('milliseconds', row.get('bytes'))}, ours / theirs {row.get('ratio')}", flush=True)
+    return {
+        "title": case.title, "kind": case.kind, "provenance": provenance(), "rounds": rounds, "seconds": seconds,
+        "tolerance": TOLERANCE, "entries": rows,
+    }  # fmt: skip
+
+
+# What was wanted?
+
+
+def judged(cases: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every aim with what was found, for each case that was measured."""
+    return [
+        asdict(aim) | {"cases": None, "case": name, "found": found, "reached": found <= aim.at_most}
+        for aim in AIMS
+        for name in aim.cases
+        if name in cases and (found := _found(aim, cases[name])) is not None
+    ]
+
+
+def _found(aim: Aim, case: dict[str, Any]) -> float | None:
+    """What the aim is about; None where nobody of its peers was measured."""
+    first, *others = case["entries"]
+    if aim.unit == "milliseconds":
+        return first["milliseconds"]["median"]
+    if case["kind"] == "memory":  # of our ways the one that takes least
+        own = min(row["bytes"] for row in case["entries"] if row["peer"] == OURS)
+        return max((own / max(row["bytes"], 1) for row in others if _meant(aim, row)), default=None)
+    return max((row["ratio"]["median"] for row in others if _meant(aim, row)), default=None)
+
+
+def _meant(aim: Aim, row: dict[str, Any]) -> bool:
+    return row["peer"] in aim.peers and "ratio" in row and aim.variant in (None, row["variant"])
+
+
+def save(path: Path, cases: dict[str, Any]) -> None:
+    """Write the results, in the order of CASES, with the aims judged by them."""
+    ordered = {name: cases[name] for name in CASES if name in cases}
+    text = json.dumps({"cases": ordered, "aims": judged(ordered)}, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", help="the interpreter of the peers' environment")
+    parser.add_argument("--only", help="names of cases, or how they begin, with commas between (default: all)")
+    parser.add_argument("--rounds", type=int, default=7, help="default: 7; 0 only compares the results, and writes nothing")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one turn (default: 0.5)")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json", help="other cases in it stay")
+    parser.add_argument("--draw", action="store_true", help="only draw again what is in --out")
+    options = parser.parse_args()
+    cases = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}
+    if not options.draw:
+        if options.python is None:
+            parser.error("--python is needed to run the peers")
+        prefixes = tuple((options.only or "").split(","))
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        for name in (name for name in CASES if name.startswith(prefixes)):
+            case = measured(CASES[name], options.python, options.rounds, options.seconds)
+            if options.rounds:
+                cases[name] = case
+                save(options.out, cases)
+    if cases:
+        from speed_figure import draw
+
+        print("drawn:", *draw(json.loads(options.out.read_text()), options.out))
+
+
+if __name__ == "__main__":
+    main()
