@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minimeta as mm
+from minimeta.trajectory import STORES
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
