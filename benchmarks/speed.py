@@ -88,7 +88,7 @@ _SINE = [
 ]  # fmt: skip
 _MAML = [
     *ours("default", ONE_THREAD), *torch("contiguous", "contiguous,threads", "im2col,threads"),
-    *torch_func("contiguous,inside"), *torch_compile("im2col,inside"), *jax("map,scan,im2col"),
+    *torch_func("contiguous,inside"), *jax("map,scan,im2col"),
 ]  # fmt: skip
 
 # The first is what all others are compared with. The workers know more ways to do each piece of work; what was not close
@@ -100,9 +100,10 @@ ENTRIES: dict[str, list[Entry]] = {
     "omniglot-reptile": [
         *ours("default", ONE_THREAD),
         *torch("contiguous,inplace", "channels-last,fused", "contiguous,inplace,threads", "channels-last,inplace,threads"),
-        *torch_func("contiguous"), *torch_compile("im2col,inplace,threads"), *jax("vmap,scan,conv", "vmap,scan,im2col"),
+        *torch_func("contiguous"), *torch_compile("im2col,inplace,threads"), 
+        *jax("vmap,scan,conv", "map,scan,im2col"),
     ],
-    "omniglot-maml-1": [*_MAML, *jax("vmap,scan,conv"), *torchopt("loop"), HIGHER],
+    "omniglot-maml-1": [*_MAML, *torch_func("contiguous,outside"), *jax("vmap,scan,conv"), *torchopt("loop"), HIGHER],
     "omniglot-maml-5": _MAML,
     "omniglot-hvp": [*ours("hvp", GRADIENT), *torch("contiguous", "channels-last", "im2col"), *jax("conv", "im2col")],
     "omniglot-evaluation": [
