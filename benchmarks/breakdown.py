@@ -1,0 +1,194 @@
+"""What the time of a step is made of: matrix products, passes over memory, and calls. Writes breakdown.json.
+
+A step of each kind runs once on arrays that note every NumPy operation on them (``Noting``). Its operations are then timed
+alone, on arrays of the same shapes and strides, on one thread:
+
+    products   the matrix products of the step
+    passes     its other operations on arrays: sums, masks, quotients, each a pass over memory
+    calls      the same step on arrays of a few numbers each: what Python and NumPy take to make that many calls
+    rest       the remainder: copies (patches, gradients into one vector), allocation, caches that are cold in the step
+
+The calls are part of the time of products and passes too, so the four need not add up to the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+import minimeta as mm
+from minimeta import host
+from minimeta.files import write_atomically
+from minimeta.provenance import provenance
+
+HERE = Path(__file__).resolve().parent
+REPEATS = 15
+
+
+class Noting(np.ndarray):
+    """An array that notes each operation on it and on what comes of it."""
+
+    notes: ClassVar[list[tuple[np.ufunc, str, list[Any], bool]]] = []
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        plain = [each.view(np.ndarray) if isinstance(each, Noting) else each for each in inputs]
+        into = None if out is None else tuple(each.view(np.ndarray) if isinstance(each, Noting) else each for each in out)
+        if method == "__call__" and not options:
+            Noting.notes.append((ufunc, method, [_form(each) for each in plain], into is not None))
+        result = getattr(ufunc, method)(*plain, **options, **({} if into is None else {"out": into}))
+        if out is not None:
+            return out[0]
+        return result.view(Noting) if isinstance(result, np.ndarray) else result
+
+
+def _form(value: Any) -> Any:
+    """Shape, strides and dtype of an array; a number as it is."""
+    return (value.shape, value.strides, value.dtype) if isinstance(value, np.ndarray) else value
+
+
+def _like(form: Any, rng: np.random.Generator) -> Any:
+    """An array of that form, of numbers near 1."""
+    if not (isinstance(form, tuple) and len(form) == 3):
+        return form
+    shape, strides, dtype = form
+    order = np.argsort([-abs(stride) for stride in strides], kind="stable")
+    base = np.asarray(1 + 0.1 * rng.random([shape[i] for i in order])).astype(dtype)
+    return base.transpose(np.argsort(order))
+
+
+@dataclass(frozen=True)
+class Step:
+    """``make(small)`` gives the step as a function of phi, and phi; ``small``: with arrays of a few numbers."""
+
+    title: str
+    make: Callable[[bool], tuple[Callable[[np.ndarray], Any], np.ndarray]]
+
+
+def maml(small: bool) -> tuple[Callable, np.ndarray]:
+    rng = np.random.default_rng(0)
+    tasks, width, size = (1, 1, 1) if small else (25, 40, 10)
+    objective = mm.Objective(mm.mlp([1, width, width, 1]), mm.MeanSquaredError())
+    schedule = mm.MinibatchSchedule(k=2, size=size, tail="separate")
+    batches = mm.Sinusoid().sample(rng, tasks, schedule, np.float32)
+    algorithm, phi = mm.MAML(mm.SGD(0.01)), objective.init(rng)
+    return lambda phi: algorithm.run(objective, phi, batches), phi
+
+
+def adam_step(network: Callable[[int], mm.Network], filters: int, tasks: int) -> Callable[[bool], tuple]:
+    def make(small: bool) -> tuple[Callable, np.ndarray]:
+        rng = np.random.default_rng(0)
+        shape = (1, 1) if small else (tasks, 10)
+        objective = mm.Objective(network(1 if small else filters), mm.SoftmaxCrossEntropy())
+        images = objective.network.input_shape
+        batch = (rng.random((*shape, *images), dtype=np.float32), rng.integers(0, 5, shape))
+        phi, rule = np.tile(objective.init(rng), (shape[0], 1)), mm.Adam(0.001)
+        _, state = rule.step(phi, objective.at(phi, batch).grad)
+        return lambda phi: rule.step(phi, objective.at(phi, batch).grad, state), phi
+
+    return make
+
+
+STEPS = {
+    "sine-maml": Step("sine MAML, 25 tasks, 1 inner step, 10 shots: directions", maml),
+    "omniglot": Step(
+        "Omniglot network, 3 tasks, 10 images: one inner Adam step",
+        adam_step(lambda filters: mm.omniglot_convnet(5, filters), 64, 3),
+    ),
+    "mini-imagenet": Step(
+        "mini-ImageNet network, 1 task, 10 images: one inner Adam step",
+        adam_step(lambda filters: mm.mini_imagenet_convnet(5, filters), 32, 1),
+    ),
+}
+
+
+def milliseconds(function: Callable[[], Any], seconds: float = 0.3) -> float:
+    """Median over repeats of the mean over as many calls as take a part of ``seconds``."""
+    function()
+    started = time.perf_counter()
+    function()
+    count = max(1, int(seconds / REPEATS / (time.perf_counter() - started)))
+    means = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        for _ in range(count):
+            function()
+        means.append(1e3 * (time.perf_counter() - started) / count)
+    return statistics.median(means)
+
+
+def replay(notes: list[tuple], rng: np.random.Generator) -> float:
+    """Milliseconds of noted operations, each alone, on warm arrays."""
+    total, known = 0.0, {}
+    for ufunc, _, forms, in_place in notes:
+        key = (ufunc, in_place, repr(forms))
+        if key not in known:
+            arrays = [_like(form, rng) for form in forms]
+            out = {"out": arrays[0]} if in_place and isinstance(arrays[0], np.ndarray) else {}
+            known[key] = milliseconds(lambda ufunc=ufunc, arrays=arrays, out=out: ufunc(*arrays, **out), 0.02)
+        total += known[key]
+    return total
+
+
+def multiply_adds(notes: list[tuple]) -> int:
+    """Of the matrix products among the notes."""
+    return sum(
+        int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1]
+        for ufunc, _, (a, b), _ in notes
+        if ufunc is np.matmul
+    )
+
+
+def peak() -> float:
+    """Gigaflops of one large float32 matrix product."""
+    a = np.random.default_rng(0).random((1024, 1024), dtype=np.float32)
+    return 2 * 1024**3 / milliseconds(lambda: a @ a) / 1e6
+
+
+def broken_down(step: Step) -> dict[str, Any]:
+    """The parts of a step, in milliseconds."""
+    rng = np.random.default_rng(0)
+    function, phi = step.make(False)
+    Noting.notes = []
+    function(phi.view(Noting))
+    products = [note for note in Noting.notes if note[0] is np.matmul]
+    passes = [note for note in Noting.notes if note[0] is not np.matmul]
+    small, small_phi = step.make(True)
+    parts = {
+        "step": milliseconds(lambda: function(phi)),
+        "products": replay(products, rng),
+        "passes": replay(passes, rng),
+        "calls": milliseconds(lambda: small(small_phi)),
+    }
+    parts["rest"] = parts["step"] - parts["products"] - parts["passes"]
+    return {
+        "title": step.title,
+        "milliseconds": {name: round(value, 4) for name, value in parts.items()},
+        "matrix_products": len(products),
+        "other_operations": len(passes),
+        "multiply_adds": multiply_adds(products),
+        "gigaflops_of_products": round(2 * multiply_adds(products) / parts["products"] / 1e6, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "breakdown.json", help="default: benchmarks/results")
+    options = parser.parse_args()
+    with host.workers(1):
+        results = {"provenance": provenance(), "peak_gigaflops": round(peak(), 1), "steps": {}}
+        for name, step in STEPS.items():
+            results["steps"][name] = broken_down(step)
+            print(json.dumps(results["steps"][name], indent=1))
+    write_atomically(options.out, lambda file: file.write((json.dumps(results, indent=1) + "\n").encode()))
+
+
+if __name__ == "__main__":
+    main()
