@@ -26,7 +26,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP_BYTES = 1 << 30
 _LARGEST_HEAP_BLOCK = 1 << 25  # the largest value that every glibc accepts
 _WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
-_CHUNK_BYTES = 6 << 20  # of activations: about what a core can keep in its caches from one layer to the next
+_TOGETHER_BYTES = 6 << 20  # of activations: about what a core can keep in its caches from one layer to the next
 
 
 def keep_freed_memory() -> bool:
@@ -51,13 +51,13 @@ def default_workers(work: float, tasks: int) -> int:
     return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
 
 
-def default_chunks(tasks: int, count: int, bytes_per_task: int) -> int:
-    """In how many chunks ``count`` threads should go through ``tasks``, each of which fills ``bytes_per_task`` in a step.
+def tasks_together(bytes_per_task: int) -> int:
+    """How many tasks to take through a layer at once, where each fills ``bytes_per_task`` in a step.
 
-    Few large chunks mean few calls, for which the threads would wait in turn; but a chunk that outgrows the caches is
-    slower than two that do not.
+    More mean fewer calls, for which the threads would wait in turn; but what outgrows the caches is slower than two halves
+    that do not.
     """
-    return min(tasks, max(count, -(-tasks * bytes_per_task // _CHUNK_BYTES)))
+    return max(1, _TOGETHER_BYTES // max(1, bytes_per_task))
 
 
 def available_cores() -> int:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from . import host
-from .algorithms import Algorithm, Outcome, mean
+from .algorithms import Algorithm, mean
 from .backend import Array, array_module, to_host
 from .errors import DivergenceError, SettingsError
 from .inner import SGD, Adam
 from .objectives import Differentiable
+from .task_parallel import TaskParallel
 from .tasks import Minibatches, MinibatchSchedule
 
 _INIT, _TASKS = 0, 1  # streams of random numbers under one seed
@@ -94,12 +95,12 @@ class MetaTraining:
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
         """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
         count = self.workers or self._default_workers()
-        chunks = self._chunks(count)
         with host.workers(count) as starmap:
+            threads = TaskParallel(starmap, count, self._together(), self.algorithm, self.objective)
 
             def step(state: MetaState) -> tuple[MetaState, Array]:
                 batches = self.sample(state.iteration)
-                outcome = run_chunks(starmap, chunks, self.algorithm, self.objective, state.meta, batches, state.inner)
+                outcome = threads.run(state.meta, batches, state.inner)
                 rule = replace(self.outer, lr=self.epsilon_at(state.iteration))
                 meta, outer = rule.step(state.meta, self.combine(outcome.direction), state.outer)
                 inner = None
@@ -117,40 +118,11 @@ class MetaTraining:
         work = getattr(self.objective, "multiply_adds", self.objective.size)
         return host.default_workers(work * self.schedule.k * self.schedule.size * self.meta_batch, self.meta_batch)
 
-    def _chunks(self, count: int) -> int:
+    def _together(self) -> int:
         if self.xp is not np:
-            return count
+            return self.meta_batch
         numbers = getattr(self.objective, "activations", 0) * self.schedule.size
-        return host.default_chunks(self.meta_batch, count, numbers * np.dtype(self.dtype).itemsize)
-
-
-def run_chunks(
-    starmap: Callable,
-    chunks: int,
-    algorithm: Algorithm,
-    objective: Differentiable,
-    meta: Array,
-    minibatches: Minibatches,
-    state: Any,
-) -> Outcome:
-    """``algorithm.run`` on ``chunks`` runs of the tasks by ``starmap``, put together again."""
-    parts = host.even_chunks(minibatches.tasks, chunks)
-    if len(parts) == 1:
-        return algorithm.run(objective, meta, minibatches, state)
-    arguments = [(objective, meta, minibatches.of_tasks(*part), state) for part in parts]
-    return _joined(starmap(algorithm.run, arguments))
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Results of several runs of tasks as one: arrays end to end, tuples field by field, the rest equal in all."""
-    first = parts[0]
-    if all(part is first for part in parts):  # the shared state, where no inner step was made
-        return first
-    if isinstance(first, tuple):
-        return type(first)(*(_joined(field) for field in zip(*parts, strict=True)))
-    if hasattr(first, "shape"):
-        return array_module(first).concatenate(parts)
-    return first
+        return host.tasks_together(numbers * np.dtype(self.dtype).itemsize)
 
 
 def checked_mean(losses: Sequence[Array], first_iteration: int) -> float:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Algorithm(ABC):
     """Base of the algorithms that adapt phi by an inner ``rule``. A subclass writes ``run``."""
 
     rule: InnerRule
+    can_pause: ClassVar[bool] = False  # whether ``run`` takes a ``start``, and so a task can be begun by one thread only
 
     def init(
         self, objective: Differentiable, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np

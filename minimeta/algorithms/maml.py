@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import SettingsError
 from ..trajectory import Store, descend, unroll
@@ -47,16 +47,18 @@ class FOMAML(Algorithm):
     which is how the Reptile paper compares it with Reptile at one outer step size.
     """
 
+    can_pause: ClassVar[bool] = True
     update: Literal["gradient", "step"] = "gradient"
 
     def __post_init__(self) -> None:
         if self.update not in ("gradient", "step"):
             raise SettingsError(f"FOMAML's update must be 'gradient' or 'step', got {self.update!r}")
 
-    def run(self, objective, meta, minibatches, state=None) -> Outcome:
-        """g_k or phi_k - phi_{k+1}, ``(T, D)``."""
+    def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
+        """g_k or phi_k - phi_{k+1}, ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led."""
         require_minibatches(minibatches)
-        phi, state, _ = descend(objective, meta, minibatches[:-1], self.rule, state)
+        phi = meta if start is None else start
+        phi, state, _ = descend(objective, phi, minibatches[:-1], self.rule, state)
         query = objective.at(phi, minibatches[-1])
         if self.update == "gradient":
             return Outcome(query.grad, query.loss, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..trajectory import descend
 from .base import Algorithm, Outcome, require_minibatches
@@ -21,8 +22,11 @@ class Reptile(Algorithm):
     joint training (equations 6 and 7).
     """
 
-    def run(self, objective, meta, minibatches, state=None) -> Outcome:
-        """phi - U^k(phi), ``(T, D)``."""
+    can_pause: ClassVar[bool] = True
+
+    def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
+        """phi - U^k(phi), ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led; phi itself without."""
         require_minibatches(minibatches)
-        adapted, state, loss = descend(objective, meta, minibatches, self.rule, state)
+        phi = meta if start is None else start
+        adapted, state, loss = descend(objective, phi, minibatches, self.rule, state)
         return Outcome(meta - adapted, loss, state)

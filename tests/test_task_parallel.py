@@ -1,0 +1,72 @@
+"""How threads share tasks: every step once, in order, and the same bits for any number of threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minimeta as mm
+from minimeta import host
+from minimeta.objectives import Quadratic
+from minimeta.task_parallel import TaskParallel, by_tasks, wrap_around
+from minimeta.testing import assert_same
+from minimeta.testing.strategies import inner_rules, problems
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 17))
+def test_the_wrap_around_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_threads_at_a_time(
+    tasks, steps, threads
+):
+    shares, begun, finished, made = wrap_around(tasks, steps, threads), {}, {}, []
+    for share in shares:
+        (start, stop), first, last = share.whole, share.first, share.last
+        length = (first[1] if first else 0) + steps * (stop - start) + (steps - last[1] if last else 0)
+        made += [task for task in range(start, stop) for _ in range(steps)]
+        if first:
+            begun[first[0]] = first[1]  # from time 0 to this
+        if last:
+            finished[last[0]] = (last[1], length - (steps - last[1]))  # steps made before; the time from which on it goes on
+        assert abs(length - tasks * steps / min(threads, tasks)) < 1
+    assert begun.keys() == finished.keys()
+    for task, (before, from_then) in finished.items():
+        assert 0 < before == begun[task] <= from_then + 1  # lengths differ by one step at most
+        made += [task] * steps
+    assert sorted(made) == [task for task in range(tasks) for _ in range(steps)]
+
+
+@given(st.integers(1, 40), st.integers(1, 17))
+def test_whole_tasks_are_shared_evenly(tasks, threads):
+    lengths = [share.whole[1] - share.whole[0] for share in by_tasks(tasks, threads)]
+    assert sum(lengths) == tasks and max(lengths) - min(lengths) <= 1
+
+
+def _outcome(algorithm, problem, state, threads, together):
+    objective, phi, batches = problem
+    with host.workers(threads) as starmap:
+        return TaskParallel(starmap, threads, together, algorithm, objective).run(phi, batches, state)
+
+
+@given(
+    problems(), inner_rules, st.sampled_from([mm.Reptile, mm.FOMAML, mm.MAML]), st.integers(2, 5), st.integers(1, 3),
+    st.booleans(),
+)  # fmt: skip
+def test_the_outcome_is_the_same_to_the_last_bit_for_any_threads(problem, rule, algorithm, threads, together, carried):
+    state = None
+    if carried:
+        first = _outcome(mm.Reptile(rule), problem, None, 1, 100)
+        state = rule.merge(None, first.state, problem[2].tasks)
+    alone, shared = (_outcome(algorithm(rule), problem, state, *how) for how in ((1, 100), (threads, together)))
+    assert_same(shared.direction, alone.direction, "direction")
+    assert_same(shared.loss, alone.loss, "loss")
+    if isinstance(rule, mm.Adam) and alone.state is not state and alone.state is not None:
+        assert_same(shared.state.v, alone.state.v, "v")
+        assert shared.state.steps == alone.state.steps and shared.state.here == alone.state.here
+
+
+def test_an_error_in_the_first_steps_of_a_task_reaches_the_caller():
+    rng = np.random.default_rng(0)
+    batches = mm.Minibatches(
+        rng.standard_normal((3, 3, 2, 4, 4)), rng.standard_normal((3, 3, 2, 5))
+    )  # no centres of a 4-vector
+    with pytest.raises(mm.ShapeError, match="Quadratic"):
+        _outcome(mm.Reptile(mm.SGD(0.1)), (Quadratic(4), np.zeros(4), batches), None, 2, 1)
