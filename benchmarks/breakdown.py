@@ -8,7 +8,9 @@ alone, on arrays of the same shapes and strides, on one thread:
     calls      the same step on arrays of a few numbers each: what Python and NumPy take to make that many calls
     rest       the remainder: copies (patches, gradients into one vector), allocation, caches that are cold in the step
 
-The calls are part of the time of products and passes too, so the four need not add up to the step.
+The calls are part of the time of products and passes too, so the four need not add up to the step. Last, two threads make
+the step at once, each on its own arrays: what that takes by one alone is 1 if they never wait for each other. What they wait
+for is Python's interpreter lock, which a thread needs between any two operations.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,6 +106,10 @@ STEPS = {
         "Omniglot network, 3 tasks, 10 images: one inner Adam step",
         adam_step(lambda filters: mm.omniglot_convnet(5, filters), 64, 3),
     ),
+    "omniglot-1": Step(
+        "Omniglot network, 1 task, 10 images: one inner Adam step",
+        adam_step(lambda filters: mm.omniglot_convnet(5, filters), 64, 1),
+    ),
     "mini-imagenet": Step(
         "mini-ImageNet network, 1 task, 10 images: one inner Adam step",
         adam_step(lambda filters: mm.mini_imagenet_convnet(5, filters), 32, 1),
@@ -146,6 +154,33 @@ def multiply_adds(notes: list[tuple]) -> int:
     )
 
 
+def side_by_side(step: Step) -> float:
+    """Time of two threads that each make the step, by that of one alone."""
+
+    def several(_: int) -> None:
+        function, phi = step.make(False)
+        function(phi)
+        ready.wait()
+        for _ in range(count):
+            function(phi)
+
+    def seconds(threads: int) -> float:
+        nonlocal ready
+        ready = threading.Barrier(threads + 1)
+        with ThreadPoolExecutor(threads) as pool:
+            running = [pool.submit(several, i) for i in range(threads)]
+            ready.wait()
+            started = time.perf_counter()
+            for each in running:
+                each.result()
+            return time.perf_counter() - started
+
+    function, phi = step.make(False)
+    count = max(2, int(300 / milliseconds(lambda: function(phi))))
+    ready = threading.Barrier(1)
+    return statistics.median(seconds(2) / seconds(1) for _ in range(5))
+
+
 def peak() -> float:
     """Gigaflops of one large float32 matrix product."""
     a = np.random.default_rng(0).random((1024, 1024), dtype=np.float32)
@@ -174,6 +209,7 @@ def broken_down(step: Step) -> dict[str, Any]:
         "matrix_products": len(products),
         "other_operations": len(passes),
         "multiply_adds": multiply_adds(products),
+        "two_threads_by_one": round(side_by_side(step), 3),
         "gigaflops_of_products": round(2 * multiply_adds(products) / parts["products"] / 1e6, 1),
     }
 

@@ -22,7 +22,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def milliseconds(row: Row) -> str:
     """The median, to three digits."""
-    return f"{row['milliseconds']['median']:.3g} ms"
+    median = row["milliseconds"]["median"]
+    return f"{median:.3g} ms" if median < 999.5 else f"{median / 1e3:.3g} s"
 
 
 def ratio(row: Row) -> str:
@@ -63,9 +64,10 @@ def aims(speed: dict[str, Any]) -> str:
     rows = []
     for aim in speed["aims"]:
         unit = " ms" if aim["unit"] == "milliseconds" else ""
-        peers = " and ".join(aim["peers"]) + (f" ({aim['variant']})" if aim["variant"] else "")
+        item = speed["cases"][aim["case"]]["title"]
+        peers = ", ".join(aim["peers"]) + (f" ({aim['variant'].replace(',', ', ')})" if aim["variant"] else "")
         rows.append([
-            speed["cases"][aim["case"]]["title"], f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
+            item, f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
             f"{aim['at_most']:g}{unit}", f"{aim['found']:.2g}{unit}", "yes" if aim["reached"] else "no",
         ])  # fmt: skip
     return table(["work", "against", "aim, at most", "found", "reached"], rows)
@@ -94,9 +96,10 @@ def breakdown(parts: dict[str, Any]) -> str:
         ]
         speed = f"{step['gigaflops_of_products']:.0f} ({step['gigaflops_of_products'] / parts['peak_gigaflops']:.0%})"
         calls = str(step["matrix_products"] + step["other_operations"])
-        rows.append([step["title"], f"{times['step']:.3g} ms", *shares, speed, calls])
+        rows.append([step["title"], f"{times['step']:.3g} ms", *shares, speed, calls, f"{step['two_threads_by_one']:.2f}"])
     head = ["step, one thread", "time", "matrix products", "passes over memory", "rest: copies, allocation, cold caches",
-            "the same calls on tiny arrays", "GFLOP/s of the products (of peak)", "operations"]  # fmt: skip
+            "the same calls on tiny arrays", "GFLOP/s of the products (of peak)", "operations",
+            "two threads by one"]  # fmt: skip
     return table(head, rows)
 
 

@@ -59,7 +59,9 @@ def _draw_times(axis: Any, cases: dict[str, Any], aims: list[dict[str, Any]]) ->
             _draw_bar(axis, height, row)
             for aim in aims:
                 if aim["case"] == name and row["peer"] in aim["peers"] and aim["variant"] in (None, row["variant"]):
-                    axis.plot([1 / aim["at_most"]] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1.8)
+                    axis.plot(
+                        [1 / aim["at_most"]] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1.8, zorder=1
+                    )
         height += 1
     axis.axvline(1, color="black", linewidth=0.6)
     axis.set_xscale("log")
@@ -76,11 +78,13 @@ def _draw_bar(axis: Any, height: float, row: Row) -> None:
     axis.barh(height, ratio - 1, left=1, height=0.75, color=COLORS[row["peer"]], alpha=0.75)
     axis.plot([low, high], [height, height], color="black", linewidth=0.8)
     place = max(ratio, high, 1)
-    axis.text(place, height, f"  {ratio:.2g}, {_time(row['milliseconds']['median'])}", va="center", fontsize=6.5)
+    label = f" {ratio:.2g}, {_time(row['milliseconds']['median'])}"
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    axis.text(1.03 * place, height, label, va="center", fontsize=6.5, bbox=box, zorder=2)
 
 
 def _time(milliseconds: float) -> str:
-    return f"{milliseconds:.3g} ms"
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1e3:.3g} s"
 
 
 def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:

@@ -57,10 +57,19 @@ def test_the_omniglot_numbers_are_the_committed_results(shots):
 
 
 def test_the_timings_are_the_committed_results():
-    results = json.loads((ROOT / "benchmarks" / "results" / "meta_step.json").read_text())["meta_steps"]
-    for name, result in results.items():
-        low, high = result["quartiles_ms"]
-        assert f"| {name} | {result['median_ms']:.2f} ms | {low:.2f} to {high:.2f} ms |" in README
+    assert (ROOT / "benchmarks" / "results" / "speed.md").read_text() in README
+
+
+def test_the_page_of_timings_is_written_from_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import report
+
+    assert report.PAGE.read_text() == report.page()
+    assert (report.RESULTS / "speed.md").read_text() == report.summary(
+        json.loads((report.RESULTS / "speed.json").read_text())
+    )
+    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", report.page()):
+        assert (report.PAGE.parent / link).exists(), link
 
 
 def test_the_peers_grades_and_the_mutants_are_the_committed_results():

@@ -19,6 +19,7 @@ from ..losses import Loss
 from ..network import Network
 from ..objectives import Batch, Differentiable
 from ..tasks import Minibatches
+from ..trajectory import descend
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings, reported
 
@@ -395,7 +396,8 @@ def check_algorithm(
     tolerance: float = TOLERANCE,
 ) -> float:
     """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
-    losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it.
+    losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it, nor, where
+    the algorithm ``can_pause``, on a pause between two inner steps.
 
     Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives the direction, the losses and
     the inner rule's last state from meta in another way: Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with
@@ -427,6 +429,11 @@ def check_algorithm(
         if state is None:
             alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
             findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
+        if algorithm.can_pause and len(minibatches) > 1:
+            phi, between, _ = descend(objective, meta, minibatches[:1], algorithm.rule, state)
+            paused = algorithm.run(objective, meta, minibatches[1:], between, start=phi)
+            for got, want in zip(leaves(tuple(paused[:2])), (direction, loss), strict=True):
+                findings.close("direction", "paused after one step: it", got, want, tolerance)
         if true_objective is not None:
             v = np.random.default_rng(seed).standard_normal(meta.shape)
             sizes = abs(direction) @ abs(v)
