@@ -2,7 +2,7 @@
 # make lint: style                                                      Both create what they need in .venv.
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
 # make growth: time and memory of a meta-step against tasks, steps, images, filters and threads (three minutes, on Linux)
-# make bench: show that the peers compute what minimeta does, and time all in turn (a quarter of an hour, on an idle machine)
+# make bench: show that the peers compute what minimeta does, and time all in turn (half an hour, on an idle machine)
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,8 @@ growth: $(VENV)/installed
 
 bench: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/speed.py --python $(PEERS)/bin/python
+	$(BIN)/python benchmarks/breakdown.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info out

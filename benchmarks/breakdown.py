@@ -1,12 +1,12 @@
 """What the time of a step is made of: matrix products, passes over memory, and calls. Writes breakdown.json.
 
-A step of each kind runs once on arrays that note every NumPy operation on them (``Noting``). Its operations are then timed
-alone, on arrays of the same shapes and strides, on one thread:
+A step of each kind runs once on arrays that note every ufunc on them (``Noting``). These are then timed alone, on warm and
+contiguous arrays of the same shapes and order of axes, on one thread:
 
     products   the matrix products of the step
-    passes     its other operations on arrays: sums, masks, quotients, each a pass over memory
+    passes     its other ufuncs: masks, quotients, sums over rows (written as products with ones): passes over memory
     calls      the same step on arrays of a few numbers each: what Python and NumPy take to make that many calls
-    rest       the remainder: copies (patches, gradients into one vector), allocation, caches that are cold in the step
+    rest       the remainder: copies, strides (patches and their transpose), concatenation, allocation, cold caches
 
 The calls are part of the time of products and passes too, so the four need not add up to the step. Last, two threads make
 the step at once, each on its own arrays: what that takes by one alone is 1 if they never wait for each other. What they wait
@@ -40,13 +40,13 @@ REPEATS = 15
 class Noting(np.ndarray):
     """An array that notes each operation on it and on what comes of it."""
 
-    notes: ClassVar[list[tuple[np.ufunc, str, list[Any], bool]]] = []
+    notes: ClassVar[list[tuple[np.ufunc, list[Any], bool]]] = []
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         plain = [each.view(np.ndarray) if isinstance(each, Noting) else each for each in inputs]
         into = None if out is None else tuple(each.view(np.ndarray) if isinstance(each, Noting) else each for each in out)
         if method == "__call__" and not options:
-            Noting.notes.append((ufunc, method, [_form(each) for each in plain], into is not None))
+            Noting.notes.append((ufunc, [_form(each) for each in plain], into is not None))
         result = getattr(ufunc, method)(*plain, **options, **({} if into is None else {"out": into}))
         if out is not None:
             return out[0]
@@ -135,22 +135,27 @@ def milliseconds(function: Callable[[], Any], seconds: float = 0.3) -> float:
 def replay(notes: list[tuple], rng: np.random.Generator) -> float:
     """Milliseconds of noted operations, each alone, on warm arrays."""
     total, known = 0.0, {}
-    for ufunc, _, forms, in_place in notes:
+    for ufunc, forms, in_place in notes:
         key = (ufunc, in_place, repr(forms))
         if key not in known:
             arrays = [_like(form, rng) for form in forms]
-            out = {"out": arrays[0]} if in_place and isinstance(arrays[0], np.ndarray) else {}
+            # Not into the operand itself: again and again, its numbers would run off to infinity or to denormals.
+            out = {"out": np.empty_like(ufunc(*arrays))} if in_place else {}
             known[key] = milliseconds(lambda ufunc=ufunc, arrays=arrays, out=out: ufunc(*arrays, **out), 0.02)
         total += known[key]
     return total
 
 
+def _is_product(note: tuple) -> bool:
+    """Whether it is a matrix product, and not a sum over rows written as one."""
+    ufunc, forms, _ = note
+    return ufunc is np.matmul and forms[0][0][-2] > 1
+
+
 def multiply_adds(notes: list[tuple]) -> int:
-    """Of the matrix products among the notes."""
+    """Of matrix products."""
     return sum(
-        int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1]
-        for ufunc, _, (a, b), _ in notes
-        if ufunc is np.matmul
+        int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1] for _, (a, b), _ in notes
     )
 
 
@@ -193,8 +198,8 @@ def broken_down(step: Step) -> dict[str, Any]:
     function, phi = step.make(False)
     Noting.notes = []
     function(phi.view(Noting))
-    products = [note for note in Noting.notes if note[0] is np.matmul]
-    passes = [note for note in Noting.notes if note[0] is not np.matmul]
+    products = [note for note in Noting.notes if _is_product(note)]
+    passes = [note for note in Noting.notes if not _is_product(note)]
     small, small_phi = step.make(True)
     parts = {
         "step": milliseconds(lambda: function(phi)),
@@ -208,7 +213,7 @@ def broken_down(step: Step) -> dict[str, Any]:
         "milliseconds": {name: round(value, 4) for name, value in parts.items()},
         "matrix_products": len(products),
         "other_operations": len(passes),
-        "multiply_adds": multiply_adds(products),
+        "multiply_adds": int(multiply_adds(products)),
         "two_threads_by_one": round(side_by_side(step), 3),
         "gigaflops_of_products": round(2 * multiply_adds(products) / parts["products"] / 1e6, 1),
     }

@@ -16,7 +16,8 @@ from minimeta import MAML, Minibatches, Reptile, host
 from minimeta.algorithms import Algorithm
 from minimeta.meta_training import MetaState, MetaTraining
 
-ONE_THREAD, GRADIENT = "one thread", "gradient"
+ONE_THREAD = "one thread"
+GRADIENT, PRODUCT = "gradient alone", "product alone, at a known gradient"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +79,15 @@ def product(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, 
     objective = case.objective()
     if variant == GRADIENT:
         return computing(lambda: {"grad": objective.at(arrays["phi"], batches[0]).grad})
-    point = objective.at(arrays["phi"], batches[0])
-    g = point.grad
-    return computing(lambda: {"hvp": point.hvp(arrays["v"]), "grad": g})
+    if variant == PRODUCT:
+        point = objective.at(arrays["phi"], batches[0])
+        return computing(lambda: {"hvp": point.hvp(arrays["v"])})
+
+    def both() -> Arrays:
+        point = objective.at(arrays["phi"], batches[0])
+        return {"grad": point.grad, "hvp": point.hvp(arrays["v"])}
+
+    return computing(both)
 
 
 def gradient(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:

@@ -121,7 +121,7 @@ class NetworkPoint:
 
     @property
     def input_grad(self) -> Array:
-        """dL/dx of each task, of the shape of x."""
+        """dL/dx of each task, of the shape of x. Not kept: a backward pass each time it is asked for."""
         return self._network.backward(self._theta, self._caches, self._loss.backward(self._loss_cache))[0]
 
     def hvp(self, v: Array) -> Array:

@@ -4,7 +4,8 @@ Tasks are independent and the steps of one task are not, so each thread takes so
 the threads do not divide the tasks (5 on 2 cores: 3 and 2), that leaves cores idle. McNaughton's wrap-around rule (1959)
 does not: lay all T k inner steps in one row, task after task, and cut it into equal parts, one a thread. A task that is cut
 is begun by the thread of the later part, first of all, and finished by the thread of the earlier part, last of all; so its
-two halves never overlap, and what passes between the threads is one phi and one state of the inner rule.
+two halves do not overlap where all steps take the same time, and where they do not, the later half waits for the earlier.
+What passes between the threads is one phi and one state of the inner rule.
 
 A task's numbers depend neither on the thread nor on the tasks beside it: results are the same bits for any plan.
 """
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from .algorithms import Algorithm, Outcome
 from .backend import Array, array_module
+from .errors import SettingsError
 from .host import even_chunks
 from .objectives import Differentiable
 from .tasks import Minibatches
@@ -70,7 +72,9 @@ class TaskParallel:
         can_pause = self.algorithm.can_pause and self.threads > 1
         shares = wrap_around(tasks, steps, self.threads) if can_pause else by_tasks(tasks, self.threads)
         work = _Work(self, meta, minibatches, state)
-        return _joined([outcome for part in self.starmap(work.of, [(share,) for share in shares]) for outcome in part])
+        # The last share first: a share waits only for the one after it, so nothing ever waits for what has not started.
+        parts = self.starmap(work.of, [(share,) for share in reversed(shares)])
+        return _joined([outcome for part in reversed(parts) for outcome in part])
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,17 @@ class _Work:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Results of several runs of tasks as one: arrays end to end, tuples field by field, the rest equal in all."""
+    """Results of several runs of tasks as one: arrays end to end, (named) tuples field by field, numbers equal in all."""
     first = parts[0]
     if all(part is first for part in parts):  # the shared state, where no inner step was made; or the only part
         return first
     if isinstance(first, tuple):
-        return type(first)(*(_joined(field) for field in zip(*parts, strict=True)))
-    if hasattr(first, "shape"):
+        fields = [_joined(field) for field in zip(*parts, strict=True)]
+        return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
+    if getattr(first, "ndim", 0):
         return array_module(first).concatenate(parts)
-    return first
+    if isinstance(first, (int, float)) and all(part == first for part in parts):
+        return first
+    raise SettingsError(
+        f"an inner rule's state must be made of arrays with a task axis, numbers, None, and tuples of these: got {first!r}"
+    )

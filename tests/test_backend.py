@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
+from minimeta import layers
 from minimeta.backend import device_module, to_host
 from minimeta.errors import DeviceError
 from minimeta.evaluation import Adaptation, accuracy, adaptation_errors
@@ -75,8 +76,10 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
 @pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints")])
 def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
     images = strict.asarray(np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8))
+    network = mm.Network((28, 28, 1), (layers.Conv2D(1, 2), layers.MaxPool2D(), *mm.omniglot_convnet(3, 2).layers[3:6]))
+    network = mm.Network(network.input_shape, (*network.layers, layers.Flatten(), layers.Dense(7 * 7 * 2, 3)))
     training = MetaTraining(
-        mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy()), algorithm(rule),
+        mm.Objective(network, mm.SoftmaxCrossEntropy()), algorithm(rule),
         mm.FewShotImages(images, ways=3), mm.MinibatchSchedule(3, 4, shots=3), mm.Adam(0.1, beta1=0.9),
         iterations=5, meta_batch=2, xp=strict,
     )  # fmt: skip
@@ -86,6 +89,8 @@ def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
             state, _ = step(state)
         with pytest.raises(TypeError, match="wait"):
             bool(state.meta[0] > 0)
+        with pytest.raises(TypeError, match="mask"):
+            state.meta[state.meta > 0]
 
 
 def test_few_shot_images_are_gathered_where_they_live():
@@ -172,12 +177,13 @@ def _has_gpu():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not _has_gpu(), reason="no GPU here, or no CuPy")
-def test_every_algorithm_on_a_gpu_agrees_with_the_cpu():
+@pytest.mark.parametrize("network", [mm.omniglot_convnet(5), mm.mini_imagenet_convnet(5)], ids=["omniglot", "mini-imagenet"])
+def test_every_algorithm_on_a_gpu_agrees_with_the_cpu(network):
     cupy = device_module("gpu")
     rng = np.random.default_rng(0)
-    objective = mm.Objective(mm.omniglot_convnet(5, filters=8), mm.SoftmaxCrossEntropy())
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
-    x, y = rng.random((3, 2, 5, 28, 28, 1)), rng.integers(0, 5, (3, 2, 5))
+    x, y = rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5))
     for algorithm in (mm.Reptile(mm.Adam(0.01)), mm.FOMAML(mm.SGD(0.1)), mm.MAML(mm.SGD(0.1))):
         here, _ = algorithm.direction(objective, phi, mm.Minibatches(x, y))
         there, _ = algorithm.direction(objective, cupy.asarray(phi), mm.Minibatches(cupy.asarray(x), cupy.asarray(y)))

@@ -70,3 +70,37 @@ def test_an_error_in_the_first_steps_of_a_task_reaches_the_caller():
     )  # no centres of a 4-vector
     with pytest.raises(mm.ShapeError, match="Quadratic"):
         _outcome(mm.Reptile(mm.SGD(0.1)), (Quadratic(4), np.zeros(4), batches), None, 2, 1)
+
+
+def test_a_plan_for_more_threads_than_there_are_ends_all_the_same():
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
+    phi = objective.init(rng)
+    batches = mm.Sinusoid().sample(rng, 5, mm.MinibatchSchedule(k=3, size=4))
+    in_turn = TaskParallel(lambda f, arguments: [f(*each) for each in arguments], 3, 2, mm.Reptile(mm.SGD(0.01)), objective)
+    want = mm.Reptile(mm.SGD(0.01)).run(objective, phi, batches)
+    assert_same(in_turn.run(phi, batches, None).direction, want.direction, "direction")
+
+
+def test_a_subclass_with_a_run_of_its_own_is_not_paused():
+    class Halved(mm.Reptile):
+        def run(self, objective, meta, minibatches, state=None):
+            outcome = super().run(objective, meta, minibatches, state)
+            return outcome._replace(direction=outcome.direction / 2)
+
+    class Renamed(mm.Reptile):
+        pass
+
+    assert mm.Reptile.can_pause and Renamed.can_pause and not Halved.can_pause and not mm.MAML.can_pause
+
+
+def test_states_that_cannot_be_put_together_are_refused():
+    class Counting(mm.SGD):
+        def step(self, phi, g, state=None):
+            return super().step(phi, g)[0], {"steps": 1}
+
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())
+    batches = mm.Sinusoid().sample(rng, 4, mm.MinibatchSchedule(k=1, size=2))
+    with pytest.raises(mm.SettingsError, match="state"):
+        _outcome(mm.Reptile(Counting(0.1)), (objective, objective.init(rng), batches), None, 2, 1)

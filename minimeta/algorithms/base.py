@@ -35,7 +35,12 @@ class Algorithm(ABC):
     """Base of the algorithms that adapt phi by an inner ``rule``. A subclass writes ``run``."""
 
     rule: InnerRule
-    can_pause: ClassVar[bool] = False  # whether ``run`` takes a ``start``, and so a task can be begun by one thread only
+    can_pause: ClassVar[bool] = False  # whether plain inner steps can come first, and ``run`` go on from their ``start``
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "run" in vars(cls):  # another run need not take a start
+            cls.can_pause = vars(cls).get("can_pause", False)
 
     def init(
         self, objective: Differentiable, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np

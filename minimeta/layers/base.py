@@ -35,6 +35,14 @@ Shape = tuple[int, ...]
 class Layer(ABC):
     """Base class of all layers. A subclass is a frozen dataclass of sizes and writes the four passes."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # What a subclass changes in a general pass must not be undone by a pass on data that it inherits.
+        if {"forward", "backward", "forward_tangent", "backward_tangent"} & vars(cls).keys():
+            for name in ("backward_on_data", "forward_tangent_on_data", "backward_tangent_on_data"):
+                if name not in vars(cls):
+                    setattr(cls, name, vars(Layer)[name])
+
     @property
     def shapes(self) -> dict[str, Shape]:
         """Name and shape of each parameter, in their order in ``phi``; without the task axis."""
@@ -110,7 +118,7 @@ def sum_rows(a: Array) -> Array:
 
 
 def plus(a: Array, v: Array, out: Array | None = None) -> Array:
-    """a + v for ``a: (T, P, C)`` and one number a channel, ``v: (T or 1, 1, C)``; into ``out`` if given."""
+    """a + v for ``a: (T, P, C)`` and one number a channel, ``v: (T or 1, 1, C)``; into a contiguous ``out`` if given."""
     return _by_channel(array_module(a).add, a, v, out)
 
 

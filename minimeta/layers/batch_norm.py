@@ -60,7 +60,7 @@ class BatchNorm(Layer):
         d = rows(dy)
         sigma, total = sum_rows(d * u), sum_rows(d)
         dx = self._input_gradient(d, u, total, r * r * sigma)
-        dx = times(dx, theta["scale"][:, None] * r, out=dx)
+        dx = times(dx, theta["scale"][:, None] * r)
         return dx.reshape(dy.shape), {"scale": (r * sigma)[:, 0], "shift": total[:, 0]}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot):
@@ -92,7 +92,7 @@ class BatchNorm(Layer):
         c_sum_dot = 2 * r * r_dot * sigma + r * r * sigma_dot
         gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
         dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u.shape[1])
-        dx_dot = times(dx_dot, gamma * r, out=dx_dot)
+        dx_dot = times(dx_dot, gamma * r)
         dx_dot = dx_dot + times(self._input_gradient(d, u, total, c_sum), gamma_dot * r + gamma * r_dot)
         dgamma_dot = r_dot * sigma + r * sigma_dot
         return dx_dot.reshape(dy_dot.shape), {"scale": dgamma_dot[:, 0], "shift": total_dot[:, 0]}

@@ -141,7 +141,8 @@ class Conv2D(Layer):
         _, examples, height, width, channels = image_shape
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         high, wide, _ = self.output_shape(image_shape[2:])
-        padded = xp.zeros((dy.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dy.dtype)
+        dtype = np.promote_types(dy.dtype, weight.dtype)
+        padded = xp.zeros((dy.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dtype)
         for i in range(self.kernel):
             for j in range(self.kernel):
                 seen = padded[:, :, i : i + high * self.stride : self.stride, j : j + wide * self.stride : self.stride]

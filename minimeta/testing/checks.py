@@ -429,7 +429,7 @@ def check_algorithm(
         if state is None:
             alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
             findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
-        if algorithm.can_pause and len(minibatches) > 1:
+        if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
             phi, between, _ = descend(objective, meta, minibatches[:1], algorithm.rule, state)
             paused = algorithm.run(objective, meta, minibatches[1:], between, start=phi)
             for got, want in zip(leaves(tuple(paused[:2])), (direction, loss), strict=True):
@@ -474,9 +474,10 @@ def compare(
     if not findings.close(pass_name, term, got, want, tolerance, scale):
         return
     size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0)
+    smooth = True
     for h in (1e-7, 1e-8):  # two kinks within a step can bend alike and pass for smooth: in both steps, hardly ever
         slope, bend = real_difference(function, at, along, h)
-        smooth = bend <= ROUGH * size  # elsewhere there is a kink, here or within the step, and no derivative
+        smooth = smooth & (bend <= ROUGH * size)  # elsewhere there is a kink, here or within the step, and no derivative
         if np.abs((got - slope) * smooth).max(initial=0.0) <= ROUGH * size:
             break
     note = f"{term} from a real difference (does the pass take an absolute value, a norm or a real part?): it"

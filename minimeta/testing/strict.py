@@ -29,7 +29,6 @@ _METHODS = (
     "squeeze", "sum", "swapaxes", "transpose", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__",
     "__pow__", "__matmul__", "__radd__", "__rsub__", "__rmul__", "__rtruediv__", "__rpow__", "__rmatmul__", "__neg__",
     "__invert__", "__abs__", "__and__", "__or__", "__xor__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
-    "__getitem__",
 )  # fmt: skip
 _IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")
 
@@ -107,6 +106,14 @@ def no_waiting() -> Iterator[None]:
         _no_waiting.pop()
 
 
+def _item(self: StrictArray, key: Any) -> Any:
+    """``self[key]``; how many items a mask chooses is known only on the device."""
+    keys = key if isinstance(key, tuple) else (key,)
+    if _no_waiting and any(isinstance(each, StrictArray) and each.dtype.kind == "b" for each in keys):
+        raise TypeError("the host would wait for the device here: an array's shape would depend on a mask")
+    return _outside(self._values[_inside(key)])
+
+
 def _inside(value: Any) -> Any:
     """The NumPy array in a StrictArray, through tuples and lists; refuses a bare one."""
     if isinstance(value, StrictArray):
@@ -150,6 +157,7 @@ def _taking_host_data(function: Callable) -> Callable:
 
 for _name in _METHODS:
     setattr(StrictArray, _name, _wrapped(getattr(np.ndarray, _name)))
+StrictArray.__getitem__ = _item
 for _name in _IN_PLACE:
     setattr(StrictArray, _name, _in_place(_name))
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from minimeta.layers import base
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import seeds
+from minimeta.testing.strict import module as strict
 
 
 @given(st.sampled_from([(2, 1960, 64), (1, 4410, 32), (1, 8191, 9), (2, 3, 40000), (3, 5, 2)]), st.booleans(), seeds)
@@ -19,6 +20,7 @@ def test_one_number_a_channel_is_broadcasting_to_the_last_bit(shape, shared, see
         own = a.copy()
         assert_same(function(own, v, out=own), want, "in place")
         assert_same(own, want, "in place")
+        assert_same(function(strict.asarray(a), strict.asarray(v)).get(), want, "on a strict module")
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1960, 64), (70560, 32), (8191, 9)])

@@ -107,3 +107,32 @@ def test_a_wrong_shape_names_the_layer_what_it_expects_and_what_came(layer, shap
 def test_the_complex_step_is_exact_where_a_difference_is_not():
     x = np.array([0.7])
     assert complex_step(np.sin, (x,), (np.ones(1),)) == pytest.approx(np.cos(x), rel=1e-16)
+
+
+def test_a_layer_that_changes_a_general_pass_does_not_inherit_the_pass_on_data():
+    class Doubled(layers.Dense):
+        def forward(self, theta, x):
+            y, cache = super().forward(theta, x)
+            return 2 * y, cache
+
+        def backward(self, theta, cache, dy):
+            return super().backward(theta, cache, 2 * dy)
+
+        def forward_tangent(self, theta, theta_dot, cache, x_dot):
+            y_dot = super().forward_tangent(theta, theta_dot, cache, x_dot)[0]
+            return 2 * y_dot, x_dot
+
+        def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
+            return super().backward_tangent(theta, theta_dot, cache, cache_dot, 2 * dy, 2 * dy_dot)
+
+    check_layer(layers.Dense(3, 2), (3,))
+    assert Doubled.backward_on_data is layers.Layer.backward_on_data
+
+
+def test_max_pool_chooses_by_real_part_where_complex_numbers_tie():
+    rng = np.random.default_rng(0)
+    x, x_dot = rng.integers(0, 2, (2, 3, 6, 5, 4)).astype(float), rng.standard_normal((2, 3, 6, 5, 4))
+    pool = layers.MaxPool2D()
+    _, cache = pool.forward({}, x)
+    y_dot, _ = pool.forward_tangent({}, {}, cache, x_dot)
+    assert np.allclose(np.imag(pool.forward({}, x + 1e-30j * x_dot)[0]) / 1e-30, y_dot, rtol=1e-15, atol=0)
