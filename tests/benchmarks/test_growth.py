@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("growth", Path(__file__).parent.parent / "benchmarks" / "growth.py")
+_SPEC = importlib.util.spec_from_file_location("growth", Path(__file__).resolve().parents[2] / "benchmarks" / "growth.py")
 growth = importlib.util.module_from_spec(_SPEC)
 sys.modules["growth"] = growth  # where dataclasses look up their annotations
 _SPEC.loader.exec_module(growth)
