@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .algorithms import FOMAML, MAML, Algorithm, Reptile
+from .algorithms import ANIL, FOMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam
@@ -39,7 +39,8 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml"] = _setting("reptile", "how")
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil"] = _setting("reptile", "how")
+    combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
     iterations: int = _setting(30_000, "meta-steps")
     meta_batch: int = _setting(1, "tasks in a meta-step")
     k: int = _setting(5, "mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score on the last")
@@ -50,12 +51,15 @@ class Settings:
     tail_shots: int | None = _setting(None, "examples of each class in a separate tail")
     inner: Literal["sgd", "adam"] = _setting("sgd", "inner rule")
     inner_lr: float = _setting(0.02, "inner step size alpha")
+    rate_low: float = _setting(0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]")
+    rate_high: float = _setting(0.1, "see rate_low")
     inner_beta1: float = _setting(0.0, "inner Adam's decay of the first moment")
     inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
     carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
     fomaml_update: Literal["gradient", "step"] = _setting("step", "FOMAML's direction: the last gradient, or the last step")
     store: Literal["points", "iterates", "checkpoints"] = _setting(
-        "points", "MAML: keep activations (fast), iterates alone, or about 2 sqrt(k) iterates (small); recompute the rest"
+        "points",
+        "MAML and its kin: keep activations (fast), iterates alone, or about 2 sqrt(k) iterates (small); recompute the rest",
     )
     outer: Literal["sgd", "adam"] = _setting("sgd", "outer rule")
     epsilon: float = _setting(0.1, "outer step size at the start")
@@ -76,7 +80,13 @@ class Settings:
         for name, hint in get_type_hints(Settings).items():
             _check_value(name, hint, getattr(self, name))
         if self.tail == "separate" and self.algorithm == "reptile":
-            raise SettingsError("reptile steps through all its mini-batches: a separate tail is for maml and fomaml")
+            raise SettingsError("reptile steps through all its mini-batches: a separate tail is for the other algorithms")
+        if self.algorithm == "meta-sgd" and self.inner != "sgd":
+            raise SettingsError("meta-sgd learns the step sizes of an inner SGD: set inner to sgd")
+        if self.combine == "agreement" and self.meta_batch < 2:
+            raise SettingsError("gradient agreement weighs tasks against each other: set meta_batch to 2 or more")
+        if self.rate_low > self.rate_high:
+            raise SettingsError(f"rate_low must be at most rate_high, got {self.rate_low} and {self.rate_high}")
         if self.k < 2 and self.tail == "separate":
             raise SettingsError("a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more")
 
@@ -134,6 +144,10 @@ _OMNIGLOT_MAML = replace(
 PRESETS: dict[str, tuple[str, Settings]] = {
     "sine": ("Reptile on sine waves: the Reptile authors' demo", Settings()),
     "sine-maml": ("MAML on sine waves: the MAML paper's settings", _SINE_MAML),
+    "sine-meta-sgd": (
+        "Meta-SGD on sine waves: the Meta-SGD paper's settings",
+        replace(_SINE_MAML, algorithm="meta-sgd", iterations=60_000, meta_batch=4),
+    ),
     "omniglot-5way": ("Reptile on Omniglot, 5-way: the Reptile paper's settings", _OMNIGLOT),
     "omniglot-20way": (
         "Reptile on Omniglot, 20-way: the Reptile paper's settings",
@@ -190,6 +204,7 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         iterations=settings.iterations,
         epsilon_final=settings.epsilon_final,
         meta_batch=settings.meta_batch,
+        combine=gradient_agreement if settings.combine == "agreement" else mean,
         carry_inner_state=settings.carry_inner_state,
         seed=settings.seed,
         dtype=np.dtype(settings.dtype),
@@ -210,8 +225,12 @@ def algorithm_of(settings: Settings) -> Algorithm:
         rule = SGD(settings.inner_lr)
     else:
         rule = Adam(settings.inner_lr, settings.inner_beta1, settings.inner_beta2)
+    if settings.algorithm == "meta-sgd":
+        return MetaSGD(settings.rate_low, settings.rate_high, settings.store)
     if settings.algorithm == "reptile":
         return Reptile(rule)
+    if settings.algorithm == "anil":
+        return ANIL(rule, settings.store)
     if settings.algorithm == "fomaml":
         return FOMAML(rule, settings.fomaml_update)
     return MAML(rule, settings.store)

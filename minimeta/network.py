@@ -58,6 +58,12 @@ class Network:
         return sum(math.prod(shape) for layer in self.layers for shape in layer.shapes.values())
 
     @cached_property
+    def head(self) -> slice:
+        """The place in phi of the last layer that has parameters."""
+        places = [slots for slots in self._slots if slots]
+        return slice(places[-1][0][1].start, self.size) if places else slice(0, 0)
+
+    @cached_property
     def activations(self) -> int:
         """Numbers that a forward pass computes for one example: the outputs of all layers."""
         return sum(math.prod(shape) for shape in self._output_shapes)

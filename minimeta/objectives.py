@@ -66,6 +66,11 @@ class Objective:
         return self.network.size
 
     @property
+    def head(self) -> slice:
+        """The place in phi of the network's last layer that has parameters."""
+        return self.network.head
+
+    @property
     def activations(self) -> int:
         """Numbers computed on the way to the loss of one example."""
         return self.network.activations

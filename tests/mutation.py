@@ -118,6 +118,7 @@ def targets() -> list[Target]:
     add(trajectory, "_back_through _back_one _points_at", of_trajectories())
     add(trajectory._Segments, "run", of_trajectories())
     add(mm.MAML, "run", of_algorithm(lambda rule: mm.MAML(rule, "iterates"), loss_after_adaptation))
+    add(mm.MetaSGD, "run", of_meta_sgd())
     add(mm.FOMAML, "run", of_algorithm(mm.FOMAML, maml_without_hessian) + of_algorithm(fomaml_step, last_change))
     add(mm.Reptile, "run", of_algorithm(mm.Reptile, whole_change))
     return found
@@ -270,6 +271,23 @@ def of_algorithm(make: Callable[[Any], Any], judge: Callable[..., dict[str, Any]
             for start in (None, rule.merge(None, state, 2)):
                 known = judge(objective, batches, rule, start)
                 checks.append(partial(check_algorithm, make(rule), objective, phi, batches, state=start, **known))
+    return tuple(checks)
+
+
+def of_meta_sgd() -> tuple[Check, ...]:
+    """With rates of both signs; the loss after adaptation with steps phi - alpha o g written out."""
+    checks = []
+    for problem in (quadratic, perceptron):
+        objective, phi, batches = problem()
+        meta = np.concatenate([phi, np.random.default_rng(5).uniform(-0.1, 0.2, objective.size)])
+
+        def loss(meta, objective=objective, batches=batches):
+            adapted, alpha = meta[: objective.size], meta[objective.size :]
+            for batch in batches[:-1]:
+                adapted = adapted - alpha * objective.at(adapted, batch).grad
+            return objective.at(adapted, batches[-1]).loss
+
+        checks.append(partial(check_algorithm, mm.MetaSGD(), objective, meta, batches, true_objective=loss))
     return tuple(checks)
 
 
@@ -685,8 +703,9 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "_Segments.run": ["way = unroll(self.objective, phi, batches[:], self.rule, 'iterates', state)"],
     },
     "refuses a v that does not fit; test_network.py sees the refusal": {"NetworkPoint.hvp": ["pass"]},
-    "refuses an empty meta-batch, which has no derivative; test_directions.py sees the refusal": {
+    "refuses an empty meta-batch, which has no derivative; tests/algorithms see the refusal": {
         "MAML.run": ["pass"],
+        "MetaSGD.run": ["pass"],
         "FOMAML.run": ["pass"],
         "Reptile.run": ["pass"],
     },

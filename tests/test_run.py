@@ -34,10 +34,14 @@ class _Stop(Exception):
     """A run cut off."""
 
 
-@pytest.mark.parametrize("outer", ["sgd", "adam"])
-@pytest.mark.parametrize("inner", ["sgd", "adam"])
-def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(tmp_path, monkeypatch, inner, outer):
-    settings, saving = replace(SHORT, inner=inner, outer=outer), Saving(7, 0)
+@pytest.mark.parametrize(
+    "changes",
+    [{"inner": inner, "outer": outer} for inner in ("sgd", "adam") for outer in ("sgd", "adam")]
+    + [{"algorithm": "meta-sgd", "inner": "sgd", "combine": "agreement"}, {"algorithm": "anil", "outer": "adam"}],
+    ids=lambda changes: " ".join(changes.values()),
+)
+def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(tmp_path, monkeypatch, changes):
+    settings, saving = replace(SHORT, **changes), Saving(7, 0)
     whole = train(settings, tmp_path / "whole", saving=saving)
     for windows in (1, 2, 3):
         folder = RunFolder(tmp_path / f"cut-every-{windows}")

@@ -1,7 +1,13 @@
 """Floor 5: one file an algorithm. None of them sees a layer: only objectives, rules and trajectories."""
 
+from .anil import ANIL
 from .base import Algorithm, Outcome, mean
+from .gradient_agreement import agreement_weights, gradient_agreement
 from .maml import FOMAML, MAML
+from .meta_sgd import MetaSGD
 from .reptile import Reptile
 
-__all__ = ["FOMAML", "MAML", "Algorithm", "Outcome", "Reptile", "mean"]
+__all__ = [
+    "ANIL", "FOMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
+    "gradient_agreement", "mean",
+]  # fmt: skip

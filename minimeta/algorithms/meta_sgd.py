@@ -1,0 +1,72 @@
+"""Meta-SGD (Li, Zhou, Chen and Li 2017): MAML that learns a step size for every parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..backend import array_module
+from ..errors import SettingsError, ShapeError
+from ..inner import SGD, InnerRule
+from ..trajectory import Store, adapt, unroll
+from .base import Algorithm, Outcome, require_minibatches
+
+
+@dataclass(frozen=True)
+class MetaSGD(Algorithm):
+    """The exact gradient of the loss after adaptation, with respect to phi and to the step sizes alpha, one a parameter.
+
+    meta = (phi, alpha), ``(2D,)``. The inner step is phi_{j+1} = phi_j - alpha o g_j, on mini-batches 1 .. k-1, and
+    F(phi, alpha) = L_k(phi_k). Let v_k = g_k, and v_j = dF/dphi_j = (I - H_j diag(alpha)) v_{j+1}, what ``pullback`` makes
+    of it, step by step. A step's alpha enters through -alpha o g_j alone, so
+
+        dF/dphi = v_1,        dF/dalpha = -sum_j g_j o v_{j+1}.
+
+    For one inner step that is the paper's: dF/dalpha = -g_1 o g_2, larger where the two gradients disagree. alpha starts
+    uniform in [``low``, ``high``] (the paper's [0.005, 0.1]) and may become negative. ``store``: see ``unroll``.
+    """
+
+    rule: InnerRule = field(init=False, default=SGD(0.0))  # nothing passes from task to task; the rates are in meta
+    low: float = 0.005
+    high: float = 0.1
+    store: Store = "points"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high < float("inf"):
+            raise SettingsError(
+                f"Meta-SGD's step sizes start in [low, high], 0 <= low <= high, got [{self.low}, {self.high}]"
+            )
+
+    def init(self, objective, rng, dtype=np.float32, xp=np):
+        """A fresh phi and alpha, ``(2D,)``."""
+        phi = objective.init(rng, dtype, xp)
+        return xp.concatenate([phi, xp.asarray(rng.uniform(self.low, self.high, objective.size), dtype=dtype)])
+
+    def run(self, objective, meta, minibatches, state=None) -> Outcome:
+        """(dF/dphi, dF/dalpha), ``(T, 2D)``."""
+        require_minibatches(minibatches)
+        phi, rule = self._split(objective, meta)
+        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store)
+        query = objective.at(trajectory.last, minibatches[-1])
+        loss, grad = query.loss, query.grad
+        del query  # its activations make room for those of the pullback
+        dphi, dalpha = trajectory.pullback(grad)
+        return Outcome(array_module(meta).concatenate([dphi, dalpha], axis=1), loss, None)
+
+    def adapt(self, objective, meta, minibatches, state=None):
+        """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
+        phi, rule = self._split(objective, meta)
+        return adapt(objective, phi, minibatches, rule)
+
+    def iterates(self, objective, meta, minibatches, state=None):
+        """The parameters before the first inner step and after each."""
+        phi, rule = self._split(objective, meta)
+        return unroll(objective, phi, minibatches, rule, "iterates").iterates
+
+    @staticmethod
+    def _split(objective, meta) -> tuple:
+        """phi, and SGD with the rates alpha."""
+        if meta.shape != (2 * objective.size,):
+            raise ShapeError(f"Meta-SGD's meta is phi and alpha, shape ({2 * objective.size},), got {meta.shape}")
+        return meta[: objective.size], SGD(meta[objective.size :])
