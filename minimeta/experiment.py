@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .algorithms import ANIL, FOMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import ANIL, CAVIA, FOMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam
@@ -39,7 +39,7 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil"] = _setting("reptile", "how")
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia"] = _setting("reptile", "how")
     combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
     iterations: int = _setting(30_000, "meta-steps")
     meta_batch: int = _setting(1, "tasks in a meta-step")
@@ -68,6 +68,7 @@ class Settings:
     filters: int = _setting(64, "filters of each convolution (omniglot)")
     hidden: str = _setting("64,64", "hidden layer sizes (sine)")
     activation: Literal["relu", "tanh", "softplus"] = _setting("tanh", "hidden units (sine)")
+    context: int | None = _setting(None, "CAVIA: parameters beside the inputs, which the inner loop adapts (sine)")
     phase: float = _setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)")
     grid: int | None = _setting(50, "a task's x are this many evenly spaced points; 0: uniform x (sine)")
     eval_shots: int = _setting(10, "examples of each class to adapt on in evaluation")
@@ -83,6 +84,10 @@ class Settings:
             raise SettingsError("reptile steps through all its mini-batches: a separate tail is for the other algorithms")
         if self.algorithm == "meta-sgd" and self.inner != "sgd":
             raise SettingsError("meta-sgd learns the step sizes of an inner SGD: set inner to sgd")
+        if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
+            raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
+        if self.algorithm != "cavia" and self.context is not None:
+            raise SettingsError(f"context parameters are for cavia; {self.algorithm} adapts what all networks have")
         if self.combine == "agreement" and self.meta_batch < 2:
             raise SettingsError("gradient agreement weighs tasks against each other: set meta_batch to 2 or more")
         if self.rate_low > self.rate_high:
@@ -188,7 +193,7 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
     """
     if settings.task == "sine":
         sizes = [1, *_sizes(settings.hidden), 1]
-        objective = Objective(mlp(sizes, settings.activation), MeanSquaredError())
+        objective = Objective(mlp(sizes, settings.activation, settings.context or 0), MeanSquaredError())
         train_tasks = Sinusoid(phases=(0.0, settings.phase), grid=settings.grid or None)
         test_tasks = train_tasks
     else:
@@ -231,6 +236,8 @@ def algorithm_of(settings: Settings) -> Algorithm:
         return Reptile(rule)
     if settings.algorithm == "anil":
         return ANIL(rule, settings.store)
+    if settings.algorithm == "cavia":
+        return CAVIA(rule, settings.store)
     if settings.algorithm == "fomaml":
         return FOMAML(rule, settings.fomaml_update)
     return MAML(rule, settings.store)

@@ -64,6 +64,12 @@ class Network:
         return slice(places[-1][0][1].start, self.size) if places else slice(0, 0)
 
     @cached_property
+    def context(self) -> slice:
+        """The place in phi of the Context layer's parameters; empty without one."""
+        pairs = zip(self.layers, self._slots, strict=True)
+        return next((slots[0][1] for layer, slots in pairs if isinstance(layer, layers.Context)), slice(0, 0))
+
+    @cached_property
     def activations(self) -> int:
         """Numbers that a forward pass computes for one example: the outputs of all layers."""
         return sum(math.prod(shape) for shape in self._output_shapes)
@@ -202,17 +208,17 @@ def as_inputs(x: Array, dtype: Any) -> Array:
 _ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Softplus}
 
 
-def mlp(sizes: Sequence[int], activation: str = "relu") -> Network:
+def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Network:
     """Dense layers of the given ``sizes``, inputs and outputs included, with ``activation`` between them.
 
-    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``.
+    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``; ``context`` parameters stand beside the inputs (CAVIA).
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise SettingsError(f"an MLP needs two layer sizes or more, each at least 1, got {list(sizes)}")
     if activation not in _ACTIVATIONS:
         raise SettingsError(f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
-    stack: list[Layer] = []
-    for inputs, outputs in pairwise(sizes):
+    stack: list[Layer] = [layers.Context(context)] if context else []
+    for inputs, outputs in pairwise([sizes[0] + context, *sizes[1:]]):
         stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
     return Network((sizes[0],), tuple(stack[:-1]))
 

@@ -71,6 +71,11 @@ class Objective:
         return self.network.head
 
     @property
+    def context(self) -> slice:
+        """The place in phi of the network's context parameters; empty without any."""
+        return self.network.context
+
+    @property
     def activations(self) -> int:
         """Numbers computed on the way to the loss of one example."""
         return self.network.activations

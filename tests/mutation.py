@@ -77,6 +77,7 @@ def targets() -> list[Target]:
         ),
         layers.BatchNorm: of_layers((layers.BatchNorm(3), (2, 3, 3)), (layers.BatchNorm(2, eps=0.5), (2,))),
         layers.MaxPool2D: of_layers((layers.MaxPool2D(), (5, 4, 2)), (layers.MaxPool2D(), (4, 3, 1))),
+        layers.Context: of_layers((layers.Context(2), (3,)), (layers.Context(1), (1,))),
         layers.ReLU: of_layers((layers.ReLU(), (4,)), (layers.ReLU(), (2, 3, 2))),
         layers.Flatten: of_layers((layers.Flatten(), (4,)), (layers.Flatten(), (2, 3, 2))),
         layers.Smooth: of_layers((layers.Tanh(), (4,)), (layers.Softplus(), (2, 3, 2))),
@@ -602,6 +603,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "Conv2D.backward_on_data": [
             "return {'weight': self._taps(cache.patches.swapaxes(1, 2) @ dy), 'bias': sum_rows(dy)[:, -1]}"
         ],
+        "Context.backward": ["return (dy[..., :-self.size], {'context': sum_rows(dy[..., -self.size:])[:, -1]})"],
         "BatchNorm.backward": [
             "return (dx.reshape(dy.shape), {'scale': (r * sigma)[:, -1], 'shift': total[:, 0]})",
             "return (dx.reshape(dy.shape), {'scale': (r * sigma)[:, 0], 'shift': total[:, -1]})",
@@ -615,6 +617,12 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
         "PolynomialPoint.__init__": ["self._u = (directions @ phi[..., None])[..., -1]"],
         "PolynomialPoint._onto": ["return (self._directions @ v[..., None])[..., -1]"],
+    },
+    "this pass does not use theta, nor the cache": {
+        "Context.backward_tangent": [
+            "return self.backward(theta_dot, cache, dy_dot)",
+            "return self.backward(theta, cache_dot, dy_dot)",
+        ],
     },
     "this pass does not use theta": {
         "Dense.backward_tangent": ["dtheta_dot = self.backward_on_data(theta_dot, x, dy_dot)"],

@@ -2,12 +2,13 @@
 
 from .anil import ANIL
 from .base import Algorithm, Outcome, mean
+from .cavia import CAVIA
 from .gradient_agreement import agreement_weights, gradient_agreement
 from .maml import FOMAML, MAML
 from .meta_sgd import MetaSGD
 from .reptile import Reptile
 
 __all__ = [
-    "ANIL", "FOMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
+    "ANIL", "CAVIA", "FOMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
     "gradient_agreement", "mean",
 ]  # fmt: skip

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..backend import array_module
-from ..errors import SettingsError
 from ..trajectory import adapt, unroll
+from .base import only_on
 from .maml import MAML
 
 
@@ -32,10 +31,4 @@ class ANIL(MAML):
         return unroll(objective, meta, minibatches, self._head_only(objective, meta), "iterates", state).iterates
 
     def _head_only(self, objective, meta):
-        if not isinstance(self.rule.lr, (int, float)):
-            raise SettingsError("ANIL takes one step size, a number, for the whole head")
-        if not hasattr(objective, "head"):
-            raise SettingsError(f"ANIL needs an objective with a head, as Objective(network, loss): {objective!r} has none")
-        rates = array_module(meta).zeros(objective.size, dtype=meta.dtype)
-        rates[objective.head] = self.rule.lr
-        return replace(self.rule, lr=rates)
+        return only_on("head", self.rule, objective, meta)

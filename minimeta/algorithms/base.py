@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
-from ..errors import ShapeError
+from ..backend import Array, array_module
+from ..errors import SettingsError, ShapeError
 from ..inner import InnerRule
 from ..objectives import Batch, Differentiable
 from ..trajectory import adapt, unroll
@@ -66,6 +66,18 @@ class Algorithm(ABC):
     ) -> Sequence[Array]:
         """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last is ``adapt``'s."""
         return unroll(objective, meta, minibatches, self.rule, "iterates", state).iterates
+
+
+def only_on(part: str, rule: Any, objective: Any, meta: Array) -> Any:
+    """``rule`` with its rate on one part of phi, ``objective.head`` or ``.context``, 0 elsewhere: that alone moves."""
+    if not isinstance(rule.lr, (int, float)):
+        raise SettingsError(f"an inner loop on the {part} alone takes one step size, a number, for all of it")
+    place = getattr(objective, part, slice(0, 0))
+    if place == slice(0, 0):
+        raise SettingsError(f"this inner loop adapts the {part} alone, but {objective!r} has none")
+    rates = array_module(meta).zeros(objective.size, dtype=meta.dtype)
+    rates[place] = rule.lr
+    return replace(rule, lr=rates)
 
 
 def mean(per_task: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from .base import Layer, expect_shape
 from .batch_norm import BatchNorm
+from .context import Context
 from .conv2d import Conv2D
 from .dense import Dense
 from .flatten import Flatten
@@ -12,5 +13,6 @@ from .softplus import Softplus
 from .tanh import Tanh
 
 __all__ = [
-    "BatchNorm", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh", "expect_shape",
+    "BatchNorm", "Context", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh",
+    "expect_shape",
 ]  # fmt: skip

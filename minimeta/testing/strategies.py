@@ -31,6 +31,7 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
                 lambda n, stride, kernel: (layers.Conv2D(channels, n, stride, kernel), image),
                 small, st.integers(1, 3), st.integers(1, 4),
             ),
+            st.builds(lambda n: (layers.Context(n), (channels,)), small),
             st.sampled_from([(layers.BatchNorm(channels), image), (layers.BatchNorm(channels), (channels,))]),
             st.just((layers.MaxPool2D(), image)),
             st.tuples(st.sampled_from([layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten()]), feature_shapes),
@@ -42,7 +43,8 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
 def networks(draw) -> Network:
     """A small MLP of any activation, or a preset of few filters."""
     sizes = draw(st.lists(small, min_size=2, max_size=4))
-    dense = st.sampled_from(["relu", "tanh", "softplus"]).map(lambda activation: mlp(sizes, activation))
+    activation, context = draw(st.sampled_from(["relu", "tanh", "softplus"])), draw(st.integers(0, 2))
+    dense = st.just(mlp(sizes, activation, context))
     presets = st.sampled_from([omniglot_convnet(3, filters=2), mini_imagenet_convnet(3, filters=1)])
     return draw(st.one_of(dense, dense, dense, dense, presets))  # the presets cost a hundred times as much
 

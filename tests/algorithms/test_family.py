@@ -94,6 +94,48 @@ def test_the_head_is_the_last_layer_with_parameters():
     assert mm.Network((3,), (layers.Tanh(),)).head == slice(0, 0)
 
 
+@st.composite
+def contextual(draw):
+    """A network with context, and a phi whose context is not 0: it must not matter."""
+    rng = np.random.default_rng(draw(seeds))
+    network = mm.mlp([2, 3, 2], draw(st.sampled_from(["tanh", "softplus"])), context=draw(st.integers(1, 3)))
+    objective, k = mm.Objective(network, mm.MeanSquaredError()), draw(st.integers(1, 4))
+    batches = mm.Minibatches(*rng.standard_normal((2, k, 2, 4, 2)))
+    return objective, rng.standard_normal(objective.size), batches
+
+
+@given(contextual(), inner_rules, st.sampled_from(STORES))
+def test_cavia_is_the_gradient_through_the_context_alone_from_zero(problem, rule, store):
+    objective, phi, batches = problem
+    assume(isinstance(rule.lr, float))
+    algorithm, place = mm.CAVIA(rule, store), objective.context
+
+    def loss(meta):
+        start = meta.copy()
+        start[place] = 0
+        adapted, state = np.tile(start, (batches.tasks, 1)), None
+        for batch in batches[:-1]:  # by the definition: a step of the whole vector, of which c alone is kept
+            moved, state = rule.step(adapted, objective.at(adapted, batch).grad, state)
+            adapted = adapted.copy()
+            adapted[:, place] = moved[:, place]
+        return objective.at(adapted, batches[-1]).loss
+
+    check_algorithm(algorithm, objective, phi, batches, true_objective=loss)
+    direction, _ = algorithm.direction(objective, phi, batches)
+    assert not direction[:, place].any()
+
+
+def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
+    objective = mm.Objective(mm.mlp([1, 4, 1], context=3), mm.MeanSquaredError())
+    assert objective.context == slice(0, 3) and objective.size == 3 + 4 * 4 + 4 + 4 + 1
+    assert not objective.init(np.random.default_rng(0))[objective.context].any()
+    assert mm.mlp([1, 1]).context == slice(0, 0)
+    with pytest.raises(mm.SettingsError, match="context"):
+        mm.CAVIA(mm.SGD(0.1)).adapt(mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError()), np.zeros(2), [])
+    with pytest.raises(mm.ShapeError, match="at least 1"):
+        layers.Context(0)
+
+
 per_task = st.integers(1, 6).flatmap(
     lambda tasks: seeds.map(lambda seed: np.random.default_rng(seed).standard_normal((tasks, 7)))
 )

@@ -1,0 +1,44 @@
+"""CAVIA (Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019), earlier CAML: context adaptation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..trajectory import adapt, unroll
+from .base import only_on
+from .maml import MAML
+
+
+@dataclass(frozen=True)
+class CAVIA(MAML):
+    """MAML whose inner loop moves the context parameters alone, and whose outer loop moves the rest.
+
+    phi = (theta, c). Every task starts at c = 0; the inner step is c_{j+1} = c_j - alpha dL_j/dc, the shared theta stays.
+    The direction is the exact gradient of L_k(theta, c_k(theta)) with respect to theta, through c_k, and 0 for c. The
+    network holds its context parameters in a ``Context`` layer (``mlp(..., context=5)``), at ``objective.context`` in phi.
+    """
+
+    def run(self, objective, meta, minibatches, state=None):
+        """dF/dtheta, and 0 for c, ``(T, D)``."""
+        outcome = MAML(self._rule(objective, meta), self.store).run(objective, _start(objective, meta), minibatches, state)
+        outcome.direction[:, objective.context] = 0
+        return outcome
+
+    def adapt(self, objective, meta, minibatches, state=None):
+        """theta, and each task's context after one inner step on every mini-batch, ``(T, D)``."""
+        return adapt(objective, _start(objective, meta), minibatches, self._rule(objective, meta), state)
+
+    def iterates(self, objective, meta, minibatches, state=None):
+        """The parameters before the first inner step and after each."""
+        start = _start(objective, meta)
+        return unroll(objective, start, minibatches, self._rule(objective, meta), "iterates", state).iterates
+
+    def _rule(self, objective, meta):
+        return only_on("context", self.rule, objective, meta)
+
+
+def _start(objective, meta):
+    """meta with c = 0."""
+    phi = meta.copy()
+    phi[objective.context] = 0
+    return phi

@@ -1,0 +1,54 @@
+"""Context: parameters that are inputs, y = [x, 1 c^T]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import array_module
+from ..errors import ShapeError
+from .base import Layer, Shape, expect_shape, sum_rows
+
+
+@dataclass(frozen=True)
+class Context(Layer):
+    """``size`` parameters beside the features of every example of a task (CAVIA's context parameters).
+
+    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N, features)``, ``y: (T, N, features + size)``. With E the
+    columns of y that hold c, every pass is that of a linear map: y = [x, 1 c^T], dx = dy without E, dc = 1^T dy E.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ShapeError(f"{self}: size must be at least 1; leave the layer out for a network without context")
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {"context": (self.size,)}
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"context": np.zeros(self.size)}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        expect_shape(self, "(features,)", len(input_shape) == 1, input_shape)
+        return (input_shape[0] + self.size,)
+
+    def forward(self, theta, x):
+        """y = [x, 1 c^T]."""
+        xp, c = array_module(x), theta["context"][:, None]
+        return xp.concatenate([x, xp.broadcast_to(c, (*x.shape[:2], self.size))], axis=-1), None
+
+    def backward(self, theta, cache, dy):
+        """dx = dy without the context's columns, dc = 1^T of these."""
+        return dy[..., : -self.size], {"context": sum_rows(dy[..., -self.size :])[:, 0]}
+
+    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+        """y_dot = [x_dot, 1 c_dot^T]."""
+        return self.forward(theta_dot, x_dot)[0], None
+
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
+        """The same map of dy_dot."""
+        return self.backward(theta, cache, dy_dot)
