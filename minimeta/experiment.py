@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .algorithms import ANIL, CAVIA, FOMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import ANIL, CAVIA, FOMAML, IMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam
@@ -39,7 +39,7 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia"] = _setting("reptile", "how")
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml"] = _setting("reptile", "how")
     combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
     iterations: int = _setting(30_000, "meta-steps")
     meta_batch: int = _setting(1, "tasks in a meta-step")
@@ -53,6 +53,8 @@ class Settings:
     inner_lr: float = _setting(0.02, "inner step size alpha")
     rate_low: float = _setting(0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]")
     rate_high: float = _setting(0.1, "see rate_low")
+    regularization: float = _setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
+    cg_steps: int = _setting(5, "iMAML: steps of conjugate gradients")
     inner_beta1: float = _setting(0.0, "inner Adam's decay of the first moment")
     inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
     carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
@@ -84,6 +86,10 @@ class Settings:
             raise SettingsError("reptile steps through all its mini-batches: a separate tail is for the other algorithms")
         if self.algorithm == "meta-sgd" and self.inner != "sgd":
             raise SettingsError("meta-sgd learns the step sizes of an inner SGD: set inner to sgd")
+        if self.algorithm == "imaml" and (self.k < 2 or not self.regularization > 0):
+            raise SettingsError(
+                "imaml solves an inner problem on k-1 mini-batches: set k to 2 or more, regularization above 0"
+            )
         if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
             raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
         if self.algorithm != "cavia" and self.context is not None:
@@ -236,6 +242,8 @@ def algorithm_of(settings: Settings) -> Algorithm:
         return Reptile(rule)
     if settings.algorithm == "anil":
         return ANIL(rule, settings.store)
+    if settings.algorithm == "imaml":
+        return IMAML(rule, settings.regularization, settings.cg_steps)
     if settings.algorithm == "cavia":
         return CAVIA(rule, settings.store)
     if settings.algorithm == "fomaml":

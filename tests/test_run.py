@@ -37,8 +37,13 @@ class _Stop(Exception):
 @pytest.mark.parametrize(
     "changes",
     [{"inner": inner, "outer": outer} for inner in ("sgd", "adam") for outer in ("sgd", "adam")]
-    + [{"algorithm": "meta-sgd", "inner": "sgd", "combine": "agreement"}, {"algorithm": "anil", "outer": "adam"}],
-    ids=lambda changes: " ".join(changes.values()),
+    + [
+        {"algorithm": "meta-sgd", "inner": "sgd", "outer": "adam", "epsilon": 0.001, "combine": "agreement"},
+        {"algorithm": "anil", "outer": "adam"},
+        {"algorithm": "cavia", "context": 2},
+        {"algorithm": "imaml", "outer": "adam", "epsilon": 0.001},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
 )
 def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(tmp_path, monkeypatch, changes):
     settings, saving = replace(SHORT, **changes), Saving(7, 0)

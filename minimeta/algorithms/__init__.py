@@ -4,11 +4,12 @@ from .anil import ANIL
 from .base import Algorithm, Outcome, mean
 from .cavia import CAVIA
 from .gradient_agreement import agreement_weights, gradient_agreement
+from .imaml import IMAML
 from .maml import FOMAML, MAML
 from .meta_sgd import MetaSGD
 from .reptile import Reptile
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
+    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
     "gradient_agreement", "mean",
 ]  # fmt: skip
