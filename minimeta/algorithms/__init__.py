@@ -5,11 +5,12 @@ from .base import Algorithm, Outcome, mean
 from .cavia import CAVIA
 from .gradient_agreement import agreement_weights, gradient_agreement
 from .imaml import IMAML
+from .inequality import MEASURES, Atkinson, GeneralizedEntropy, Gini, Inequality, LogVariance, Theil
 from .maml import FOMAML, MAML
 from .meta_sgd import MetaSGD
 from .reptile import Reptile
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "Algorithm", "MetaSGD", "Outcome", "Reptile", "agreement_weights",
-    "gradient_agreement", "mean",
+    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "Algorithm", "Atkinson", "GeneralizedEntropy", "Gini",
+    "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil", "agreement_weights", "gradient_agreement", "mean",
 ]  # fmt: skip

@@ -1,0 +1,218 @@
+"""Inequality measures of positive numbers x_1 .. x_T, and their gradients: how unequal the tasks' initial losses are, the
+terms that TAML (Jamal, Qi and Shah 2018) adds to MAML's objective.
+
+In all of them mu = mean_i x_i and u_i = x_i / mu, so mean_i u_i = 1. A measure is 0 where all numbers are equal, and
+otherwise positive; it ignores their order, their common scale, and how often the whole list is repeated. Of degree 0 in x,
+it satisfies Euler's <x, gradient> = 0: scaling all losses neither helps nor harms. The gradients of the functions of u use
+
+    du_j/dx_i = (delta_ij - u_j / T) / mu,    so    d/dx_i mean_j f(u_j) = (f'(u_i) - mean_j u_j f'(u_j)) / (T mu).
+
+Whether all x_i > 0 is not checked, since a device's numbers would have to be waited for: a loss of zero gives what the
+logarithms and powers of it give.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Real
+
+from ..backend import Array, array_module
+from ..errors import SettingsError, ShapeError
+
+
+class Inequality(ABC):
+    """Base of the measures; a subclass is a frozen dataclass."""
+
+    @abstractmethod
+    def value(self, x: Array) -> Array:
+        """How unequal ``x: (T,)`` is: a scalar of its module and dtype."""
+
+    @abstractmethod
+    def gradient(self, x: Array) -> Array:
+        """The derivative of ``value`` with respect to each number, ``(T,)``."""
+
+
+@dataclass(frozen=True)
+class Theil(Inequality):
+    """Theil's index, from 0 to log T:
+
+    value          L = mean_i u_i log u_i
+    gradient   dL/dx_i = (log u_i - L) / (T mu)
+
+    By the rule above with f(u) = u log u, f'(u) = log u + 1: the ones cancel, since mean_j u_j = 1.
+    """
+
+    def value(self, x):
+        """mean u log u."""
+        u, _ = _relative(x)
+        return (u * array_module(x).log(u)).mean()
+
+    def gradient(self, x):
+        """(log u - L) / (T mu)."""
+        u, total = _relative(x)
+        log = array_module(x).log(u)
+        return (log - (u * log).mean()) / total
+
+
+@dataclass(frozen=True)
+class GeneralizedEntropy(Inequality):
+    """The generalized entropy of order alpha, any number but 0 and 1:
+
+    value          L = (m - 1) / (alpha (alpha - 1)),    m = mean_i u_i^alpha
+    gradient   dL/dx_i = (u_i^(alpha - 1) - m) / ((alpha - 1) T mu)
+
+    By the rule above with f(u) = u^alpha, u f'(u) = alpha u^alpha. A large alpha weighs the largest numbers most, a negative
+    one the smallest; alpha = 2 is half the squared coefficient of variation. It tends to ``Theil`` as alpha -> 1; close to 0
+    and 1 the differences above lose about as many digits as alpha has zeros there.
+    """
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        alpha = _as_number(self, "alpha")
+        if alpha == 1:
+            raise SettingsError("generalized entropy divides by alpha - 1: for alpha = 1, its limit, use Theil()")
+        if alpha == 0:
+            raise SettingsError(
+                "generalized entropy divides by alpha: for alpha = 0 use Atkinson(epsilon=1), a rising function of the limit"
+            )
+
+    def value(self, x):
+        """(mean u^alpha - 1) / (alpha (alpha - 1))."""
+        u, _ = _relative(x)
+        return ((u**self.alpha).mean() - 1) / (self.alpha * (self.alpha - 1))
+
+    def gradient(self, x):
+        """(u^(alpha - 1) - m) / ((alpha - 1) T mu)."""
+        u, total = _relative(x)
+        return (u ** (self.alpha - 1) - (u**self.alpha).mean()) / ((self.alpha - 1) * total)
+
+
+@dataclass(frozen=True)
+class Atkinson(Inequality):
+    """Atkinson's index of inequality aversion epsilon >= 0, from 0 to 1: one minus a power mean over the mean,
+
+    value          L = 1 - m^(1 / (1 - epsilon)),    m = mean_i u_i^(1 - epsilon),    for epsilon != 1,
+                   L = 1 - exp(mean_i log u_i),                                       its limit, for epsilon = 1
+    gradient   dL/dx_i = (1 - L) (1 - u_i^-epsilon / m) / (T mu),                     for both; m = 1 for epsilon = 1
+
+    By the rule above, with e = 1 - epsilon, dm/dx_i = e (u_i^-epsilon - m) / (T mu), and dL = -(1 - L) dm / (e m). For
+    epsilon = 1, dL = -(1 - L) d(mean_j log u_j), and d/dx_i mean_j log u_j = (1 / u_i - 1) / (T mu). The larger epsilon, the
+    more the smallest numbers weigh; epsilon = 0 is indifferent, and L = 0 whatever x is.
+    """
+
+    epsilon: float = 0.5
+
+    def __post_init__(self) -> None:
+        epsilon = _as_number(self, "epsilon")
+        if epsilon < 0:
+            raise SettingsError(f"Atkinson's epsilon, the aversion to inequality, must be 0 or more, got {epsilon:g}")
+
+    def value(self, x):
+        """1 - (mean u^(1 - epsilon))^(1 / (1 - epsilon)), or 1 - exp(mean log u)."""
+        u, _ = _relative(x)
+        return 1 - self._power_mean(u)
+
+    def gradient(self, x):
+        """(1 - L) (1 - u^-epsilon / m) / (T mu)."""
+        u, total = _relative(x)
+        m = (u ** (1 - self.epsilon)).mean()
+        return self._power_mean(u) * (1 - u**-self.epsilon / m) / total
+
+    def _power_mean(self, u: Array) -> Array:
+        """The power mean of u of exponent 1 - epsilon; for exponent 0 the geometric mean."""
+        if self.epsilon == 1:
+            xp = array_module(u)
+            return xp.exp(xp.log(u).mean())
+        e = 1 - self.epsilon
+        return (u**e).mean() ** (1 / e)
+
+
+@dataclass(frozen=True)
+class Gini(Inequality):
+    """The Gini coefficient, from 0 to 1 - 1/T: half the mean absolute difference of pairs, over the mean,
+
+    value          L = sum_ij |x_i - x_j| / (2 T^2 mu) = mean_i r_i u_i / T,    r_i = sum_j sign(x_i - x_j)
+    gradient   dL/dx_i = (r_i / T - L) / (T mu)
+
+    The two forms of L agree since |x_i - x_j| = sign(x_i - x_j) (x_i - x_j), and both terms sum to sum_i r_i x_i. Between
+    ties the r_i are constant, and the rule above with f_i(u) = r_i u / T gives the gradient. At a tie x_i = x_j, L has a
+    kink, and no gradient; sign(0) = 0 gives the mean of the slopes on its two sides along any line, and zero where all
+    numbers are equal.
+
+    Signs are those of real parts: an absolute value has no complex step.
+    """
+
+    def value(self, x):
+        """mean r u / T."""
+        u, _ = _relative(x)
+        return (self._rank(x) * u).mean()
+
+    def gradient(self, x):
+        """(r / T - L) / (T mu)."""
+        u, total = _relative(x)
+        rank = self._rank(x)
+        return (rank - (rank * u).mean()) / total
+
+    @staticmethod
+    def _rank(x: Array) -> Array:
+        """r_i / T, by all pairs: there are as many numbers as tasks in a meta-batch, and few."""
+        real = x.real
+        return array_module(x).sign(real[:, None] - real).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class LogVariance(Inequality):
+    """The variance of logarithms: with l_i = log x_i and lbar = mean_i l_i, the logarithm of the geometric mean,
+
+    value          L = mean_i (l_i - lbar)^2
+    gradient   dL/dx_i = 2 (l_i - lbar) / (T x_i)
+
+    The derivative through lbar has the factor mean_j (l_j - lbar) = 0. (l - lbar) / x falls as x grows where l > lbar + 1:
+    between numbers more than e times the geometric mean, a small transfer from the larger to the smaller *raises* L. Of the
+    measures here only this one does so.
+    """
+
+    def value(self, x):
+        """mean (l - lbar)^2."""
+        centred = self._centred(x)
+        return (centred * centred).mean()
+
+    def gradient(self, x):
+        """2 (l - lbar) / (T x)."""
+        return 2 * self._centred(x) / (x.shape[0] * x)
+
+    @staticmethod
+    def _centred(x: Array) -> Array:
+        """l - lbar, by the logarithms of u: they are smaller, and so are their rounding errors."""
+        u, _ = _relative(x)
+        log = array_module(x).log(u)
+        return log - log.mean()
+
+
+MEASURES: dict[str, type[Inequality]] = {
+    "theil": Theil,
+    "generalized-entropy": GeneralizedEntropy,
+    "atkinson": Atkinson,
+    "gini": Gini,
+    "log-variance": LogVariance,
+}
+
+
+def _relative(x: Array) -> tuple[Array, Array]:
+    """u = x / mu and T mu."""
+    if x.ndim != 1 or x.shape[0] == 0:
+        raise ShapeError(f"an inequality measure expects one number a task, (T,) with T >= 1, got shape {x.shape}")
+    mu = x.mean()
+    return x / mu, x.shape[0] * mu
+
+
+def _as_number(measure: Inequality, name: str) -> float:
+    """The setting ``name``, made a Python number: one of NumPy's would carry its own precision into float32 arrays."""
+    given = getattr(measure, name)
+    if not isinstance(given, Real) or not math.isfinite(given):
+        raise SettingsError(f"{type(measure).__name__}'s {name} must be a finite number, got {given!r}")
+    object.__setattr__(measure, name, float(given))  # frozen, and still under construction
+    return float(given)
