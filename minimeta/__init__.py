@@ -1,7 +1,7 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
 from . import host, layers, taylor
-from .algorithms import FOMAML, MAML, Reptile, mean
+from .algorithms import FOMAML, IMAML, MAML, Reptile, mean
 from .backend import array_module
 from .errors import (
     CheckpointError,
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 host.keep_freed_memory()
 
 __all__ = [
-    "FOMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError", "DivergenceError", "Episode",
+    "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError", "DivergenceError", "Episode",
     "FewShotImages", "MeanSquaredError", "MinibatchSchedule", "Minibatches", "MinimetaError", "Network", "Objective",
     "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid", "SoftmaxCrossEntropy", "Sphere",
     "Trajectory", "VectorsError", "adapt", "array_module", "layers", "load_omniglot", "mean", "mini_imagenet_convnet",
