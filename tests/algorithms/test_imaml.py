@@ -286,6 +286,31 @@ def test_what_is_not_finite_shows_in_its_tasks_direction_alone():
     assert_same(direction[[0, 2]], want[[0, 2]], "the others")
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_hessian_that_is_not_finite_is_not_taken_for_one_that_bends_down(steps, monkeypatch):
+    objective, phi, batches = _quadratic(1, 2, 4, 1)
+    monkeypatch.setattr(type(objective.at(phi, batches[0])), "hvp", lambda self, v: np.nan * v)
+    assert np.isnan(mm.IMAML(mm.SGD(0.1), cg_steps=steps).direction(objective, phi, batches)[0]).all()
+
+
+def test_the_inner_rules_state_goes_in_and_comes_out():
+    """Adam's moments from earlier tasks shape the steps on the regularised loss; those after k - 1 steps are handed on."""
+    objective, phi, batches = _network_problem()
+    rule = mm.Adam(0.01, beta1=0.5, eps=1e-3)
+    shared = rule.merge(None, mm.unroll(objective, phi, batches, rule).states[-1], batches.tasks)
+    algorithm = mm.IMAML(rule, 0.7)
+    way = mm.unroll(_Regularized(objective, phi, 0.7), phi, batches, rule, state=shared)
+    direction, loss, (steps, m, v, _) = algorithm.run(objective, phi, batches, shared)
+    assert not np.array_equal(direction, algorithm.direction(objective, phi, batches)[0])
+    assert_same(loss, objective.at(way.iterates[-2], batches[-1]).loss, "the loss")
+    assert steps == shared.steps + len(batches) - 1
+    assert_same(m, way.states[-2].m, "the first moment")
+    assert_same(v, way.states[-2].v, "the second moment")
+    assert_same(algorithm.adapt(objective, phi, batches, shared), way.last, "the adapted phi")
+    for got, want in zip(algorithm.iterates(objective, phi, batches, shared), way.iterates, strict=True):
+        assert_same(got, want, "an iterate")
+
+
 @pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01, beta1=0.5)], ids=["sgd", "adam"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_another_array_module_gives_the_same_numbers_and_the_host_never_waits(rule, dtype):
