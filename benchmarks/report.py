@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ OURS = "minimeta"
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _spaced(variant: str) -> str:
+    return re.sub(", *", ", ", variant)
 
 
 def milliseconds(row: Row) -> str:
@@ -36,7 +41,7 @@ def times_of(case: dict[str, Any]) -> str:
     """All ways in which a piece of work was timed, or why not."""
     rows = []
     for row in case["entries"]:
-        name = [row["peer"], row["variant"].replace(",", ", ")]
+        name = [row["peer"], _spaced(row["variant"])]
         if "milliseconds" in row:
             rows.append([*name, milliseconds(row), ratio(row) if "ratio" in row else "1"])
         else:
@@ -65,7 +70,7 @@ def aims(speed: dict[str, Any]) -> str:
     for aim in speed["aims"]:
         unit = " ms" if aim["unit"] == "milliseconds" else ""
         item = speed["cases"][aim["case"]]["title"]
-        peers = ", ".join(aim["peers"]) + (f" ({aim['variant'].replace(',', ', ')})" if aim["variant"] else "")
+        peers = ", ".join(aim["peers"]) + (f" ({_spaced(aim['variant'])})" if aim["variant"] else "")
         rows.append([
             item, f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
             f"{aim['at_most']:g}{unit}", f"{aim['found']:.2g}{unit}", "yes" if aim["reached"] else "no",
