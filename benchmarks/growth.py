@@ -15,7 +15,6 @@ since at first the activations at one point outweigh the iterates; for threads, 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ours import Fixed
+from peers.timing import resident, resident_after_reset
 
 from minimeta import MAML, SGD, Minibatches, MinibatchSchedule, Objective, Reptile, SoftmaxCrossEntropy, omniglot_convnet
 from minimeta.files import write_atomically
@@ -86,16 +87,6 @@ QUANTITIES = {"seconds": ("time", "ms", 1e-3), "bytes": ("memory", "MiB", 2**20)
 # One measurement, in this process.
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A task distribution that gives the same meta-batch each time."""
-
-    minibatches: Minibatches
-
-    def sample(self, *_: Any) -> Minibatches:
-        return self.minibatches
-
-
 def meta_training(case: Case) -> MetaTraining:
     """Makes ``case.k`` inner steps: MAML has one mini-batch more, on which it scores."""
     rng = np.random.default_rng(0)
@@ -105,7 +96,7 @@ def meta_training(case: Case) -> MetaTraining:
     return MetaTraining(
         Objective(omniglot_convnet(WAYS, case.filters), SoftmaxCrossEntropy()),
         MAML(rule, case.store) if case.algorithm == "maml" else Reptile(rule),
-        Drawn(minibatches), MinibatchSchedule(lead[0], case.size), SGD(1e-3), STEPS + 1, 1e-3, case.tasks,
+        Fixed(minibatches), MinibatchSchedule(lead[0], case.size), SGD(1e-3), STEPS + 1, 1e-3, case.tasks,
         workers=case.workers,
     )  # fmt: skip
 
@@ -133,20 +124,6 @@ def warm_up(case: Case) -> None:
         step(tiny.start())
         square = np.ones((1024, 1024), np.float32)
         square @ square
-
-
-def resident_after_reset() -> int:
-    """Bytes resident now, when free memory has gone back to the system and the peak is set to what is left."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident("VmRSS")
-
-
-def resident(which: str) -> int:
-    """Bytes resident: ``"VmRSS"`` now, ``"VmHWM"`` at most since the reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{which}:")]
-    return 1024 * int(line.split()[1])
 
 
 # All of them.

@@ -114,17 +114,23 @@ def run(program: Program, state: Any, steps: int) -> tuple[Any, float]:
 
 
 def memory(program: Program, argument: str) -> dict[str, Any]:
-    """Pages that the C library has free but keeps are given back first, or the step would use them unseen."""
+    """Bytes by which a step makes this process grow, and whether its results are finite."""
     state = program.start()
     program.wait(state)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
+    before = resident_after_reset()
     state = program.step(state)
     program.wait(state)
     peak = resident("VmHWM")
     finite = all(np.isfinite(array).all() for array in program.results(state).values())
     return {"bytes": peak - before, "finite": bool(finite)}
+
+
+def resident_after_reset() -> int:
+    """Bytes resident now; the peak starts anew. Pages that the C library has free but keeps are given back first, or what
+    follows would use them unseen."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
 
 
 def resident(field: str) -> int:
