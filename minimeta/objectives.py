@@ -150,6 +150,22 @@ class NetworkPoint:
 
 
 @dataclass(frozen=True)
+class Altered:
+    """Base of an objective made of another, ``objective``, on the same phi; a subclass writes ``at``."""
+
+    objective: Differentiable
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.objective.size
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
+        """A fresh phi of ``objective``, ``(D,)``."""
+        return self.objective.init(rng, dtype, xp)
+
+
+@dataclass(frozen=True)
 class _OnVectors:
     """What the objectives with closed forms share: phi is any vector of ``size`` D."""
 

@@ -102,7 +102,8 @@ class _Work:
         handed = self._handed(task)
         try:
             batches = self.minibatches.of_tasks(task, task + 1)[:steps]
-            phi, state, _ = descend(self.how.objective, self.meta, batches, self.how.algorithm.rule, self.state)
+            phi, rule = self.how.algorithm.inner(self.how.objective, self.meta)
+            phi, state, _ = descend(self.how.objective, phi, batches, rule, self.state)
         except BaseException as error:
             handed.set_exception(error)  # or the thread that waits for it would wait for ever
             raise

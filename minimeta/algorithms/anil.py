@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..trajectory import adapt, unroll
 from .base import only_on
 from .maml import MAML
 
@@ -18,17 +17,6 @@ class ANIL(MAML):
     phi: the body learns features on which a head adapts well.
     """
 
-    def run(self, objective, meta, minibatches, state=None):
-        """dF/dphi, ``(T, D)``."""
-        return MAML(self._head_only(objective, meta), self.store).run(objective, meta, minibatches, state)
-
-    def adapt(self, objective, meta, minibatches, state=None):
-        """Each task's parameters after one inner step of its head on every mini-batch, ``(T, D)``."""
-        return adapt(objective, meta, minibatches, self._head_only(objective, meta), state)
-
-    def iterates(self, objective, meta, minibatches, state=None):
-        """The parameters before the first inner step and after each."""
-        return unroll(objective, meta, minibatches, self._head_only(objective, meta), "iterates", state).iterates
-
-    def _head_only(self, objective, meta):
-        return only_on("head", self.rule, objective, meta)
+    def inner(self, objective, meta):
+        """phi, and the rule with its rate on the head alone."""
+        return meta, only_on("head", self.rule, objective, meta)

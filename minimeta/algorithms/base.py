@@ -48,6 +48,10 @@ class Algorithm(ABC):
         """A fresh meta-parameter vector: here phi itself, ``(D,)``."""
         return objective.init(rng, dtype, xp)
 
+    def inner(self, objective: Differentiable, meta: Array) -> tuple[Array, InnerRule]:
+        """Where the inner loop starts, ``(D,)``, and the rule by which it steps: here ``meta`` itself and ``rule``."""
+        return meta, self.rule
+
     @abstractmethod
     def run(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Outcome:
         """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
@@ -59,13 +63,15 @@ class Algorithm(ABC):
 
     def adapt(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Array:
         """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
-        return adapt(objective, meta, minibatches, self.rule, state)
+        phi, rule = self.inner(objective, meta)
+        return adapt(objective, phi, minibatches, rule, state)
 
     def iterates(
         self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
     ) -> Sequence[Array]:
         """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last is ``adapt``'s."""
-        return unroll(objective, meta, minibatches, self.rule, "iterates", state).iterates
+        phi, rule = self.inner(objective, meta)
+        return unroll(objective, phi, minibatches, rule, "iterates", state).iterates
 
 
 def only_on(part: str, rule: Any, objective: Any, meta: Array) -> Any:

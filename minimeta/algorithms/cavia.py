@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..trajectory import adapt, unroll
 from .base import only_on
 from .maml import MAML
 
@@ -18,27 +17,14 @@ class CAVIA(MAML):
     network holds its context parameters in a ``Context`` layer (``mlp(..., context=5)``), at ``objective.context`` in phi.
     """
 
+    def inner(self, objective, meta):
+        """phi with c = 0, and the rule with its rate on c alone."""
+        rule, phi = only_on("context", self.rule, objective, meta), meta.copy()
+        phi[objective.context] = 0
+        return phi, rule
+
     def run(self, objective, meta, minibatches, state=None):
         """dF/dtheta, and 0 for c, ``(T, D)``."""
-        outcome = MAML(self._rule(objective, meta), self.store).run(objective, _start(objective, meta), minibatches, state)
+        outcome = super().run(objective, meta, minibatches, state)
         outcome.direction[:, objective.context] = 0
         return outcome
-
-    def adapt(self, objective, meta, minibatches, state=None):
-        """theta, and each task's context after one inner step on every mini-batch, ``(T, D)``."""
-        return adapt(objective, _start(objective, meta), minibatches, self._rule(objective, meta), state)
-
-    def iterates(self, objective, meta, minibatches, state=None):
-        """The parameters before the first inner step and after each."""
-        start = _start(objective, meta)
-        return unroll(objective, start, minibatches, self._rule(objective, meta), "iterates", state).iterates
-
-    def _rule(self, objective, meta):
-        return only_on("context", self.rule, objective, meta)
-
-
-def _start(objective, meta):
-    """meta with c = 0."""
-    phi = meta.copy()
-    phi[objective.context] = 0
-    return phi

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from types import ModuleType
 from typing import Any
-
-import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import SettingsError, ShapeError
-from ..objectives import Batch, Differentiable, Point
+from ..objectives import Altered, Batch, Differentiable, Point
 from ..trajectory import adapt, descend, unroll
 from .base import Algorithm, Outcome
 
@@ -124,19 +121,11 @@ def _dots(a: Array, b: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Regularized:
+class _Regularized(Altered):
     """``objective`` plus lambda/2 |theta - phi|^2, for the ``strength`` lambda and a fixed ``centre`` phi."""
 
-    objective: Differentiable
     centre: Array
     strength: float
-
-    @property
-    def size(self) -> int:
-        return self.objective.size
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        return self.objective.init(rng, dtype, xp)
 
     def at(self, phi: Array, batch: Batch) -> _RegularizedPoint:
         return _RegularizedPoint(self.objective.at(phi, batch), phi - self.centre, self.strength)

@@ -30,7 +30,8 @@ class MAML(Algorithm):
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
         require_minibatches(minibatches)
-        trajectory = unroll(objective, meta, minibatches[:-1], self.rule, self.store, state)
+        phi, rule = self.inner(objective, meta)
+        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store, state)
         query = objective.at(trajectory.last, minibatches[-1])
         loss, grad = query.loss, query.grad
         del query  # its activations make room for those of the pullback
@@ -57,10 +58,10 @@ class FOMAML(Algorithm):
     def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
         """g_k or phi_k - phi_{k+1}, ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led."""
         require_minibatches(minibatches)
-        phi = meta if start is None else start
-        phi, state, _ = descend(objective, phi, minibatches[:-1], self.rule, state)
+        phi, rule = self.inner(objective, meta)
+        phi, state, _ = descend(objective, phi if start is None else start, minibatches[:-1], rule, state)
         query = objective.at(phi, minibatches[-1])
         if self.update == "gradient":
             return Outcome(query.grad, query.loss, state)
-        after, state = self.rule.step(phi, query.grad, state)
+        after, state = rule.step(phi, query.grad, state)
         return Outcome(phi - after, query.loss, state)

@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import SGD, InnerRule
-from ..trajectory import Store, adapt, unroll
+from ..trajectory import Store, unroll
 from .base import Algorithm, Outcome, require_minibatches
 
 
@@ -46,7 +46,7 @@ class MetaSGD(Algorithm):
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """(dF/dphi, dF/dalpha), ``(T, 2D)``."""
         require_minibatches(minibatches)
-        phi, rule = self._split(objective, meta)
+        phi, rule = self.inner(objective, meta)
         trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store)
         query = objective.at(trajectory.last, minibatches[-1])
         loss, grad = query.loss, query.grad
@@ -54,18 +54,7 @@ class MetaSGD(Algorithm):
         dphi, dalpha = trajectory.pullback(grad)
         return Outcome(array_module(meta).concatenate([dphi, dalpha], axis=1), loss, None)
 
-    def adapt(self, objective, meta, minibatches, state=None):
-        """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
-        phi, rule = self._split(objective, meta)
-        return adapt(objective, phi, minibatches, rule)
-
-    def iterates(self, objective, meta, minibatches, state=None):
-        """The parameters before the first inner step and after each."""
-        phi, rule = self._split(objective, meta)
-        return unroll(objective, phi, minibatches, rule, "iterates").iterates
-
-    @staticmethod
-    def _split(objective, meta) -> tuple:
+    def inner(self, objective, meta):
         """phi, and SGD with the rates alpha."""
         if meta.shape != (2 * objective.size,):
             raise ShapeError(f"Meta-SGD's meta is phi and alpha, shape ({2 * objective.size},), got {meta.shape}")

@@ -27,6 +27,6 @@ class Reptile(Algorithm):
     def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
         """phi - U^k(phi), ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led; phi itself without."""
         require_minibatches(minibatches)
-        phi = meta if start is None else start
-        adapted, state, loss = descend(objective, phi, minibatches, self.rule, state)
-        return Outcome(meta - adapted, loss, state)
+        phi, rule = self.inner(objective, meta)
+        adapted, state, loss = descend(objective, phi if start is None else start, minibatches, rule, state)
+        return Outcome(phi - adapted, loss, state)

@@ -430,7 +430,8 @@ def check_algorithm(
             alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
             findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
         if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
-            phi, between, _ = descend(objective, meta, minibatches[:1], algorithm.rule, state)
+            phi, rule = algorithm.inner(objective, meta)
+            phi, between, _ = descend(objective, phi, minibatches[:1], rule, state)
             paused = algorithm.run(objective, meta, minibatches[1:], between, start=phi)
             for got, want in zip(leaves(tuple(paused[:2])), (direction, loss), strict=True):
                 findings.close("direction", "paused after one step: it", got, want, tolerance)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
-
-import numpy as np
 
 from ..backend import Array, array_module
-from ..objectives import Batch, Differentiable, Point
+from ..objectives import Altered, Batch, Differentiable, Point
 
 
 @dataclass(frozen=True)
@@ -23,16 +19,7 @@ class _FlatPoint:
 
 
 @dataclass(frozen=True)
-class _WithoutHessian:
-    objective: Differentiable
-
-    @property
-    def size(self) -> int:
-        return self.objective.size
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        return self.objective.init(rng, dtype, xp)
-
+class _WithoutHessian(Altered):
     def at(self, phi: Array, batch: Batch) -> Point:
         point = self.objective.at(phi, batch)
         return _FlatPoint(point.loss, point.grad)
