@@ -56,6 +56,8 @@ def test_maml_is_told_what_to_store(store, capsys):
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
+        (["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"], "set k to 2 or more"),
+        (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
     ],
 )
 def test_every_mistake_is_one_line_on_standard_error(tmp_path, capsys, words, line):
