@@ -14,9 +14,10 @@ from minimeta.trajectory import STORES
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
 
-def test_train_eval_and_resume(tmp_path, capsys):
+@pytest.mark.parametrize("algorithm", ["reptile", "adml"])
+def test_train_eval_and_resume(algorithm, tmp_path, capsys):
     out = str(tmp_path / "run")
-    assert main(["train", "sine", *SHORT, "--out", out]) == 0
+    assert main(["train", "sine", "--algorithm", algorithm, *SHORT, "--out", out]) == 0
     assert "20 meta-steps done" in capsys.readouterr().out
     assert main(["eval", out, "--tasks", "10", "--quiet"]) == 0
     printed = capsys.readouterr().out
