@@ -1,7 +1,7 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
 from . import host, layers, taylor
-from .algorithms import ANIL, CAVIA, FOMAML, IMAML, MAML, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import ADML, ANIL, CAVIA, FOMAML, IMAML, MAML, MetaSGD, Reptile, fgsm, gradient_agreement, mean
 from .backend import array_module
 from .errors import (
     CheckpointError,
@@ -34,10 +34,10 @@ __version__ = "0.1.0"
 host.keep_freed_memory()
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError",
     "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Trajectory", "VectorsError", "adapt", "array_module",
-    "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
+    "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
     "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

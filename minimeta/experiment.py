@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .algorithms import ANIL, CAVIA, FOMAML, IMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import ADML, ANIL, CAVIA, FOMAML, IMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam
@@ -39,7 +39,9 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml"] = _setting("reptile", "how")
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "adml"] = _setting(
+        "reptile", "how"
+    )
     combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
     iterations: int = _setting(30_000, "meta-steps")
     meta_batch: int = _setting(1, "tasks in a meta-step")
@@ -55,6 +57,7 @@ class Settings:
     rate_high: float = _setting(0.1, "see rate_low")
     regularization: float = _setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
     cg_steps: int = _setting(5, "iMAML: steps of conjugate gradients")
+    attack: float = _setting(0.1, "ADML: how far adversarial inputs move, pixels in [0, 1] or x in [-5, 5]")
     inner_beta1: float = _setting(0.0, "inner Adam's decay of the first moment")
     inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
     carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
@@ -90,6 +93,8 @@ class Settings:
             raise SettingsError(
                 "imaml solves an inner problem on k-1 mini-batches: set k to 2 or more, regularization above 0"
             )
+        if self.algorithm == "adml" and self.k < 2:
+            raise SettingsError("adml adapts on k-1 mini-batches, clean and attacked: set k to 2 or more")
         if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
             raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
         if self.algorithm != "cavia" and self.context is not None:
@@ -244,6 +249,9 @@ def algorithm_of(settings: Settings) -> Algorithm:
         return ANIL(rule, settings.store)
     if settings.algorithm == "imaml":
         return IMAML(rule, settings.regularization, settings.cg_steps)
+    if settings.algorithm == "adml":
+        low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # Omniglot's ink and paper
+        return ADML(rule, settings.store, settings.attack, low, high)
     if settings.algorithm == "cavia":
         return CAVIA(rule, settings.store)
     if settings.algorithm == "fomaml":

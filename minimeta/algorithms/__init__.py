@@ -1,5 +1,6 @@
 """Floor 5: one file an algorithm. None of them sees a layer: only objectives, rules and trajectories."""
 
+from .adml import ADML, fgsm
 from .anil import ANIL
 from .base import Algorithm, Outcome, mean
 from .cavia import CAVIA
@@ -11,6 +12,7 @@ from .meta_sgd import MetaSGD
 from .reptile import Reptile
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "Algorithm", "Atkinson", "GeneralizedEntropy", "Gini",
-    "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil", "agreement_weights", "gradient_agreement", "mean",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "Algorithm", "Atkinson", "GeneralizedEntropy", "Gini",
+    "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil", "agreement_weights", "fgsm",
+    "gradient_agreement", "mean",
 ]  # fmt: skip
