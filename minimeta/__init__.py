@@ -11,6 +11,7 @@ from .errors import (
     MinimetaError,
     SettingsError,
     ShapeError,
+    SweepError,
     VectorsError,
 )
 from .inner import SGD, Adam
@@ -37,7 +38,7 @@ __all__ = [
     "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError",
     "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
-    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Trajectory", "VectorsError", "adapt", "array_module",
+    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Trajectory", "VectorsError", "adapt", "array_module",
     "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
     "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

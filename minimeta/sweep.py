@@ -1,13 +1,13 @@
 """Floor 7: many meta-training runs as one: each in its folder, none computed twice, gone on with after any kill.
 
 A job is a name and settings. ``sweep`` trains each in ``folder/name``, a run folder like any other, hands that to
-``measure``, and writes what comes back to ``folder/name/result.json``. That file ends the job: called again, a sweep reads it
-and computes only what is missing, a begun run from its last checkpoint. The numbers of a run depend on neither the number
-of processes nor the machines, nor on how often it was stopped.
+``measure``, and writes what comes back to ``folder/name/result.json``. That file ends the job: called again, a sweep reads
+it and computes only what is missing, a begun run from its last checkpoint. A run's numbers depend neither on the number of
+processes nor on how often it was stopped.
 
 Jobs go to processes of this machine, one thread each; or, with ``scheduler``, to the workers of a Dask cluster, which must
-see the same folder (and the same data). A worker that dies loses its place in the row, not its work: the next one to take
-the job goes on from the checkpoint, and waits until no other process holds the job's lock.
+see the same folder (and the same data). A worker that dies loses its place, not its work: the next one to take the job goes
+on from the checkpoint, and waits until no other process holds the job's lock.
 """
 
 from __future__ import annotations
@@ -168,11 +168,11 @@ def _on_this_machine(processes: int) -> Iterator[Submit]:
 @contextmanager
 def _on_cluster(scheduler: str) -> Iterator[Submit]:
     try:
-        from dask import distributed
+        import distributed
     except ImportError:
         raise SettingsError("a scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
-        client = distributed.Client(scheduler, timeout=20)
+        client = distributed.Client(scheduler, timeout=10)
     except OSError as error:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
