@@ -1,7 +1,24 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
 from . import host, layers, taylor
-from .algorithms import ANIL, CAVIA, FOMAML, IMAML, MAML, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import (
+    ANIL,
+    CAVIA,
+    FOMAML,
+    IMAML,
+    MAML,
+    TAML,
+    Atkinson,
+    EntropyTAML,
+    GeneralizedEntropy,
+    Gini,
+    LogVariance,
+    MetaSGD,
+    Reptile,
+    Theil,
+    gradient_agreement,
+    mean,
+)
 from .backend import array_module
 from .errors import (
     CheckpointError,
@@ -14,7 +31,7 @@ from .errors import (
     VectorsError,
 )
 from .inner import SGD, Adam
-from .losses import MeanSquaredError, SoftmaxCrossEntropy
+from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic, Sphere
 from .tasks import (
@@ -34,10 +51,11 @@ __version__ = "0.1.0"
 host.keep_freed_memory()
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError",
-    "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
-    "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
-    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Trajectory", "VectorsError", "adapt", "array_module",
+    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError", "DataError",
+    "DeviceError", "DivergenceError", "Entropy", "EntropyTAML", "Episode", "FewShotImages", "GeneralizedEntropy",
+    "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches", "MinimetaError",
+    "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid",
+    "SoftmaxCrossEntropy", "Sphere", "Theil", "Trajectory", "VectorsError", "adapt", "array_module",
     "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
     "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

@@ -73,7 +73,9 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(0.01), mm.Adam(0.01)], ids=["sgd", "adam"])
-@pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints")])
+@pytest.mark.parametrize(
+    "algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, mm.TAML, mm.EntropyTAML, lambda rule: mm.MAML(rule, "checkpoints")]
+)
 def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
     images = strict.asarray(np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8))
     network = mm.Network((28, 28, 1), (layers.Conv2D(1, 2), layers.MaxPool2D(), *mm.omniglot_convnet(3, 2).layers[3:6]))
