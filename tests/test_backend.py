@@ -186,7 +186,8 @@ def test_every_algorithm_on_a_gpu_agrees_with_the_cpu(network):
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
     x, y = rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5))
-    for algorithm in (mm.Reptile(mm.Adam(0.01)), mm.FOMAML(mm.SGD(0.1)), mm.MAML(mm.SGD(0.1))):
+    rule = mm.SGD(0.1)
+    for algorithm in (mm.Reptile(mm.Adam(0.01)), mm.FOMAML(rule), mm.MAML(rule), mm.TAML(rule), mm.EntropyTAML(rule)):
         here, _ = algorithm.direction(objective, phi, mm.Minibatches(x, y))
         there, _ = algorithm.direction(objective, cupy.asarray(phi), mm.Minibatches(cupy.asarray(x), cupy.asarray(y)))
         assert (

@@ -206,6 +206,11 @@ class _Spread(mm.Reptile):
         return outcome._replace(direction=direction + self.factor * 2 * (loss - loss.mean())[:, None] * grad)
 
 
+class _NeverCoupled(_Spread):
+    def direction(self, objective, meta, minibatches):
+        return self.run(objective, meta, minibatches)[:2]
+
+
 class _CoupledTooEarly(_Spread):
     def run(self, objective, meta, minibatches, state=None):
         return super().couple(super().run(objective, meta, minibatches, state))
@@ -226,6 +231,8 @@ def test_the_objective_of_a_whole_meta_batch_is_one_number_and_coupling_is_for_c
     check_algorithm(_Spread(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
     with pytest.raises(CheckError, match=r"_Spread.direction: the direction differs by \S+ relative; adapt agrees"):
         check_algorithm(_Spread(mm.SGD(0.1), 1.01), objective, phi, batches, true_objective=whole)
+    with pytest.raises(CheckError, match=r"direction: what direction\(\) gives is not run's: it differs by"):
+        check_algorithm(_NeverCoupled(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
     with pytest.raises(CheckError, match=r"direction: it depends on the other tasks: it differs by \S+ relative; adapt"):
         check_algorithm(_CoupledTooEarly(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
 

@@ -430,12 +430,11 @@ def check_algorithm(
         )
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
         if state is None:
-            last = minibatches.of_tasks(tasks - 1, tasks)
-            alone = algorithm.run(objective, meta, last)
+            alone = algorithm.run(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
             for got, want in zip(_but_state(alone), _but_state(parts), strict=True):
                 findings.close("direction", "it depends on the other tasks: it", got, want[-1:], tolerance)
-            got, want = algorithm.direction(objective, meta, last)[0], couple(alone)[0]
-            findings.close("direction", "from direction() itself: it", got, want, tolerance)
+            said, _ = algorithm.direction(objective, meta, minibatches)
+            findings.close("direction", "what direction() gives is not run's: it", said, direction, tolerance)
         if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
             phi, rule = algorithm.inner(objective, meta)
             phi, between, _ = descend(objective, phi, minibatches[:1], rule, state)
