@@ -2,6 +2,7 @@
 
 from . import host, layers, taylor
 from .algorithms import (
+    ADML,
     ANIL,
     CAVIA,
     FOMAML,
@@ -16,6 +17,7 @@ from .algorithms import (
     MetaSGD,
     Reptile,
     Theil,
+    fgsm,
     gradient_agreement,
     mean,
 )
@@ -28,6 +30,7 @@ from .errors import (
     MinimetaError,
     SettingsError,
     ShapeError,
+    SweepError,
     VectorsError,
 )
 from .inner import SGD, Adam
@@ -51,11 +54,11 @@ __version__ = "0.1.0"
 host.keep_freed_memory()
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError", "DataError",
-    "DeviceError", "DivergenceError", "Entropy", "EntropyTAML", "Episode", "FewShotImages", "GeneralizedEntropy",
-    "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches", "MinimetaError",
-    "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError", "Sinusoid",
-    "SoftmaxCrossEntropy", "Sphere", "Theil", "Trajectory", "VectorsError", "adapt", "array_module",
-    "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
-    "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError",
+    "DataError", "DeviceError", "DivergenceError", "Entropy", "EntropyTAML", "Episode", "FewShotImages",
+    "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
+    "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
+    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Theil", "Trajectory", "VectorsError", "adapt",
+    "array_module", "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet",
+    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

@@ -31,3 +31,7 @@ class CheckpointError(MinimetaError, OSError):
 
 class VectorsError(MinimetaError, OSError):
     """A folder of conformance vectors is missing, truncated, altered or of another version; or results disagree with it."""
+
+
+class SweepError(MinimetaError, RuntimeError):
+    """Some runs of a sweep failed, or its processes died."""

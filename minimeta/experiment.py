@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from .algorithms import (
+    ADML,
     ANIL,
     CAVIA,
     FOMAML,
@@ -53,7 +54,7 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "taml"] = _setting(
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "adml", "taml"] = _setting(
         "reptile", "how"
     )
     combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
@@ -71,6 +72,7 @@ class Settings:
     rate_high: float = _setting(0.1, "see rate_low")
     regularization: float = _setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
     cg_steps: int = _setting(5, "iMAML: steps of conjugate gradients")
+    attack: float = _setting(0.1, "ADML: how far adversarial inputs move, pixels in [0, 1] or x in [-5, 5]")
     bias: Literal["theil", "generalized-entropy", "atkinson", "gini", "log-variance", "entropy"] = _setting(
         "theil",
         "TAML: phi is kept from unequal losses of tasks, by this measure; entropy: from certainty before adaptation",
@@ -111,6 +113,8 @@ class Settings:
             raise SettingsError(
                 "imaml solves an inner problem on k-1 mini-batches: set k to 2 or more, regularization above 0"
             )
+        if self.algorithm == "adml" and self.k < 2:
+            raise SettingsError("adml adapts on k-1 mini-batches, clean and attacked: set k to 2 or more")
         if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
             raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
         if self.algorithm == "taml":
@@ -281,6 +285,9 @@ def algorithm_of(settings: Settings) -> Algorithm:
         return ANIL(rule, settings.store)
     if settings.algorithm == "imaml":
         return IMAML(rule, settings.regularization, settings.cg_steps)
+    if settings.algorithm == "adml":
+        low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # Omniglot's ink and paper
+        return ADML(rule, settings.store, settings.attack, low, high)
     if settings.algorithm == "cavia":
         return CAVIA(rule, settings.store)
     if settings.algorithm == "taml" and settings.bias == "entropy":

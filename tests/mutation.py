@@ -35,7 +35,7 @@ import numpy as np
 
 import minimeta as mm
 from minimeta import layers, losses, trajectory
-from minimeta.algorithms import MEASURES, Inequality, Outcome, inequality
+from minimeta.algorithms import MEASURES, Inequality, Outcome, adml, inequality
 from minimeta.files import write_atomically
 from minimeta.inner import RateGradient
 from minimeta.layers import base, batch_norm, max_pool2d
@@ -122,6 +122,8 @@ def targets() -> list[Target]:
     add(trajectory, "_back_through _back_one _points_at", of_trajectories())
     add(trajectory._Segments, "run", of_trajectories())
     add(mm.MAML, "run", of_algorithm(lambda rule: mm.MAML(rule, "iterates"), loss_after_adaptation))
+    add(mm.ADML, "run", of_algorithm(adml_in_a_box, crossed_losses, (perceptron,)))
+    add(adml, "fgsm", of_algorithm(adml_in_a_box, crossed_losses, (perceptron, partial(perceptron, "relu", 1))))
     add(mm.MetaSGD, "run", of_meta_sgd())
     add(mm.FOMAML, "run", of_algorithm(mm.FOMAML, maml_without_hessian) + of_algorithm(fomaml_step, last_change))
     add(mm.Reptile, "run", of_algorithm(mm.Reptile, whole_change))
@@ -204,9 +206,10 @@ def of_measures() -> tuple[Check, ...]:
 Problem = tuple[Any, np.ndarray, mm.Minibatches]  # an objective, phi (D,), k = 3 mini-batches of T = 2 tasks
 
 
-def perceptron() -> Problem:
+def perceptron(activation: str = "tanh", hidden: int = 3) -> Problem:
+    """With one ReLU, many examples find it at rest: their loss has slope 0."""
     rng = np.random.default_rng(1)
-    objective = mm.Objective(mm.mlp([2, 3, 2], "tanh"), mm.MeanSquaredError())
+    objective = mm.Objective(mm.mlp([2, hidden, 2], activation), mm.MeanSquaredError())
     return objective, objective.init(rng, np.float64), mm.Minibatches(*rng.standard_normal((2, 3, 2, 4, 2)))
 
 
@@ -312,10 +315,14 @@ def of_trajectories() -> tuple[Check, ...]:
     return (*checks, partial(check_trajectory, *quadratic(2, k=5), adam_with_momentum(0.1)))
 
 
-def of_algorithm(make: Callable[[Any], Any], judge: Callable[..., dict[str, Any]]) -> tuple[Check, ...]:
+def of_algorithm(
+    make: Callable[[Any], Any],
+    judge: Callable[..., dict[str, Any]],
+    problems: tuple[Callable[[], Problem], ...] = (quadratic, perceptron),
+) -> tuple[Check, ...]:
     """Through SGD and Adam, with a fresh state and with that of earlier tasks."""
     checks = []
-    for problem in (quadratic, perceptron):
+    for problem in problems:
         objective, phi, batches = problem()
         for rule in (mm.SGD(0.1), adam(0.1), adam_with_momentum(0.1)):
             _, state = rule.step(np.tile(phi, (2, 1)), objective.at(phi + 1, batches[0]).grad)
@@ -402,6 +409,33 @@ def loss_after_adaptation(objective, batches, rule, state) -> dict[str, Any]:
         return Outcome(None, None, mm.unroll(objective, phi, batches[:-1], rule, state=state).states[-1])
 
     return {"true_objective": loss, "expected": last_state}
+
+
+BOX = (0.3, -0.8, 0.9)  # eps, low, high: some inputs are clipped on either side, most are not
+
+
+def adml_in_a_box(rule: Any) -> mm.ADML:
+    return mm.ADML(rule, "iterates", *BOX)
+
+
+def crossed_losses(objective, batches, rule, state) -> dict[str, Any]:
+    """ADML's objective, the data attacked anew at every phi; and the state after the clean steps."""
+    eps, low, high = BOX
+
+    def attacked(phi):
+        signs = [np.sign(objective.at(phi, batch).input_grad.real) for batch in batches]
+        return mm.Minibatches(
+            [np.clip(x + eps * sign, low, high) for x, sign in zip(batches.x, signs, strict=True)], batches.y
+        )
+
+    def loss(phi):
+        other = attacked(phi)
+        return sum(
+            objective.at(mm.adapt(objective, phi, some[:-1], rule, state), query[-1]).loss
+            for some, query in ((batches, other), (other, batches))
+        )
+
+    return {"true_objective": loss, "expected": loss_after_adaptation(objective, batches, rule, state)["expected"]}
 
 
 def maml_without_hessian(objective, batches, rule, state) -> dict[str, Any]:
@@ -658,12 +692,16 @@ def _first_line(statement: ast.stmt) -> str:
 
 
 def _code(definition: ast.FunctionDef, target: Target) -> CodeType:
-    """Compiled as the library is, with annotations left alone."""
-    module = ast.fix_missing_locations(ast.Module([definition], []))
-    scope: dict[str, Any] = {}
-    flags = target.function.__code__.co_flags & 0xFFF0000  # the module's future imports
-    exec(compile(module, target.function.__code__.co_filename, "exec", flags, dont_inherit=True), {}, scope)
-    return scope[definition.name].__code__
+    """Compiled as the library is, with annotations left alone, among the free variables that it has there (of ``super``)."""
+    original = target.function.__code__
+    around = ast.parse(f"def around({', '.join(original.co_freevars)}): pass").body[0]
+    around.body = [definition]
+    flags = original.co_flags & 0xFFF0000  # the module's future imports
+    module = ast.fix_missing_locations(ast.Module([around], []))
+    code = compile(module, original.co_filename, "exec", flags, dont_inherit=True)
+    for name in ("around", definition.name):
+        code = next(each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name)
+    return code
 
 
 # The proof.
@@ -824,6 +862,13 @@ REASONS: dict[str, dict[str, list[str]]] = {
     "only makes one step more than is needed; test_trajectory.py counts them": {
         "_Segments.run": ["way = unroll(self.objective, phi, batches[:], self.rule, 'iterates', state)"],
     },
+    "at a bound, clipping to it changes nothing": {
+        "adml.fgsm": [
+            "x = xp.where(x.real <= low, float(low), x)",
+            "return (xp.where(x.real >= high, float(high), x), batch[1])",
+        ],
+    },
+    "refuses a box with no room; test_adml.py sees the refusal": {"adml.fgsm": ["pass"]},
     "refuses a v that does not fit; test_network.py sees the refusal": {"NetworkPoint.hvp": ["pass"]},
     "refuses another shape; test_inequality.py and test_losses.py see the refusal": {
         "inequality._relative": ["if False:", "if x.ndim != 1 or x.shape[0] == -1:"],
@@ -832,6 +877,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
     "refuses what has no classes, or is not adapted; test_taml.py sees the refusal": {"EntropyTAML.run": ["pass"]},
     "refuses an empty meta-batch, which has no derivative; tests/algorithms see the refusal": {
         "MAML.run": ["pass"],
+        "ADML.run": ["pass"],
         "MetaSGD.run": ["pass"],
         "FOMAML.run": ["pass"],
         "Reptile.run": ["pass"],

@@ -30,7 +30,10 @@ def _moved(minibatches):
 def test_every_algorithm_runs_on_a_strict_module_with_the_same_numbers(problem, rule):
     objective, phi, batches = problem
     there, batches_there = strict.asarray(phi), _moved(batches)
-    for algorithm in (mm.Reptile(rule), mm.FOMAML(rule), mm.FOMAML(rule, "step"), mm.MAML(rule), mm.MAML(rule, "iterates")):
+    algorithms = [mm.Reptile(rule), mm.FOMAML(rule), mm.FOMAML(rule, "step"), mm.MAML(rule), mm.MAML(rule, "iterates")]
+    if isinstance(objective, Objective):  # it has inputs to attack
+        algorithms.append(mm.ADML(rule))
+    for algorithm in algorithms:
         direction, loss = algorithm.direction(objective, phi, batches)
         direction_there, loss_there = algorithm.direction(objective, there, batches_there)
         assert isinstance(direction_there, StrictArray) and isinstance(loss_there, StrictArray)
@@ -74,7 +77,8 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
 
 @pytest.mark.parametrize("rule", [mm.SGD(0.01), mm.Adam(0.01)], ids=["sgd", "adam"])
 @pytest.mark.parametrize(
-    "algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, mm.TAML, mm.EntropyTAML, lambda rule: mm.MAML(rule, "checkpoints")]
+    "algorithm",
+    [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints"), mm.ADML, mm.TAML, mm.EntropyTAML],
 )
 def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
     images = strict.asarray(np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8))
@@ -187,7 +191,8 @@ def test_every_algorithm_on_a_gpu_agrees_with_the_cpu(network):
     phi = objective.init(rng, np.float64)
     x, y = rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5))
     rule = mm.SGD(0.1)
-    for algorithm in (mm.Reptile(mm.Adam(0.01)), mm.FOMAML(rule), mm.MAML(rule), mm.TAML(rule), mm.EntropyTAML(rule)):
+    others = [kind(rule) for kind in (mm.FOMAML, mm.MAML, mm.ADML, mm.TAML, mm.EntropyTAML)]
+    for algorithm in (mm.Reptile(mm.Adam(0.01)), *others):
         here, _ = algorithm.direction(objective, phi, mm.Minibatches(x, y))
         there, _ = algorithm.direction(objective, cupy.asarray(phi), mm.Minibatches(cupy.asarray(x), cupy.asarray(y)))
         assert (

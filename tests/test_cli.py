@@ -14,9 +14,10 @@ from minimeta.trajectory import STORES
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
 
-def test_train_eval_and_resume(tmp_path, capsys):
+@pytest.mark.parametrize("algorithm", ["reptile", "adml"])
+def test_train_eval_and_resume(algorithm, tmp_path, capsys):
     out = str(tmp_path / "run")
-    assert main(["train", "sine", *SHORT, "--out", out]) == 0
+    assert main(["train", "sine", "--algorithm", algorithm, *SHORT, "--out", out]) == 0
     assert "20 meta-steps done" in capsys.readouterr().out
     assert main(["eval", out, "--tasks", "10", "--quiet"]) == 0
     printed = capsys.readouterr().out
@@ -56,6 +57,8 @@ def test_maml_is_told_what_to_store(store, capsys):
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
+        (["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"], "set k to 2 or more"),
+        (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
     ],
 )
 def test_every_mistake_is_one_line_on_standard_error(tmp_path, capsys, words, line):

@@ -1,5 +1,6 @@
 """Floor 5: one file an algorithm. None of them sees a layer: only objectives, rules and trajectories."""
 
+from .adml import ADML, fgsm
 from .anil import ANIL
 from .base import Algorithm, Outcome, mean
 from .cavia import CAVIA
@@ -12,7 +13,7 @@ from .reptile import Reptile
 from .taml import TAML, EntropyTAML
 
 __all__ = [
-    "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "TAML", "Algorithm", "Atkinson", "EntropyTAML",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "TAML", "Algorithm", "Atkinson", "EntropyTAML",
     "GeneralizedEntropy", "Gini", "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil",
-    "agreement_weights", "gradient_agreement", "mean",
+    "agreement_weights", "fgsm", "gradient_agreement", "mean",
 ]  # fmt: skip
