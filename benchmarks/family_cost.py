@@ -124,7 +124,9 @@ def main() -> None:
             memory = f"{row['bytes'] / 2**20:8.1f} MiB" if "bytes" in row else ""
             print(f"{task:10}{name:30}{1e3 * row['seconds']:10.4f} ms {memory}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out / "family_cost.json", lambda file: file.write((json.dumps(result, indent=1) + "\n").encode()))
+    write_atomically(
+        options.out / "family_cost.json", lambda file: file.write((json.dumps(result, indent=1) + "\n").encode())
+    )
 
 
 if __name__ == "__main__":
