@@ -15,6 +15,7 @@ from .errors import (
 )
 from .inner import SGD, Adam
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
+from .microscope import compare_directions
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic, Sphere
 from .tasks import (
@@ -38,6 +39,6 @@ __all__ = [
     "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Trajectory", "VectorsError", "adapt", "array_module",
-    "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
+    "compare_directions", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
     "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip
