@@ -39,6 +39,6 @@ __all__ = [
     "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Trajectory", "VectorsError", "adapt", "array_module",
-    "compare_directions", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
-    "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "compare_directions", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet",
+    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ phi of a training. All come from one inner loop of SGD on mini-batches 1 .. k, w
 
     maml      (I - alpha H_1) ... (I - alpha H_{k-1}) g_k                     equations (17)-(21)
     fomaml    g_k                                                             maml without its Hessians
-    reptile   (g_1 + ... + g_k) / k = (phi - phi~) / (k alpha)                the mean of a step: comparable with one gradient
+    reptile   (g_1 + ... + g_k) / k = (phi - phi~) / (k alpha)                a step's mean: comparable with one gradient
     taylor    maml's power series in alpha, cut after alpha^n                 equations (22)-(24); taylor.py
 
 For unit vectors u and v the cosine is u . v = 1 - |u - v|^2 / 2. The right side is what is computed: the difference from 1,
