@@ -55,8 +55,8 @@ class Study:
 
 
 SINE = replace(
-    PRESETS["sine-maml"][1], iterations=10_000, meta_batch=10, k=6, shots=50, tail_shots=10, inner_lr=0.01, epsilon=0.005, epsilon_final=0.0,
-    activation="tanh", phase=PRESETS["sine"][1].phase,
+    PRESETS["sine-maml"][1], iterations=10_000, meta_batch=10, k=6, shots=50, tail_shots=10, inner_lr=0.01,
+    epsilon=0.005, epsilon_final=0.0, activation="tanh", phase=PRESETS["sine"][1].phase,
 )  # fmt: skip
 OMNIGLOT = replace(PRESETS["omniglot-5way-maml"][1], iterations=300, meta_batch=4, k=6, inner_lr=0.1)
 STUDIES = (

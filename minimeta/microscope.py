@@ -98,7 +98,7 @@ def compare_directions(
     series = expand(objective, phi, minibatches, order).maml
     maml, fomaml, reptile = gradients(objective, phi, minibatches, alpha)
     directions = Directions(maml, fomaml, reptile / len(minibatches), series(alpha))
-    stacked = array_module(phi).stack(directions, axis=1)
+    stacked = array_module(phi).stack(list(directions), axis=1)
     return Comparison(directions, measure(stacked.mean(axis=0)), measure(stacked))
 
 
