@@ -1,9 +1,9 @@
 """How far MAML's direction is from FOMAML's, Reptile's and its own Taylor series, during a training and against alpha.
 
 MAML trains; at meta-steps spaced evenly in the logarithm all directions are computed at its phi, in float64, on one probe
-meta-batch that it never trains on, and each is compared with MAML's (minimeta/microscope.py). At the first and the last
-phi the same is done for other inner step sizes alpha. Sine waves from several seeds, and Omniglot from one: about four
-minutes and three, of one core. Omniglot is read as ``minimeta train`` reads it: set MINIMETA_DATA to where it is.
+meta-batch, always the same, and each is compared with MAML's (minimeta/microscope.py). At the first and the last phi the
+same is done for other inner step sizes alpha. Sine waves from five seeds and Omniglot from one: about five minutes of one
+core in all. Omniglot is read as ``minimeta train`` reads it: set MINIMETA_DATA to where it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from minimeta.experiment import PRESETS, Settings, build
 from minimeta.meta_training import MetaTraining
 from minimeta.microscope import measure
 
+FIT = 1e-4  # slopes against alpha are fitted up to here
 PROBE = 3  # stream of random numbers under seed 0: after training's and evaluation's
 STYLES = {
     "fomaml": dict(label="FOMAML", color="tab:blue", marker="x", linestyle="--"),
@@ -32,7 +33,7 @@ STYLES = {
     "taylor1": dict(label="Taylor, first order", color="black", marker="o", linestyle="-"),
     "taylor2": dict(label="Taylor, second order", color="tab:green", marker="s", linestyle="-."),
 }
-SHARE = dict(label="|MAML $-$ FOMAML|", color="0.55", marker="", linestyle="-", linewidth=2.2)
+SHARE = dict(label=r"$\|$MAML $-$ FOMAML$\|$", color="0.55", marker="", linestyle="-", linewidth=2.2)
 NAMES = ("maml", *STYLES)
 
 
@@ -141,10 +142,11 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     for axis, (study, end) in zip(axes[-1], ((studies[0], 0), (studies[0], -1), (last, -1)), strict=True):
         draw_alphas(axis, study, end)
     for letter, axis in zip("abcdefghi", axes.flat, strict=False):
-        axis.set_title(f"({letter}) {axis.get_title()}", fontsize=9)
+        axis.set_title(f"({letter}) {axis.get_title()}", fontsize=8.5)
         axis.minorticks_off()
-    handles, labels = axes[0, 2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5, columnspacing=1.2)
+    shown = dict(zip(*reversed(axes[0, 2].get_legend_handles_labels()), strict=True))
+    shown |= dict(zip(*reversed(axes[-1, 0].get_legend_handles_labels()), strict=True))
+    figure.legend(shown.values(), shown, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3)
     figure.tight_layout(w_pad=0.6, h_pad=0.9)
     return save(figure, path)
 
@@ -152,6 +154,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 def draw_training(row, study: dict[str, Any]) -> None:
     """Cosines of the mean directions, cosines task by task, norms: against the meta-step."""
     steps, alpha = study["steps"], study["settings"]["inner_lr"]
+    row[2].set_yscale("log")
     for name in study["looks"][0][0]["norm"]:
         if name == "maml":
             continue
@@ -168,29 +171,40 @@ def draw_training(row, study: dict[str, Any]) -> None:
         axis.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         axis.set_ylim(-0.45, 1.02)
     row[0].set_ylabel(rf"$\alpha = {alpha:g}$, $k = {study['settings']['k']}$")
-    row[2].set_yscale("log")
     row[2].axhline(1, color="0.7", linewidth=0.6, zorder=0)
 
 
 def draw_alphas(axis, study: dict[str, Any], end: int) -> None:
     """1 - cosine of the mean directions against alpha, at the first phi or the last, and alpha as it was trained with."""
     runs, steps = [run[end] for run in study["ends"]], study["steps"]
-    for name in STYLES:
-        draw_curve(axis, study["alphas"], [[at["apart"][name] for at in run] for run in runs], name)
-    axis.axvline(study["settings"]["inner_lr"], color="0.4", linestyle="-", linewidth=0.7, zorder=0)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    for name in STYLES:
+        draw_curve(axis, study["alphas"], [[at["apart"][name] for at in run] for run in runs], name)
+    axis.axvline(study["settings"]["inner_lr"], color="0.4", linewidth=0.7, zorder=0, label=r"$\alpha$ of the training")
+    fitted = [(name, slope) for name, slope in slopes(study, end).items() if name != "reptile"]
+    for row, (name, slope) in enumerate(reversed(fitted)):
+        at = dict(transform=axis.transAxes, ha="right", fontsize=7.5, color=STYLES[name]["color"])
+        axis.text(0.98, 0.05 + 0.11 * row, f"{STYLES[name]['label']}: slope {slope:.2f}", **at)
     axis.set_ylim(1e-16, 8)
     axis.set_yticks([1e-15, 1e-10, 1e-5, 1])
     axis.set_xlabel(r"inner step size $\alpha$")
     axis.set_title(f"{study['name']}: 1 $-$ cosine, meta-step {steps[end]:,}")
 
 
+def slopes(study: dict[str, Any], end: int) -> dict[str, float]:
+    """Of the lines through the logarithms of 1 - cosine, median over seeds, at alpha up to ``FIT``."""
+    alphas = np.array(study["alphas"])
+    small = alphas <= FIT * 1.001  # with the end, whatever its rounding
+    apart = {name: np.median([[at["apart"][name] for at in run[end]] for run in study["ends"]], axis=0) for name in STYLES}
+    return {name: float(np.polyfit(np.log(alphas[small]), np.log(each[small]), 1)[0]) for name, each in apart.items()}
+
+
 def draw_curve(axis, x: Sequence[float], runs: Sequence[Sequence[float]], name: str) -> None:
-    """The median over seeds, and the range of all."""
+    """The median over seeds, and the range of all; without it for the series in linear axes, where they are all over."""
     runs = np.array(runs)
     axis.plot(x, np.median(runs, axis=0), **STYLES[name], markersize=3.5, markevery=max(1, len(x) // 8), mfc="white")
-    if len(runs) > 1:
+    if len(runs) > 1 and (name in ("fomaml", "reptile") or axis.get_yscale() == "log"):
         axis.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=STYLES[name]["color"], alpha=0.13, linewidth=0)
 
 
