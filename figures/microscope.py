@@ -181,11 +181,12 @@ def draw_alphas(axis, study: dict[str, Any], end: int) -> None:
     axis.set_yscale("log")
     for name in STYLES:
         draw_curve(axis, study["alphas"], [[at["apart"][name] for at in run] for run in runs], name)
-    axis.axvline(study["settings"]["inner_lr"], color="0.4", linewidth=0.7, zorder=0, label=r"$\alpha$ of the training")
+    label = r"$\alpha$ of the training"
+    axis.axvline(study["settings"]["inner_lr"], 0.38, color="0.4", linewidth=0.7, zorder=0, label=label)  # above the slopes
     fitted = [(name, slope) for name, slope in slopes(study, end).items() if name != "reptile"]
     for row, (name, slope) in enumerate(reversed(fitted)):
         at = dict(transform=axis.transAxes, ha="right", fontsize=7.5, color=STYLES[name]["color"])
-        axis.text(0.98, 0.05 + 0.11 * row, f"{STYLES[name]['label']}: slope {slope:.2f}", **at)
+        axis.text(0.98, 0.05 + 0.11 * row, f"slope {slope:.2f}", **at)
     axis.set_ylim(1e-16, 8)
     axis.set_yticks([1e-15, 1e-10, 1e-5, 1])
     axis.set_xlabel(r"inner step size $\alpha$")

@@ -103,7 +103,7 @@ def compare_directions(
 
 
 def measure(directions: Array) -> Measures:
-    """Cosines, norms and second-order share of stacked directions, ``(4, D) or (T, 4, D)``."""
+    """Of stacked directions, ``(n, D) or (T, n, D)``, maml and fomaml first; ``compare_directions`` has n = 4."""
     xp = array_module(directions)
 
     def length(v: Array) -> Array:

@@ -215,7 +215,7 @@ def test_what_cannot_be_compared_is_refused():
 @pytest.fixture(scope="module")
 def seen():
     sine, settings = figure.STUDIES[0], replace(figure.SINE, iterations=10, hidden="5,5")
-    return figure.compute([replace(sine, settings=settings, seeds=(0, 1), tasks=3, looks=4, alphas=(1e-4, 1e-2))])
+    return figure.compute([replace(sine, settings=settings, seeds=(0, 1), tasks=3, looks=4, alphas=(1e-5, 1e-4, 1e-2))])
 
 
 def test_the_figure_shows_what_the_microscope_tells(seen):
@@ -226,7 +226,7 @@ def test_the_figure_shows_what_the_microscope_tells(seen):
     probe, phi = training.tasks.sample(rng, 3, training.schedule), training.start().meta.astype(float)
     for order in (1, 2):
         found = mm.compare_directions(training.objective, phi, probe, alpha, order)
-        for at in (study["looks"][0][0], study["ends"][0][0][1]):  # alpha is in both
+        for at in (study["looks"][0][0], study["ends"][0][0][2]):  # alpha is in both
             assert at["apart"][f"taylor{order}"] == pytest.approx(found.of_mean.apart[MAML, TAYLOR], rel=1e-4)
             assert at["norm"]["reptile"] == pytest.approx(found.of_mean.norms[REPTILE], rel=1e-4)
             assert at["task_cosine"]["fomaml"] == pytest.approx(found.mean_of_each.cosine("maml", "fomaml"), rel=1e-4)
