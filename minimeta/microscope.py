@@ -85,8 +85,9 @@ def compare_directions(
     """Directions, cosines and norms at ``phi``, ``(D,) or (T, D)``, for an inner SGD of step ``alpha``.
 
     ``order``, 1 or 2, is the Taylor prediction's. Nothing of a training is changed: call it beside any meta-step, with
-    the meta-batch of that step or, better, with one that is kept aside, always the same. It costs about two MAML
-    directions; order 2 needs third derivatives, which cost about four more. The host does not wait for a device.
+    the meta-batch of that step or, better, with one that is kept aside, always the same. It costs as much as two to four
+    MAML directions; order 2, whose third derivatives take complex numbers, ten to thirty. The host does not wait for a
+    device.
 
     Raises
     ------
@@ -95,6 +96,7 @@ def compare_directions(
     """
     if not isinstance(alpha, Real):
         raise SettingsError(f"the series are in one step size: alpha must be a number, not {type(alpha).__name__}")
+    alpha = float(alpha)  # a NumPy number would set the precision
     series = expand(objective, phi, minibatches, order).maml
     maml, fomaml, reptile = gradients(objective, phi, minibatches, alpha)
     directions = Directions(maml, fomaml, reptile / len(minibatches), series(alpha))

@@ -195,10 +195,11 @@ def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(problem, 
             assert np.array_equal(got.get(), want, equal_nan=True), name
 
 
+@pytest.mark.parametrize("alpha", [0.1, np.float32(0.1), np.float64(0.1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_precision_follows_phi(dtype):
+def test_precision_follows_phi(dtype, alpha):
     objective, phi, batches = _problem("tanh", 3)
-    found = mm.compare_directions(objective, phi.astype(dtype), batches, 0.1, 2)
+    found = mm.compare_directions(objective, phi.astype(dtype), batches, alpha, 2)
     assert {each.dtype for part in found for each in part} == {np.dtype(dtype)}
 
 
