@@ -35,6 +35,7 @@ from .errors import (
 )
 from .inner import SGD, Adam
 from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy
+from .microscope import compare_directions
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic, Sphere
 from .tasks import (
@@ -59,6 +60,6 @@ __all__ = [
     "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Theil", "Trajectory", "VectorsError", "adapt",
-    "array_module", "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet",
-    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean",
+    "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 In float64: every layer's passes, every loss, network and inner rule, MAML and its kin against the complex step; FOMAML
 against MAML with the Hessian replaced by zero; Reptile against its definition, iMAML against a solution of its equations;
-the slopes of the Taylor remainders; the coefficients of the expected updates. In float32 nothing is derived anew: each direction is compared with
-its float64 counterpart, which the first part proves.
+the slopes of the Taylor remainders; the coefficients of the expected updates. In float32 nothing is derived anew: each
+direction is compared with its float64 counterpart, which the first part proves.
 
 On a GPU the oracles stay on the host: ``_LayerThere`` and its like move what goes in to the device, and back what comes out.
 """
