@@ -213,6 +213,36 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     return save(figure, path)
 
 
+def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
+    """Errors, accuracies, time and memory as Markdown; ``cost`` is what benchmarks/family_cost.py measured."""
+    sine, omniglot = result["sine"], result["omniglot"]
+    steps = ["1 step, 10 points", *(f"10 steps, {shots} points" for shots in SHOTS)]
+    head = [*steps, "Omniglot, transductive", "not", "sine", "Omniglot", "memory"]
+    lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name, label in LABELS.items():
+        cells = [_cell(sine["10"].get(name), 1), *(_cell(sine[str(shots)].get(name), STEPS) for shots in SHOTS)]
+        scores = omniglot.get(name, {})
+        cells += [_percent(scores.get(mode)) for mode in ("transductive", "inductive")]
+        times = [cost[task].get(name, {}) for task in ("sine", "omniglot")]
+        cells += [f"{1e3 * each['seconds']:.3g} ms" if each else "" for each in times]
+        cells.append(f"{times[1]['bytes'] / 2**20:.0f} MiB" if times[1] else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any] | None, step: int) -> str:
+    """Empty where an algorithm was not trained; a word where it does not adapt so far."""
+    if row is None:
+        return ""
+    if step >= len(row["mean"]):
+        return "diverges" if any(row["beyond"]) else "not made"
+    return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
+
+
+def _percent(row: dict[str, float] | None) -> str:
+    return f"{row['mean']:.1f} ± {row['interval95']:.1f} %" if row else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for family.json, .png and .pdf (default: out)")
@@ -221,21 +251,31 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="fraction of the meta-steps (default: 1)")
     parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
+    parser.add_argument(
+        "--cost", type=Path, default=Path("benchmarks/results/family_cost.json"),
+        help="what benchmarks/family_cost.py wrote; with it, family.md is written (default: benchmarks/results/...)",
+    )  # fmt: skip
     parser.add_argument("--draw-only", action="store_true", help="draw again from family.json")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "family.json"
 
     def run_jobs(wanted: list[Job]) -> dict[str, Any]:
-        return sweep(
+        finished = sweep(
             wanted, options.runs, measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
             progress=True,
         )  # fmt: skip
+        return {name: each.result for name, each in finished.items()}
 
     if not options.draw_only:
         text = json.dumps(compute(run_jobs, options.budget) | {"provenance": provenance()}) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
-    print("written:", *(str(each) for each in [path, *draw(json.loads(path.read_text()), path)]))
+    result = json.loads(path.read_text())
+    written = [path, *draw(result, path)]
+    if options.cost.exists():
+        written.append(path.with_suffix(".md"))
+        written[-1].write_text(table(result, json.loads(options.cost.read_text())))
+    print("written:", *map(str, written))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from minimeta.checkpoint import RunFolder
 from minimeta.experiment import PRESETS
 from minimeta.files import locked
 from minimeta.run import train
-from minimeta.sweep import Job, run_job, sweep
+from minimeta.sweep import Finished, Job, run_job, sweep
 
 SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
 LONG = replace(SHORT, iterations=2_000)
@@ -52,7 +52,8 @@ def _jobs(settings, count=3):
 
 def _alone(jobs, folder):
     """The same runs, each by itself."""
-    return {job.name: {"phi": train(job.settings, folder / job.name, workers=1).meta.tolist()} for job in jobs}
+    phis = {job.name: train(job.settings, folder / job.name, workers=1).meta.tolist() for job in jobs}
+    return {name: Finished({"phi": phi}, {}) for name, phi in phis.items()}
 
 
 def _measured(folder, job):
@@ -119,6 +120,19 @@ def test_a_process_that_is_killed_is_told(tmp_path, parameters):
     assert "seed-0" in sweep(_jobs(SHORT, 1), folder, parameters, processes=1)
 
 
+def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameters):
+    job = Job("looked-at", SHORT, looks=(50, 7))
+    finished = sweep([job], tmp_path, parameters, processes=1)[job.name]
+    want = {look: train(SHORT, tmp_path / f"{look}", until=look, workers=1).meta.tolist() for look in (7, 50, 120)}
+    assert {look: each["phi"] for look, each in finished.looks.items()} == {look: want[look] for look in (7, 50)}
+    assert finished.result["phi"] == want[120]
+    again = train(SHORT, tmp_path / "7", resume=True, until=3, workers=1)  # what is further on already stays
+    assert again.iteration == 7
+    (tmp_path / job.name / "result.json").unlink()
+    with pytest.raises(mm.SweepError, match="looks cannot be added"):
+        sweep([Job("looked-at", SHORT, looks=(9,))], tmp_path, parameters, processes=1)
+
+
 def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
     """The second waits for the job that the first holds, and takes its result."""
     (job,) = _jobs(SHORT, 1)
@@ -158,8 +172,8 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     with pytest.raises(mm.CheckpointError, match=r"result\.json is damaged"):
         sweep([job], tmp_path, parameters)
     (tmp_path / job.name / "result.json").unlink()
-    assert np.isfinite(sweep([job], tmp_path, parameters, processes=1)[job.name]["phi"]).all()
-    assert _measured(tmp_path, job) == 2  # measured again; trained once
+    assert np.isfinite(sweep([job], tmp_path, parameters, processes=1)[job.name].result["phi"]).all()
+    assert _measured(tmp_path, job) == 1  # what was looked at is kept by itself
 
 
 def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(tmp_path, parameters):
