@@ -30,7 +30,6 @@ from .errors import CheckpointError, MinimetaError, SettingsError, SweepError
 from .experiment import Settings
 from .files import locked, write_atomically
 from .host import available_cores
-from .provenance import provenance
 from .run import Saving, train
 
 Measure = Callable[[Path, str | None], dict[str, Any]]  # run folder, data folder -> a JSON object
@@ -46,10 +45,12 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps."""
+    """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
+    metrics tell (seconds, peak memory, what produced it)."""
 
     result: dict[str, Any]
     looks: dict[int, dict[str, Any]]
+    training: dict[str, Any]
 
 
 def sweep(
@@ -100,7 +101,12 @@ def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[st
             return done
         looks = {str(look): _look(job, path, measure, data, look) for look in sorted(job.looks)}
         result = _look(job, path, measure, data, job.settings.iterations)
-        contents = {"settings": job.settings.to_dict(), "result": result, "looks": looks, "provenance": provenance()}
+        contents = {
+            "settings": job.settings.to_dict(),
+            "result": result,
+            "looks": looks,
+            "training": RunFolder(path).facts(),
+        }
         return _write(path / "result.json", contents)
 
 
@@ -126,7 +132,8 @@ def _write(path: Path, contents: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(contents: dict[str, Any]) -> Finished:
-    return Finished(contents["result"], {int(look): result for look, result in contents["looks"].items()})
+    looks = {int(look): result for look, result in contents["looks"].items()}
+    return Finished(contents["result"], looks, contents["training"])
 
 
 @contextmanager

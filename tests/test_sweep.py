@@ -17,7 +17,7 @@ from minimeta.checkpoint import RunFolder
 from minimeta.experiment import PRESETS
 from minimeta.files import locked
 from minimeta.run import train
-from minimeta.sweep import Finished, Job, run_job, sweep
+from minimeta.sweep import Job, run_job, sweep
 
 SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
 LONG = replace(SHORT, iterations=2_000)
@@ -53,7 +53,11 @@ def _jobs(settings, count=3):
 def _alone(jobs, folder):
     """The same runs, each by itself."""
     phis = {job.name: train(job.settings, folder / job.name, workers=1).meta.tolist() for job in jobs}
-    return {name: Finished({"phi": phi}, {}) for name, phi in phis.items()}
+    return {name: {"phi": phi} for name, phi in phis.items()}
+
+
+def _results(finished):
+    return {name: each.result for name, each in finished.items()}
 
 
 def _measured(folder, job):
@@ -63,10 +67,11 @@ def _measured(folder, job):
 def test_a_sweep_gives_the_bits_of_its_runs_and_computes_none_twice(tmp_path, parameters):
     jobs = _jobs(SHORT)
     want = _alone(jobs, tmp_path / "alone")
-    assert sweep(jobs[:2], tmp_path / "sweep", parameters, processes=2) == {
-        name: want[name] for name in ("seed-0", "seed-1")
-    }
-    assert sweep(jobs, tmp_path / "sweep", parameters, processes=2) == want
+    two = sweep(jobs[:2], tmp_path / "sweep", parameters, processes=2)
+    assert _results(two) == {name: want[name] for name in ("seed-0", "seed-1")}
+    every = sweep(jobs, tmp_path / "sweep", parameters, processes=2)
+    assert _results(every) == want
+    assert all(each.training["iteration"] == 120 and each.training["provenance"] for each in every.values())
     assert [_measured(tmp_path / "sweep", job) for job in jobs] == [1, 1, 1]
 
 
@@ -94,7 +99,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path, parameters):
     with subprocess.Popen([sys.executable, program], start_new_session=True) as process:
         _wait_for(lambda: _under_way(folder))
         os.killpg(process.pid, signal.SIGKILL)
-    assert sweep(jobs, folder, parameters, processes=2) == _alone(jobs, tmp_path / "alone")
+    assert _results(sweep(jobs, folder, parameters, processes=2)) == _alone(jobs, tmp_path / "alone")
 
 
 def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
@@ -191,7 +196,7 @@ def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(tmp_pa
             results = pool.submit(sweep, jobs, folder, parameters, scheduler=cluster.scheduler_address)
             _wait_for(lambda: _under_way(folder))
             os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
-            assert results.result(120) == _alone(jobs, tmp_path / "alone")
+            assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):
