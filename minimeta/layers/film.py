@@ -18,7 +18,7 @@ from .base import Layer, Parameters, Shape, beside, expect_shape, glorot_uniform
 
 @dataclass(frozen=True)
 class FiLM(Layer):
-    """Feature-wise linear modulation (Perez et al. 2018) by ``size`` context parameters (CAVIA's, in convolutional networks).
+    """Feature-wise linear modulation (Perez et al. 2018) by ``size`` context parameters (CAVIA's, on images).
 
     ``theta["context"]: (T or 1, size)``, zero at first; ``theta["weight"]: (T or 1, size, 2 channels)``, Glorot-uniform at
     first; ``theta["bias"]: (T or 1, 2 channels)``, at first one for gamma and zero for beta, so that a fresh layer changes

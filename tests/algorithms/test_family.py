@@ -185,7 +185,7 @@ def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
 def test_a_convolutional_networks_context_stands_inside_phi_and_changes_nothing_at_first(preset):
     plain, network = preset(3, filters=2), preset(3, filters=2, context=4)
     place, rng = network.context, np.random.default_rng(0)
-    assert 0 < place.start and place.stop - place.start == 4 and plain.context == slice(0, 0)
+    assert place.start > 0 and place.stop == place.start + 4 and plain.context == slice(0, 0)
     phi = network.init(rng, np.float64)
     assert not phi[place].any()
     film = np.arange(network.size)[place.start : place.stop + 4 * 4 + 4]  # c, W, b
