@@ -93,8 +93,9 @@ def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, 
     phi = objective.init(rng, np.float64)
     if kind == "network":
         # A context of zero meets weights whose gradient is then exactly zero, where Adam's g / (|g| + eps) has a kink
-        # in its slope: no place for a real difference.
-        phi[network.context] = rng.standard_normal(network.context.stop - network.context.start)
+        # in its slope: no place for a real difference. A large one may shift all that FiLM gives below 0: the batch norm
+        # above the ReLU then sees a constant and gives rounding about 0, the kink of the next ReLU.
+        phi[network.context] = 0.1 * rng.standard_normal(network.context.stop - network.context.start)
     return objective, phi, Minibatches(x, y)
 
 
