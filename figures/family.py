@@ -1,9 +1,9 @@
 """The family compared: every algorithm, and joint training, on sine waves and on 5-way 1-shot Omniglot.
 
 On sine waves every run trains the MAML paper's network on the same number of tasks, with K = 5, 10 and 20 points to adapt on
-and K to score on; five seeds; each then adapts to the same 600 unseen waves by 0 to 10 inner steps on K points. Omniglot has
-the same number of meta-steps and tasks for all, and one seed. Runs that were made are not made again: a sweep that was stopped
-goes on.
+and K to score on; five seeds; each then adapts to the same 600 unseen waves by 0 to 10 inner steps on K points. On Omniglot
+all make the same number of meta-steps on the same number of tasks, one seed. Runs that were made are not made again: a
+sweep that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from style import DOUBLE, plt, save
 
 from minimeta.errors import DivergenceError
 from minimeta.evaluation import Adaptation, accuracy, adaptation_errors
@@ -30,12 +31,17 @@ from minimeta.sweep import Job, sweep
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
 TASKS = 1000  # unseen Omniglot tasks
 
+LABELS = {
+    "joint": "joint training", "reptile": "Reptile", "reptile-agreement": "Reptile, agreement", "fomaml": "FOMAML",
+    "maml": "MAML", "maml-agreement": "MAML, agreement", "meta-sgd": "Meta-SGD", "anil": "ANIL", "cavia": "CAVIA",
+    "imaml": "iMAML", "taml": "TAML, Theil", "taml-entropy": "TAML, entropy", "adml": "ADML",
+}  # fmt: skip
+
 _SINE = Settings(
     algorithm="maml", iterations=20_000, meta_batch=10, k=2, tail="separate", inner_lr=0.01, outer="adam", epsilon=0.001,
     hidden="40,40", activation="relu", phase=math.pi, grid=None, eval_steps=STEPS,
 )  # fmt: skip
-_REPTILE = dict(algorithm="reptile", k=10, tail="shared", tail_shots=None)
-
+_REPTILE = dict(algorithm="reptile", k=10, tail="shared")
 # What each changes on sine waves. One inner step, as in the papers, where one is enough for the algorithm.
 ON_SINE: dict[str, dict[str, Any]] = {
     "joint": dict(_REPTILE, k=1),
@@ -44,37 +50,66 @@ ON_SINE: dict[str, dict[str, Any]] = {
     "fomaml": dict(algorithm="fomaml", fomaml_update="gradient"),
     "maml": dict(),
     "maml-agreement": dict(combine="agreement"),
-    # Its step sizes are learned for one step; a second one diverges on some waves.
+    # Its step sizes are learned for one step; more of them diverge on some waves.
     "meta-sgd": dict(algorithm="meta-sgd", eval_steps=1),
     "anil": dict(algorithm="anil"),
     "cavia": dict(algorithm="cavia", context=5, inner_lr=1.0),
     # Ten steps of Adam come nearer to the inner optimum than those of an SGD that is stable.
-    "imaml": dict(
-        algorithm="imaml", k=11, regularization=10.0, inner="adam", inner_beta1=0.9, carry_inner_state=False
-    ),
-}  # fmt: skip
+    "imaml": dict(algorithm="imaml", k=11, regularization=10.0, inner="adam", inner_beta1=0.9, carry_inner_state=False),
+    "taml": dict(algorithm="taml"),
+    "adml": dict(algorithm="adml"),
+}
+
+_OMNIGLOT = dict(iterations=2_000, meta_batch=8)
+_OMNIGLOT_MAML = replace(PRESETS["omniglot-5way-maml"][1], **_OMNIGLOT)
+_OMNIGLOT_REPTILE = replace(PRESETS["omniglot-5way"][1], **_OMNIGLOT)
+ON_OMNIGLOT: dict[str, Settings] = {
+    "joint": replace(_OMNIGLOT_REPTILE, k=1),
+    "reptile": _OMNIGLOT_REPTILE,
+    "reptile-agreement": replace(_OMNIGLOT_REPTILE, combine="agreement"),
+    "fomaml": replace(_OMNIGLOT_MAML, algorithm="fomaml", fomaml_update="gradient"),
+    "maml": _OMNIGLOT_MAML,
+    "maml-agreement": replace(_OMNIGLOT_MAML, combine="agreement"),
+    "meta-sgd": replace(_OMNIGLOT_MAML, algorithm="meta-sgd"),
+    "anil": replace(_OMNIGLOT_MAML, algorithm="anil"),
+    "adml": replace(_OMNIGLOT_MAML, algorithm="adml"),
+}
+
+# Whether the first has the smaller error than the second, wave by wave and seed by seed.
+COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreement", "reptile"))
 
 
-def sine_jobs(budget: float = 1.0, names: Sequence[str] = tuple(ON_SINE)) -> list[Job]:
-    """One job for each algorithm, number of points and seed; ``budget`` scales the number of meta-steps."""
-    jobs = []
-    for shots in SHOTS:
-        for name in names:
-            changes = ON_SINE[name]
-            # Reptile and joint training step on all 2K points that the others cut into support and query.
-            points = (
-                dict(shots=2 * shots)
-                if "k" in changes and changes.get("tail") == "shared"
-                else dict(shots=shots, tail_shots=shots)
-            )
-            sizes = dict(size=2 * shots if name == "joint" else shots, eval_shots=shots, eval_size=shots)
-            settings = replace(_SINE, iterations=max(1, round(budget * _SINE.iterations)), **(points | sizes | changes))
-            jobs += [Job(f"sine-{shots}-{name}-{seed}", replace(settings, seed=seed)) for seed in range(SEEDS)]
-    return jobs
+def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
+    """An algorithm's settings on sine waves; ``budget`` scales the number of meta-steps."""
+    changes = ON_SINE[name]
+    if changes.get("algorithm") == "reptile":  # steps on all the points that the others cut into support and query
+        points = dict(shots=2 * shots, size=2 * shots if name == "joint" else shots)
+    else:
+        points = dict(shots=shots, tail_shots=shots, size=shots)
+    iterations = max(1, round(budget * _SINE.iterations))
+    return replace(_SINE, iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes))
+
+
+def jobs(budget: float = 1.0, tasks: Sequence[str] = ("sine", "omniglot")) -> list[Job]:
+    """All runs."""
+    sine = [
+        Job(f"sine-{shots}-{name}-{seed}", replace(sine_settings(name, shots, budget), seed=seed))
+        for shots in SHOTS
+        for name in ON_SINE
+        for seed in range(SEEDS)
+    ]
+    omniglot = [
+        Job(f"omniglot-{name}", replace(settings, iterations=max(1, round(budget * settings.iterations))))
+        for name, settings in ON_OMNIGLOT.items()
+    ]
+    return [job for job in sine + omniglot if job.settings.task in tasks]
+
+
+# One finished run.
 
 
 def measure(path: Path, data: str | None) -> dict[str, Any]:
-    """A finished run's errors or accuracies, task by task, and what training it took."""
+    """A run's errors or accuracies on unseen tasks."""
     experiment, state = open_run(path, data, workers=1)
     return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(experiment, state)
 
@@ -94,3 +129,154 @@ def _sine_errors(experiment: Experiment, state: MetaState) -> dict[str, Any]:
         except DivergenceError as error:
             beyond = str(error)
     return {"errors": errors(steps).astype(np.float32).round(5).tolist(), "beyond": beyond}
+
+
+def _accuracies(experiment: Experiment, state: MetaState) -> dict[str, Any]:
+    training, settings = experiment.training, experiment.settings
+    scores = accuracy(
+        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=TASKS, workers=1,
+        shots=settings.eval_shots, adaptation=experiment.adaptation, inner_state=state.inner,
+    )  # fmt: skip
+    return {
+        mode: {"mean": 100 * float(scores[together].mean), "interval95": 100 * float(scores[together].interval)}
+        for mode, together in (("transductive", True), ("inductive", False))
+    }
+
+
+# All runs.
+
+
+def compute(run_jobs: Callable[[list[Job]], dict[str, Any]], budget: float) -> dict[str, Any]:
+    """Everything the figure and the table show, from the results of ``run_jobs``."""
+    results = run_jobs(jobs(budget))
+    omniglot = {name: results[f"omniglot-{name}"] for name in ON_OMNIGLOT}
+    settings = {
+        "sine": {name: sine_settings(name, SHOTS[0], budget).to_dict() for name in ON_SINE},
+        "omniglot": {name: each.to_dict() for name, each in ON_OMNIGLOT.items()},
+    }
+    facts = {"budget": budget, "seeds": SEEDS, "waves": WAVES, "tasks": TASKS}
+    return facts | {"sine": sine_summary(results), "omniglot": omniglot, "settings": settings}
+
+
+def sine_summary(results: dict[str, Any]) -> dict[str, Any]:
+    """By number of points and algorithm: mean error after each step; for COMPARED, the difference as well."""
+    summary: dict[str, Any] = {}
+    for shots in SHOTS:
+        runs = {name: [results[f"sine-{shots}-{name}-{seed}"] for seed in range(SEEDS)] for name in ON_SINE}
+        errors = {name: np.array([run["errors"] for run in each]) for name, each in runs.items()}
+        rows = {name: _rows(errors[name]) | {"beyond": [run["beyond"] for run in runs[name]]} for name in ON_SINE}
+        for name, than in COMPARED:
+            steps = min(errors[name].shape[2], errors[than].shape[2])
+            rows[name]["difference"] = {"than": than} | _rows(errors[name][..., :steps] - errors[than][..., :steps])
+        summary[str(shots)] = rows
+    return summary
+
+
+def _rows(values: np.ndarray) -> dict[str, list[float]]:
+    return {"mean": values.mean(axis=(0, 1)).round(5).tolist(), "interval95": interval(values).round(5).tolist()}
+
+
+_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+def interval(values: np.ndarray) -> np.ndarray:
+    """Half the width of the 95% interval of the mean of ``values (seeds, waves, ...)``, over seeds and over waves.
+
+    Seeds and waves vary for reasons of their own, so the squared standard errors of both add; over few seeds with Student's
+    t of seeds - 1 degrees in the place of 1.96. What belongs to a pair of both is counted twice: too wide, not too narrow.
+    """
+    seeds, waves = values.shape[:2]
+    of_seeds = _STUDENT[seeds] ** 2 * values.mean(axis=1).var(axis=0, ddof=1) / seeds
+    of_waves = 1.96**2 * values.mean(axis=0).var(axis=0, ddof=1) / waves
+    return np.sqrt(of_seeds + of_waves)
+
+
+def draw(result: dict[str, Any], path: Path) -> list[Path]:
+    """A panel an algorithm: error against inner steps for each number of points, with joint training's behind."""
+    figure, axes = plt.subplots(3, 4, figsize=(DOUBLE, 5.2), sharex=True, sharey=True)
+    for axis, name in zip(axes.flat, ON_SINE, strict=True):
+        for shots, shade, mark in zip(SHOTS, plt.get_cmap("Blues")((0.45, 0.7, 1.0)), "os^", strict=True):
+            joint, row = result["sine"][str(shots)]["joint"], result["sine"][str(shots)][name]
+            axis.plot(joint["mean"], color="0.75", linestyle=(0, (1, 1)), linewidth=0.9, zorder=1)
+            mean, half = np.array(row["mean"]), np.array(row["interval95"])
+            axis.fill_between(range(len(mean)), np.maximum(mean - half, 1e-4), mean + half, color=shade, alpha=0.25, lw=0)
+            axis.plot(mean, color=shade, marker=mark, markersize=3, label=f"{shots} points", zorder=3)
+        axis.set_title(LABELS[name], fontsize=9)
+        axis.set_yscale("log")
+        axis.set_xticks([0, 1, 5, 10])
+    axes[0, 0].set_ylim(0.01, 12)
+    figure.supxlabel("inner steps", fontsize=9, y=0.045)
+    figure.supylabel("mean squared error on unseen waves", fontsize=9, x=0.015)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.05, 1, 1), w_pad=0.4)
+    return save(figure, path)
+
+
+def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
+    """Errors, accuracies, time and memory as Markdown; ``cost`` is what benchmarks/family_cost.py measured."""
+    sine, omniglot = result["sine"], result["omniglot"]
+    steps = ["1 step, 10 points", *(f"10 steps, {shots} points" for shots in SHOTS)]
+    head = [*steps, "Omniglot, transductive", "not", "sine", "Omniglot", "memory"]
+    lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name, label in LABELS.items():
+        cells = [_cell(sine["10"].get(name), 1), *(_cell(sine[str(shots)].get(name), STEPS) for shots in SHOTS)]
+        scores = omniglot.get(name, {})
+        cells += [_percent(scores.get(mode)) for mode in ("transductive", "inductive")]
+        times = [cost[task].get(name, {}) for task in ("sine", "omniglot")]
+        cells += [f"{1e3 * each['seconds']:.3g} ms" if each else "" for each in times]
+        cells.append(f"{times[1]['bytes'] / 2**20:.0f} MiB" if times[1] else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any] | None, step: int) -> str:
+    """Empty where an algorithm was not trained; a word where it does not adapt so far."""
+    if row is None:
+        return ""
+    if step >= len(row["mean"]):
+        return "diverges" if any(row["beyond"]) else "not made"
+    return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
+
+
+def _percent(row: dict[str, float] | None) -> str:
+    return f"{row['mean']:.1f} ± {row['interval95']:.1f} %" if row else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for family.json, .png and .pdf (default: out)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/family"), help="folder of the runs (default: runs/family)")
+    parser.add_argument("--data", metavar="DIR", help="where Omniglot is (default: MINIMETA_DATA)")
+    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the meta-steps (default: 1)")
+    parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
+    parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
+    parser.add_argument(
+        "--cost", type=Path, default=Path("benchmarks/results/family_cost.json"),
+        help="what benchmarks/family_cost.py wrote; with it, family.md is written (default: benchmarks/results/...)",
+    )  # fmt: skip
+    parser.add_argument("--draw-only", action="store_true", help="draw again from family.json")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "family.json"
+
+    def run_jobs(wanted: list[Job]) -> dict[str, Any]:
+        finished = sweep(
+            wanted, options.runs, measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
+            progress=True,
+        )  # fmt: skip
+        return {name: each.result for name, each in finished.items()}
+
+    if not options.draw_only:
+        text = json.dumps(compute(run_jobs, options.budget) | {"provenance": provenance()}) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+    result = json.loads(path.read_text())
+    written = [path, *draw(result, path)]
+    if options.cost.exists():
+        written.append(path.with_suffix(".md"))
+        written[-1].write_text(table(result, json.loads(options.cost.read_text())))
+    print("written:", *map(str, written))
+
+
+if __name__ == "__main__":
+    main()
