@@ -93,7 +93,7 @@ class Settings:
     filters: int = _setting(64, "filters of each convolution (omniglot)")
     hidden: str = _setting("64,64", "hidden layer sizes (sine)")
     activation: Literal["relu", "tanh", "softplus"] = _setting("tanh", "hidden units (sine)")
-    context: int | None = _setting(None, "CAVIA: parameters beside the inputs, which the inner loop adapts (sine)")
+    context: int | None = _setting(None, "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM")
     phase: float = _setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)")
     grid: int | None = _setting(50, "a task's x are this many evenly spaced points; 0: uniform x (sine)")
     eval_shots: int = _setting(10, "examples of each class to adapt on in evaluation")
@@ -115,8 +115,9 @@ class Settings:
             )
         if self.algorithm == "adml" and self.k < 2:
             raise SettingsError("adml adapts on k-1 mini-batches, clean and attacked: set k to 2 or more")
-        if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
-            raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
+        if self.algorithm == "cavia" and self.context is None:
+            few = "5 on sine waves, 100 on Omniglot"
+            raise SettingsError(f"cavia adapts context parameters: set context to their number, such as {few}")
         if self.algorithm == "taml":
             _check_taml(self)
         if self.algorithm != "cavia" and self.context is not None:
@@ -244,7 +245,8 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         train_tasks = Sinusoid(phases=(0.0, settings.phase), grid=settings.grid or None)
         test_tasks = train_tasks
     else:
-        objective = Objective(omniglot_convnet(settings.ways, settings.filters), SoftmaxCrossEntropy())
+        network = omniglot_convnet(settings.ways, settings.filters, settings.context or 0)
+        objective = Objective(network, SoftmaxCrossEntropy())
         halves = split_omniglot(load_omniglot(data).images, settings.seed)
         train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways) for half in halves)
     training = MetaTraining(

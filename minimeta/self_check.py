@@ -51,7 +51,7 @@ SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, tim
 SLOPE, COEFFICIENT = 0.1, 1e-3
 LAYERS: tuple[Layer, ...] = (
     layers.Dense(3, 4), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
+    layers.FiLM(3, 2), layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
 )  # fmt: skip
 NETWORKS: dict[str, Network] = {
     "mlp tanh": mlp([2, 8, 8, 3], "tanh"),

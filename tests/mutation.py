@@ -79,6 +79,7 @@ def targets() -> list[Target]:
         layers.BatchNorm: of_layers((layers.BatchNorm(3), (2, 3, 3)), (layers.BatchNorm(2, eps=0.5), (2,))),
         layers.MaxPool2D: of_layers((layers.MaxPool2D(), (5, 4, 2)), (layers.MaxPool2D(), (4, 3, 1))),
         layers.Context: of_layers((layers.Context(2), (3,)), (layers.Context(1), (1,))),
+        layers.FiLM: of_layers((layers.FiLM(2, 3), (2, 3, 2)), (layers.FiLM(3, 1), (3,))),
         layers.ReLU: of_layers((layers.ReLU(), (4,)), (layers.ReLU(), (2, 3, 2))),
         layers.Flatten: of_layers((layers.Flatten(), (4,)), (layers.Flatten(), (2, 3, 2))),
         layers.Smooth: of_layers((layers.Tanh(), (4,)), (layers.Softplus(), (2, 3, 2))),
@@ -98,6 +99,7 @@ def targets() -> list[Target]:
     add(layers.Conv2D, "_affine _matrix _taps _add_back", by_layer[layers.Conv2D])
     add(layers.BatchNorm, "_input_gradient", by_layer[layers.BatchNorm])
     add(batch_norm, "_mean", by_layer[layers.BatchNorm])
+    add(layers.FiLM, "_gradients", by_layer[layers.FiLM])
     add(max_pool2d, "_neighbours _then _chosen _spread", by_layer[layers.MaxPool2D])
     add(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
@@ -746,6 +748,10 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, -1], 'shift': total_dot[:, 0]})",
             "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, -1]})",
         ],
+        "FiLM._gradients": [
+            "return {'context': dc[:, -1], 'weight': product(theta['context'][..., None], s), 'bias': s[:, 0]}",
+            "return {'context': dc[:, 0], 'weight': product(theta['context'][..., None], s), 'bias': s[:, -1]}",
+        ],
         "QuadraticPoint.__init__": ["slopes = (matrices @ offset[..., None])[..., -1]"],
         "SpherePoint.__init__": ["self.loss = ((distance - radii) ** 2)[..., -1].mean(axis=1) / 2"],
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
@@ -821,6 +827,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u_dot.shape[1])",
             "return (dx_dot.reshape(dy.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, 0]})",
         ],
+        "FiLM.backward_tangent": ["return (dx_dot.reshape(dy.shape), dtheta_dot)"],
     },
     "an optimization: where the inner axis has length 1, a * b is a @ b": {
         "base.product": ["return a @ b", "return a * b if a.shape[-1] == 0 else a @ b"],
