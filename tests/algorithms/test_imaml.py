@@ -174,19 +174,25 @@ def _smooth_problem(kind, rng):
 @pytest.mark.parametrize("kind", ["polynomial", "network"])
 @given(seed=seeds)
 def test_unrolling_the_inner_loop_gives_the_same_and_the_difference_falls_geometrically(kind, seed):
-    """One inner step contracts the distance from the optimum, and that of the two directions, by |1 - alpha (lambda + h)|,
-    h an eigenvalue of H: up to alpha h, by 0.7 at alpha lambda = 0.3. With |h| below 4 that is below 0.8."""
+    """One inner step contracts the distance from the optimum by rho, the largest |1 - alpha (lambda + h)| of eigenvalues h
+    of H there; a product of k such steps, along iterates that come nearer, differs from the optimum's by O(k rho^k). Against
+    the first difference: between two later ones, the fast modes may cancel the slow ones."""
     rng = np.random.default_rng(seed)
     objective, x, y = _smooth_problem(kind, rng)
     phi, strength, alpha = 0.5 * objective.init(rng, np.float64), 12.0, 0.025
     errors = []
-    for steps in (10, 30, 50, 110):
+    for steps in (10, 30, 50, 140):
         batches = mm.Minibatches([x[0]] * steps + [x[1]], [y[0]] * steps + [y[1]])
         unrolled = _unrolled(objective, phi, batches, alpha, strength)
         implicit, _ = mm.IMAML(mm.SGD(alpha), strength, 40, 1e-14).direction(objective, phi, batches)
         errors.append(np.abs(implicit - unrolled).max() / np.abs(unrolled).max())
     assert errors[0] > 1e-6  # before the inner loop has converged they do differ
-    assert errors[1] < 0.8**20 * errors[0] and errors[2] < 0.8**20 * errors[1]
+    optimum = mm.IMAML(mm.SGD(alpha), strength).adapt(objective, phi, batches[:-1])
+    point = objective.at(optimum, batches[0])
+    hessian = np.stack([point.hvp(e) for e in np.eye(objective.size)], axis=2)
+    rho = np.abs(1 - alpha * (strength + np.linalg.eigvalsh((hessian + hessian.swapaxes(1, 2)) / 2))).max()
+    assert rho < 0.85
+    assert errors[1] < 3 * rho**20 * errors[0] and errors[2] < 5 * rho**40 * errors[0]
     assert errors[3] < 1e-9
 
 
