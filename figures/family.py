@@ -70,8 +70,15 @@ ON_OMNIGLOT: dict[str, Settings] = {
     "maml-agreement": replace(_OMNIGLOT_MAML, combine="agreement"),
     "meta-sgd": replace(_OMNIGLOT_MAML, algorithm="meta-sgd"),
     "anil": replace(_OMNIGLOT_MAML, algorithm="anil"),
+    "cavia": replace(_OMNIGLOT_MAML, algorithm="cavia", context=100, inner_lr=10.0),
+    "imaml": replace(
+        _OMNIGLOT_MAML, algorithm="imaml", k=6, regularization=2.0, inner="adam", inner_lr=0.003, inner_beta1=0.9,
+        carry_inner_state=False, eval_steps=5,
+    ),
+    "taml": replace(_OMNIGLOT_MAML, algorithm="taml"),
+    "taml-entropy": replace(_OMNIGLOT_MAML, algorithm="taml", bias="entropy"),
     "adml": replace(_OMNIGLOT_MAML, algorithm="adml"),
-}
+}  # fmt: skip
 
 # Whether the first has the smaller error than the second, wave by wave and seed by seed.
 COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreement", "reptile"))
