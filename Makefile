@@ -1,5 +1,7 @@
 # make run: train on sine waves and draw Figure 1 (about a minute)      make test: all tests
 # make lint: style                                                      Both create what they need in .venv.
+# make figures: draw every figure and table again from its results      make figure-3 table-2 BUDGET=0.1: compute one,
+#   at a fraction of its paper's meta-steps, in out/; what was computed before is kept and gone on with, in runs/
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
 # make growth: time and memory of a meta-step against tasks, steps, images, filters and threads (three minutes, on Linux)
 # make bench: show that the peers compute what minimeta does, and time all in turn (half an hour, on an idle machine)
@@ -9,7 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: run test lint conformance growth bench clean
+BUDGET ?= 1
+
+.PHONY: run test lint figures conformance growth bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -27,6 +31,21 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Those whose results are there; figures/results/fig1.json was drawn by figures/fig1.py.
+DRAWN := $(filter $(basename $(notdir $(wildcard figures/results/*.json))),$(basename $(notdir $(wildcard figures/*.py))))
+
+figures: $(VENV)/installed
+	for each in $(DRAWN); do $(BIN)/python figures/$$each.py --draw-only --out figures/results || exit; done
+
+figure-2: $(VENV)/installed
+	$(BIN)/python figures/fig2.py
+
+figure-%: $(VENV)/installed
+	$(BIN)/python figures/fig$*.py --budget $(BUDGET)
+
+table-%: $(VENV)/installed
+	$(BIN)/python figures/table$*.py --budget $(BUDGET)
 
 # torch first: what is built on it must find this one.
 $(PEERS)/installed: benchmarks/requirements-peers.txt

@@ -1,0 +1,111 @@
+"""Figures and tables: their settings make sense, their statistics are right, and they are drawn from results alone."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minimeta.sweep import Finished, _finished, run_job
+
+FIGURES = Path(__file__).resolve().parent.parent / "figures"
+RESULTS = FIGURES / "results"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Imports a script of figures/ by name."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FIGURES))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:  # others may be called the same
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FIGURES:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["family", "fig3", "fig4", "table2"])
+def test_every_run_of_a_sweep_has_a_name_and_its_budget(figures, name):
+    figure = figures(name)
+    full, tenth = figure.jobs(1.0), figure.jobs(0.1)
+    assert len({job.name for job in full}) == len({job.settings for job in full}) == len(full)
+    for one, other in zip(full, tenth, strict=True):
+        assert other.settings == replace(one.settings, iterations=other.settings.iterations)
+        assert other.settings.iterations == round(0.1 * one.settings.iterations)
+        assert all(0 < look < job.settings.iterations for job in (one, other) for look in job.looks)
+
+
+def test_figure_3s_means_step_as_far_as_its_sums_by_their_number(figures):
+    fig3 = figures("fig3")
+    for k in (2, 3, 4):
+        total, mean = (fig3.CURVES[f"{kind}{k}"][1] for kind in ("sum", "mean"))
+        assert replace(mean, epsilon=0.25) == total and mean.epsilon == pytest.approx(0.25 / k, rel=1e-3)
+        assert total.shots * total.ways == k * total.size  # mini-batches that do not overlap
+
+
+def test_figure_4s_panels_meet_at_four_steps_of_25_images(figures):
+    fig4 = figures("fig4")
+    for curve in fig4.CURVES:
+        middle = {fig4.settings_of(curve, *point) for point in (("k", 4), ("size", 25), ("epsilon", 0.25))}
+        assert len(middle) == 1
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_of_seeds_and_waves_covers_the_mean(figures, seeds):
+    """With effects of seeds alone, or of waves alone, it holds the true mean, 0, in 95% of cases: of 4000, give or take four
+    standard errors, 1.4%. With both and noise of each pair, at least as often."""
+    interval, rng = figures("family").interval, np.random.default_rng(0)
+    for of_seed, of_wave, noise, most in ((1, 0, 0, 0.964), (0, 1, 0, 0.964), (1, 1, 1, 1.0)):
+        covered = 0
+        for _ in range(4000):
+            seed, wave = rng.standard_normal((seeds, 1)), rng.standard_normal((1, 200))
+            values = of_seed * seed + of_wave * wave + noise * rng.standard_normal((seeds, 200))
+            covered += abs(values.mean()) <= interval(values)
+        assert 0.936 <= covered / 4000 <= most
+
+
+def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
+    """At a millionth of the budget, on sine waves: every algorithm trains, adapts and is drawn, twice to the same bytes."""
+    family = figures("family")
+    monkeypatch.setattr(family, "SEEDS", 2)
+    monkeypatch.setattr(family, "WAVES", 20)
+    monkeypatch.setattr(family, "ON_OMNIGLOT", {})
+    finished = {}
+    for job in family.jobs(1e-6):
+        finished[job.name] = _finished(run_job(job, tmp_path / job.name, family.measure, None))
+    result = json.loads(json.dumps(family.summary(finished, 1e-6)))
+    row = result["sine"]["10"]["maml-agreement"]
+    maml = result["sine"]["10"]["maml"]
+    assert np.allclose(np.subtract(row["mean"], maml["mean"]), row["difference"]["mean"], rtol=0, atol=2e-5)  # rounded
+    pictures = [[path.read_bytes() for path in family.draw(result, tmp_path / name)] for name in ("a", "b")]
+    assert pictures[0] == pictures[1]
+
+
+def _score(mean):
+    return {"mean": mean, "interval95": 1.0}
+
+
+def test_figures_3_and_4_and_table_2_show_what_their_runs_gave(figures, tmp_path):
+    for name in ("fig3", "fig4"):
+        figure = figures(name)
+        finished = {
+            job.name: Finished(_score(90.0), {look: _score(50.0) for look in job.looks}, {"seconds": 1.0})
+            for job in figure.jobs(0.01)
+        }
+        result = json.loads(json.dumps(figure.summary(finished, 0.01)))
+        assert "90.0" in json.dumps(result)
+        assert [path.suffix for path in figure.draw(result, tmp_path / name)] == [".png", ".pdf"]
+    table2 = figures("table2")
+    finished = {}
+    for job in table2.jobs(0.5):
+        shots = (1, 5) if job.settings.algorithm == "reptile" else (job.settings.eval_shots,)
+        scores = {str(n): {"transductive": [90.0 + n, 0.5], "inductive": [80.0 + n, 0.5]} for n in shots}
+        finished[job.name] = Finished(scores, {}, {"seconds": 3600.0, "peak_memory": 1})
+    table = table2.table(json.loads(json.dumps(table2.summary(finished, 0.5))))
+    assert (
+        "| minimeta | 81.00 ± 0.50 (50% of the steps) | 85.00 ± 0.50 (50% of the steps) | 81.00 ± 0.50 (1% of the" in table
+    )
+    assert "| Reptile, transduction: paper | 97.68 ± 0.04 | 99.48 ± 0.06 | 89.43 ± 0.14 | 97.12 ± 0.32 |" in table
+    assert table.count("\n") == 2 + 2 * 4
