@@ -240,6 +240,19 @@ def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
         cells += [f"{1e3 * each['seconds']:.3g} ms" if each else "" for each in times]
         cells.append(f"{times[1]['bytes'] / 2**20:.0f} MiB" if times[1] else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + differences(sine)
+
+
+def differences(sine: dict[str, Any]) -> str:
+    """COMPARED, after one step and after as many as both make, as Markdown."""
+    lines = ["| error less the other's, wave by wave | " + " | ".join(f"{shots} points" for shots in SHOTS) + " |"]
+    lines.append("|---" * (len(SHOTS) + 1) + "|")
+    for name, than in COMPARED:
+        rows = [sine[str(shots)][name]["difference"] for shots in SHOTS]
+        for step in sorted({1, len(rows[0]["mean"]) - 1}):
+            cells = [f"{row['mean'][step]:+.3f} ± {row['interval95'][step]:.3f}" for row in rows]
+            when = f"after {step} step{'s' * (step > 1)}"
+            lines.append(f"| {LABELS[name]}, less {LABELS[than]}, {when} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
