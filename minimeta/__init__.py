@@ -24,6 +24,7 @@ from .tasks import (
     Minibatches,
     MinibatchSchedule,
     Sinusoid,
+    load_mini_imagenet,
     load_omniglot,
     minibatches_of,
     split_omniglot,
@@ -39,6 +40,6 @@ __all__ = [
     "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Trajectory", "VectorsError", "adapt", "array_module",
-    "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp",
-    "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "fgsm", "gradient_agreement", "layers", "load_mini_imagenet", "load_omniglot", "mean", "mini_imagenet_convnet",
+    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
 ]  # fmt: skip
