@@ -23,6 +23,7 @@ from .files import write_atomically
 from .meta_training import MetaState
 from .provenance import provenance
 from .run import Saving, open_run, train
+from .tasks.mini_imagenet import IMAGES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,7 +160,7 @@ def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.N
         shots=settings.eval_shots, adaptation=experiment.adaptation, transductive=modes, seed=options.eval_seed,
         inner_state=state.inner, workers=options.workers, progress=_progress(options),
     )  # fmt: skip
-    part = f", on a part: {experiment.test_tasks.images.shape[1]} images a class" if settings.part else ""
+    part = f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class" if settings.part else ""
     print(f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval{part}")
     rows = []
     for together, score in scores.items():
