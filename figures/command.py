@@ -1,4 +1,4 @@
-"""The command line that figure scripts without options of their own share."""
+"""The command lines that figure scripts share: of those that compute at once, and of those that are a sweep of runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minimeta.files import write_atomically
 from minimeta.provenance import provenance
+from minimeta.sweep import Finished, Job, Measure, sweep
 
 
 def run(
@@ -33,3 +34,56 @@ def run(
     result = json.loads(path.read_text())
     print("written:", *(str(each) for each in [path, *draw(result, path)]))
     return result
+
+
+class Sweep(NamedTuple):
+    """A figure or table made of runs. ``jobs(budget)``: the runs at a fraction of the full number of meta-steps;
+    ``summary(finished, budget)``: what is kept of them, in a JSON file; ``draw(summary, path)``: the files made of that."""
+
+    name: str
+    description: str
+    jobs: Callable[[float], list[Job]]
+    measure: Measure
+    summary: Callable[[dict[str, Finished], float], dict[str, Any]]
+    draw: Callable[[dict[str, Any], Path], list[Path]]
+
+
+def run_sweep(figure: Sweep) -> None:
+    """Make the runs that are missing, write ``<out>/<name>.json`` with what produced it, and draw from that file."""
+    name = figure.name
+    parser = argparse.ArgumentParser(description=figure.description.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help=f"folder for {name}.json and what is drawn (default: out)"
+    )
+    parser.add_argument("--runs", type=Path, help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)")
+    parser.add_argument("--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)")
+    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the full number of meta-steps (default: 1)")
+    parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
+    parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
+    parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{name}.json"
+    if not options.draw_only:
+        runs = options.runs or Path("runs") / (name if options.budget == 1 else f"{name}-{options.budget:g}")
+        finished = sweep(
+            figure.jobs(options.budget), runs, figure.measure, data=options.data, processes=options.processes,
+            scheduler=options.scheduler, progress=True,
+        )  # fmt: skip
+        facts = {"budget": options.budget, "trained_by": trained_by(finished), "provenance": provenance()}
+        text = json.dumps(figure.summary(finished, options.budget) | facts) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+    print("written:", *map(str, [path, *figure.draw(json.loads(path.read_text()), path)]))
+
+
+def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
+    """Hours of training of all runs together, and the commits, versions and machines that they were made by and on."""
+    made = [each.training["provenance"] for each in finished.values()]
+    return {"hours": round(sum(each.training["seconds"] for each in finished.values()) / 3600, 2)} | {
+        name: sorted({str(each[name]) for each in made}) for name in made[0] if name != "date"
+    }
+
+
+def scaled(iterations: int, budget: float) -> int:
+    """A number of meta-steps at a fraction of the budget, at least one."""
+    return max(1, round(budget * iterations))

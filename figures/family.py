@@ -8,28 +8,26 @@ sweep that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
 
 from minimeta.errors import DivergenceError
 from minimeta.evaluation import Adaptation, accuracy, adaptation_errors
 from minimeta.experiment import PRESETS, Experiment, Settings
-from minimeta.files import write_atomically
 from minimeta.meta_training import MetaState
-from minimeta.provenance import provenance
 from minimeta.run import open_run
-from minimeta.sweep import Job, sweep
+from minimeta.sweep import Finished, Job
 
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
 TASKS = 1000  # unseen Omniglot tasks
+COST = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "family_cost.json"
 
 LABELS = {
     "joint": "joint training", "reptile": "Reptile", "reptile-agreement": "Reptile, agreement", "fomaml": "FOMAML",
@@ -86,11 +84,11 @@ def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
         points = dict(shots=2 * shots, size=2 * shots if name == "joint" else shots)
     else:
         points = dict(shots=shots, tail_shots=shots, size=shots)
-    iterations = max(1, round(budget * _SINE.iterations))
+    iterations = scaled(_SINE.iterations, budget)
     return replace(_SINE, iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes))
 
 
-def jobs(budget: float = 1.0, tasks: Sequence[str] = ("sine", "omniglot")) -> list[Job]:
+def jobs(budget: float = 1.0) -> list[Job]:
     """All runs."""
     sine = [
         Job(f"sine-{shots}-{name}-{seed}", replace(sine_settings(name, shots, budget), seed=seed))
@@ -99,10 +97,10 @@ def jobs(budget: float = 1.0, tasks: Sequence[str] = ("sine", "omniglot")) -> li
         for seed in range(SEEDS)
     ]
     omniglot = [
-        Job(f"omniglot-{name}", replace(settings, iterations=max(1, round(budget * settings.iterations))))
+        Job(f"omniglot-{name}", replace(settings, iterations=scaled(settings.iterations, budget)))
         for name, settings in ON_OMNIGLOT.items()
     ]
-    return [job for job in sine + omniglot if job.settings.task in tasks]
+    return sine + omniglot
 
 
 # One finished run.
@@ -146,23 +144,22 @@ def _accuracies(experiment: Experiment, state: MetaState) -> dict[str, Any]:
 # All runs.
 
 
-def compute(run_jobs: Callable[[list[Job]], dict[str, Any]], budget: float) -> dict[str, Any]:
-    """Everything the figure and the table show, from the results of ``run_jobs``."""
-    results = run_jobs(jobs(budget))
-    omniglot = {name: results[f"omniglot-{name}"] for name in ON_OMNIGLOT}
+def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+    """Everything the figure and the table show."""
     settings = {
         "sine": {name: sine_settings(name, SHOTS[0], budget).to_dict() for name in ON_SINE},
         "omniglot": {name: each.to_dict() for name, each in ON_OMNIGLOT.items()},
     }
-    facts = {"budget": budget, "seeds": SEEDS, "waves": WAVES, "tasks": TASKS}
-    return facts | {"sine": sine_summary(results), "omniglot": omniglot, "settings": settings}
+    omniglot = {name: finished[f"omniglot-{name}"].result for name in ON_OMNIGLOT}
+    facts = {"seeds": SEEDS, "waves": WAVES, "tasks": TASKS}
+    return facts | {"sine": sine_summary(finished), "omniglot": omniglot, "settings": settings}
 
 
-def sine_summary(results: dict[str, Any]) -> dict[str, Any]:
+def sine_summary(finished: dict[str, Finished]) -> dict[str, Any]:
     """By number of points and algorithm: mean error after each step; for COMPARED, the difference as well."""
     summary: dict[str, Any] = {}
     for shots in SHOTS:
-        runs = {name: [results[f"sine-{shots}-{name}-{seed}"] for seed in range(SEEDS)] for name in ON_SINE}
+        runs = {name: [finished[f"sine-{shots}-{name}-{seed}"].result for seed in range(SEEDS)] for name in ON_SINE}
         errors = {name: np.array([run["errors"] for run in each]) for name, each in runs.items()}
         rows = {name: _rows(errors[name]) | {"beyond": [run["beyond"] for run in runs[name]]} for name in ON_SINE}
         for name, than in COMPARED:
@@ -213,30 +210,44 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     return save(figure, path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for family.json, .png and .pdf (default: out)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/family"), help="folder of the runs (default: runs/family)")
-    parser.add_argument("--data", metavar="DIR", help="where Omniglot is (default: MINIMETA_DATA)")
-    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the meta-steps (default: 1)")
-    parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
-    parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
-    parser.add_argument("--draw-only", action="store_true", help="draw again from family.json")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "family.json"
+def draw_and_tabulate(result: dict[str, Any], path: Path) -> list[Path]:
+    """The figure; and the table, where the costs are measured."""
+    written = draw(result, path)
+    if COST.exists():
+        written.append(path.with_suffix(".md"))
+        written[-1].write_text(table(result, json.loads(COST.read_text())))
+    return written
 
-    def run_jobs(wanted: list[Job]) -> dict[str, Any]:
-        return sweep(
-            wanted, options.runs, measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
-            progress=True,
-        )  # fmt: skip
 
-    if not options.draw_only:
-        text = json.dumps(compute(run_jobs, options.budget) | {"provenance": provenance()}) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    print("written:", *(str(each) for each in [path, *draw(json.loads(path.read_text()), path)]))
+def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
+    """Errors, accuracies, time and memory as Markdown; ``cost`` is what benchmarks/family_cost.py measured."""
+    sine, omniglot = result["sine"], result["omniglot"]
+    steps = ["1 step, 10 points", *(f"10 steps, {shots} points" for shots in SHOTS)]
+    head = [*steps, "Omniglot, transductive", "not", "sine", "Omniglot", "memory"]
+    lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name, label in LABELS.items():
+        cells = [_cell(sine["10"].get(name), 1), *(_cell(sine[str(shots)].get(name), STEPS) for shots in SHOTS)]
+        scores = omniglot.get(name, {})
+        cells += [_percent(scores.get(mode)) for mode in ("transductive", "inductive")]
+        times = [cost[task].get(name, {}) for task in ("sine", "omniglot")]
+        cells += [f"{1e3 * each['seconds']:.3g} ms" if each else "" for each in times]
+        cells.append(f"{times[1]['bytes'] / 2**20:.0f} MiB" if times[1] else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any] | None, step: int) -> str:
+    """Empty where an algorithm was not trained; a word where it does not adapt so far."""
+    if row is None:
+        return ""
+    if step >= len(row["mean"]):
+        return "diverges" if any(row["beyond"]) else "not made"
+    return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
+
+
+def _percent(row: dict[str, float] | None) -> str:
+    return f"{row['mean']:.1f} ± {row['interval95']:.1f} %" if row else ""
 
 
 if __name__ == "__main__":
-    main()
+    run_sweep(Sweep("family", __doc__, jobs, measure, summary, draw_and_tabulate))

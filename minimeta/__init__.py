@@ -1,7 +1,26 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
 from . import host, layers, taylor
-from .algorithms import ADML, ANIL, CAVIA, FOMAML, IMAML, MAML, MetaSGD, Reptile, fgsm, gradient_agreement, mean
+from .algorithms import (
+    ADML,
+    ANIL,
+    CAVIA,
+    FOMAML,
+    IMAML,
+    MAML,
+    TAML,
+    Atkinson,
+    EntropyTAML,
+    GeneralizedEntropy,
+    Gini,
+    LogVariance,
+    MetaSGD,
+    Reptile,
+    Theil,
+    fgsm,
+    gradient_agreement,
+    mean,
+)
 from .backend import array_module
 from .errors import (
     CheckpointError,
@@ -15,7 +34,8 @@ from .errors import (
     VectorsError,
 )
 from .inner import SGD, Adam
-from .losses import MeanSquaredError, SoftmaxCrossEntropy
+from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy
+from .microscope import compare_directions
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic, Sphere
 from .tasks import (
@@ -36,10 +56,12 @@ __version__ = "0.1.0"
 host.keep_freed_memory()
 
 __all__ = [
-    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "Adam", "CheckpointError", "DataError", "DeviceError",
-    "DivergenceError", "Episode", "FewShotImages", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError",
+    "DataError", "DeviceError", "DivergenceError", "Entropy", "EntropyTAML", "Episode", "FewShotImages",
+    "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
-    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Trajectory", "VectorsError", "adapt", "array_module",
-    "fgsm", "gradient_agreement", "layers", "load_mini_imagenet", "load_omniglot", "mean", "mini_imagenet_convnet",
-    "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Theil", "Trajectory", "VectorsError", "adapt",
+    "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_mini_imagenet",
+    "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot",
+    "taylor", "unroll",
 ]  # fmt: skip

@@ -155,6 +155,13 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
 
+    def facts(self) -> dict[str, Any]:
+        """What the metrics tell of the run: the last value of everything in them, what produced it among them."""
+        facts: dict[str, Any] = {}
+        for entry in self.metrics():
+            facts |= entry
+        return facts
+
     def clear_after(self, iteration: int) -> None:
         """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
         and files left half written."""

@@ -93,7 +93,7 @@ def _eval(options: argparse.Namespace) -> None:
     }
     experiment = replace(experiment, settings=replace(experiment.settings, **given))
     settings = experiment.settings
-    facts = _training_facts(RunFolder(run))
+    facts = RunFolder(run).facts()
     print(f"{run} after {state.iteration} of {settings.iterations} meta-steps:")
     started = time.monotonic()
     evaluate = _eval_sine if settings.task == "sine" else _eval_few_shot
@@ -117,14 +117,6 @@ def _unused(path: Path) -> Path:
     """``path``, or the first of ``path-2``, ``path-3`` and so on that does not exist: no result is ever overwritten."""
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return next(each for each in candidates if not each.exists())
-
-
-def _training_facts(folder: RunFolder) -> dict[str, Any]:
-    """What the metrics tell of the run itself: its last line, and what produced it."""
-    facts: dict[str, Any] = {}
-    for entry in folder.metrics():
-        facts |= entry
-    return facts
 
 
 def _progress(options: argparse.Namespace):

@@ -14,7 +14,22 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .algorithms import ADML, ANIL, CAVIA, FOMAML, IMAML, MAML, Algorithm, MetaSGD, Reptile, gradient_agreement, mean
+from .algorithms import (
+    ADML,
+    ANIL,
+    CAVIA,
+    FOMAML,
+    IMAML,
+    MAML,
+    MEASURES,
+    TAML,
+    Algorithm,
+    EntropyTAML,
+    MetaSGD,
+    Reptile,
+    gradient_agreement,
+    mean,
+)
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam
@@ -40,7 +55,7 @@ class Settings:
     """
 
     task: Literal["sine", "omniglot", "mini-imagenet"] = _setting("sine", "what is learned")
-    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "adml"] = _setting(
+    algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "adml", "taml"] = _setting(
         "reptile", "how"
     )
     combine: Literal["mean", "agreement"] = _setting("mean", "weights of a meta-batch's tasks: equal, or gradient agreement")
@@ -59,6 +74,11 @@ class Settings:
     regularization: float = _setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
     cg_steps: int = _setting(5, "iMAML: steps of conjugate gradients")
     attack: float = _setting(0.1, "ADML: how far adversarial inputs move, pixels in [0, 1] or x in [-5, 5]")
+    bias: Literal["theil", "generalized-entropy", "atkinson", "gini", "log-variance", "entropy"] = _setting(
+        "theil",
+        "TAML: phi is kept from unequal losses of tasks, by this measure; entropy: from certainty before adaptation",
+    )
+    bias_weight: float = _setting(0.1, "TAML: how much that counts beside the loss")
     inner_beta1: float = _setting(0.0, "inner Adam's decay of the first moment")
     inner_beta2: float = _setting(0.999, "inner Adam's decay of the second moment")
     carry_inner_state: bool = _setting(True, "pass inner Adam's moments from task to task")
@@ -75,7 +95,7 @@ class Settings:
     part: bool = _setting(False, "use what there is of a part of the data (mini-imagenet)")
     hidden: str = _setting("64,64", "hidden layer sizes (sine)")
     activation: Literal["relu", "tanh", "softplus"] = _setting("tanh", "hidden units (sine)")
-    context: int | None = _setting(None, "CAVIA: parameters beside the inputs, which the inner loop adapts (sine)")
+    context: int | None = _setting(None, "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM")
     phase: float = _setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)")
     grid: int | None = _setting(50, "a task's x are this many evenly spaced points; 0: uniform x (sine)")
     eval_shots: int = _setting(10, "examples of each class to adapt on in evaluation")
@@ -97,8 +117,11 @@ class Settings:
             )
         if self.algorithm == "adml" and self.k < 2:
             raise SettingsError("adml adapts on k-1 mini-batches, clean and attacked: set k to 2 or more")
-        if self.algorithm == "cavia" and (self.context is None or self.task != "sine"):
-            raise SettingsError("cavia adapts context parameters, on sine waves: set context to their number, such as 5")
+        if self.algorithm == "cavia" and self.context is None:
+            few = "5 on sine waves, 100 on Omniglot"
+            raise SettingsError(f"cavia adapts context parameters: set context to their number, such as {few}")
+        if self.algorithm == "taml":
+            _check_taml(self)
         if self.algorithm != "cavia" and self.context is not None:
             raise SettingsError(f"context parameters are for cavia; {self.algorithm} adapts what all networks have")
         if self.part and self.task != "mini-imagenet":
@@ -121,6 +144,20 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
+
+
+def _check_taml(settings: Settings) -> None:
+    """Raise the SettingsError of a TAML that has no tasks to compare, nothing to adapt on or no classes."""
+    if settings.bias == "entropy" and settings.task == "sine":
+        raise SettingsError(f"entropy is of class probabilities; on regression: set bias to {', '.join(MEASURES)}")
+    if settings.bias != "entropy" and settings.meta_batch < 2:
+        raise SettingsError("an inequality is one of several tasks: set meta_batch to 2 or more")
+    if settings.k < 2:
+        raise SettingsError("taml compares phi before adaptation with after it: set k to 2 or more")
+    if settings.combine == "agreement":
+        raise SettingsError(
+            "taml weighs the tasks of a meta-batch itself, and its gradient is their mean: set combine to mean"
+        )
 
 
 def _check_value(name: str, hint: Any, value: Any) -> None:
@@ -226,7 +263,7 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         test_tasks = train_tasks
     else:
         convnet = omniglot_convnet if settings.task == "omniglot" else mini_imagenet_convnet
-        objective = Objective(convnet(settings.ways, settings.filters), SoftmaxCrossEntropy())
+        objective = Objective(convnet(settings.ways, settings.filters, settings.context or 0), SoftmaxCrossEntropy())
         halves, white = _images(settings, data)
         train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways, white) for half in halves)
     training = MetaTraining(
@@ -279,6 +316,10 @@ def algorithm_of(settings: Settings) -> Algorithm:
         return ADML(rule, settings.store, settings.attack, low, high)
     if settings.algorithm == "cavia":
         return CAVIA(rule, settings.store)
+    if settings.algorithm == "taml" and settings.bias == "entropy":
+        return EntropyTAML(rule, settings.store, settings.bias_weight)
+    if settings.algorithm == "taml":
+        return TAML(rule, settings.store, MEASURES[settings.bias](), settings.bias_weight)
     if settings.algorithm == "fomaml":
         return FOMAML(rule, settings.fomaml_update)
     return MAML(rule, settings.store)

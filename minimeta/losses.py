@@ -85,10 +85,7 @@ class SoftmaxCrossEntropy(Loss):
                 f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, "
                 f"got {target.dtype} from {target.min()} to {target.max()}"
             )
-        shifted = z - z.real.max(axis=-1, keepdims=True)
-        p = xp.exp(shifted)
-        total = p.sum(axis=-1, keepdims=True)
-        p /= total
+        shifted, p, total = _softmax(z)
         chosen = xp.take_along_axis(shifted, target[..., None], axis=-1)
         return (xp.log(total) - chosen)[..., 0].mean(axis=1), (p, target)
 
@@ -105,6 +102,61 @@ class SoftmaxCrossEntropy(Loss):
         p_dot ignores a shift of z_dot; taking that of the likeliest class as zero avoids cancellation where its p is near 1.
         """
         p, _ = cache
-        likeliest = p.real.argmax(axis=-1)[..., None]
-        u = z_dot - array_module(p).take_along_axis(z_dot, likeliest, axis=-1)
-        return p * (u - (p * u).sum(axis=-1, keepdims=True)) / p.shape[1]
+        return p * _centred(p, _from_likeliest(p, z_dot)) / p.shape[1]
+
+
+@dataclass(frozen=True)
+class Entropy(Loss):
+    """L = mean over the batch of the entropy of p = softmax(z), -sum_c p_c log p_c: from 0, where a class is certain, to
+    log(classes), where all are equally likely. ``z: (T, N, classes)``; the targets do not matter.
+
+    With s = z - max z, log p_c = s_c - log sum_c e^s_c, and w_c = s_c - sum_b p_b s_b, the mean of s under p taken off:
+
+        forward            L    = (1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)
+        backward           dz   = -p o w / N
+        backward_tangent   p_dot = p o u, u = z_dot - sum_b p_b z_dot_b, and w_dot = u - sum_b p_b u_b w_b, so
+                           dz_dot = -p o (u o w + w_dot) / N
+
+    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0, so log p_c + 1 may be w_c, which is log p_c less its mean under p;
+    dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In w_dot, sum_b p_dot_b s_b = sum_b p_b u_b w_b, as u has
+    mean 0 under p too. Where a class is certain its s is 0, and in w nothing cancels.
+    """
+
+    def forward(self, z, target):
+        """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
+        if z.ndim != 3:
+            raise ShapeError(f"Entropy expects logits (T, N, classes), got {z.shape}")
+        shifted, p, total = _softmax(z)
+        mean = (p * shifted).sum(axis=-1, keepdims=True)
+        return (array_module(z).log(total) - mean)[..., 0].mean(axis=1), (p, shifted - mean)
+
+    def backward(self, cache):
+        """-p o w / N."""
+        p, w = cache
+        return -p * w / p.shape[1]
+
+    def backward_tangent(self, cache, z_dot):
+        """-p o (u o w + u - sum_b p_b u_b w_b) / N."""
+        p, w = cache
+        u = _centred(p, _from_likeliest(p, z_dot))
+        return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
+
+
+def _softmax(z: Array) -> tuple[Array, Array, Array]:
+    """s = z - max z, p = softmax(z) and sum_c e^s_c, which is at least 1."""
+    shifted = z - z.real.max(axis=-1, keepdims=True)
+    p = array_module(z).exp(shifted)
+    total = p.sum(axis=-1, keepdims=True)
+    p /= total
+    return shifted, p, total
+
+
+def _centred(p: Array, v: Array) -> Array:
+    """v less its mean under p."""
+    return v - (p * v).sum(axis=-1, keepdims=True)
+
+
+def _from_likeliest(p: Array, v: Array) -> Array:
+    """v less that of the likeliest class."""
+    likeliest = p.real.argmax(axis=-1)[..., None]
+    return v - array_module(p).take_along_axis(v, likeliest, axis=-1)

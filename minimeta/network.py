@@ -65,9 +65,9 @@ class Network:
 
     @cached_property
     def context(self) -> slice:
-        """The place in phi of the Context layer's parameters; empty without one."""
-        pairs = zip(self.layers, self._slots, strict=True)
-        return next((slots[0][1] for layer, slots in pairs if isinstance(layer, layers.Context)), slice(0, 0))
+        """The place in phi of the first parameter named "context" (of a Context or a FiLM layer); empty without one."""
+        places = (place for slots in self._slots for name, place, _ in slots if name == "context")
+        return next(places, slice(0, 0))
 
     @cached_property
     def activations(self) -> int:
@@ -223,17 +223,30 @@ def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Net
     return Network((sizes[0],), tuple(stack[:-1]))
 
 
-def omniglot_convnet(ways: int = 5, filters: int = 64) -> Network:
-    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense."""
+def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
+    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between batch norm and ReLU.
+    """
     stack: list[Layer] = []
-    for inputs in (1, filters, filters, filters):
-        stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters), layers.ReLU()]
+    for block, inputs in enumerate((1, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters)]
+        stack += [*_film(block, filters, context), layers.ReLU()]
     return Network((28, 28, 1), (*stack, layers.Flatten(), layers.Dense(2 * 2 * filters, ways)))
 
 
-def mini_imagenet_convnet(ways: int = 5, filters: int = 32) -> Network:
-    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense."""
+def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) -> Network:
+    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between max pool and ReLU.
+    """
     stack: list[Layer] = []
-    for inputs in (3, filters, filters, filters):
-        stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D(), layers.ReLU()]
+    for block, inputs in enumerate((3, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D()]
+        stack += [*_film(block, filters, context), layers.ReLU()]
     return Network((84, 84, 3), (*stack, layers.Flatten(), layers.Dense(6 * 6 * filters, ways)))
+
+
+def _film(block: int, filters: int, context: int) -> list[Layer]:
+    """The FiLM layer of the third block, where there is a context: the one place of it in the CAVIA paper's networks."""
+    return [layers.FiLM(filters, context)] if context and block == 2 else []

@@ -8,6 +8,7 @@ theory is checked exactly.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -113,8 +114,16 @@ class NetworkPoint:
         self._network, self._loss, self._x = network, loss, x
         self._theta = network.unpack(phi)
         prediction, self._caches = network.forward_cached(self._theta, x)
+        self._scored = prediction, y
         self.loss, self._loss_cache = loss.forward(prediction, y)
         self._backward: tuple[Array, list[Array]] | None = None
+
+    def under(self, loss: Loss) -> NetworkPoint:
+        """The same predictions under another ``loss``: the forward pass is shared."""
+        other = copy(self)
+        other._loss, other._backward = loss, None
+        other.loss, other._loss_cache = loss.forward(*self._scored)
+        return other
 
     @property
     def _gradients(self) -> tuple[Array, list[Array]]:

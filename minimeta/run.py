@@ -44,10 +44,12 @@ def train(
     workers: int | None = None,
     saving: Saving = Saving(),
     progress: bool = False,
+    until: int | None = None,
 ) -> MetaState:
     """Train as ``settings`` say, in the folder ``out``; with ``resume``, go on from the checkpoint there.
 
-    The end is bit-identical however often the run was interrupted.
+    The end is bit-identical however often the run was interrupted. ``until``: stop after so many meta-steps of the run, with
+    a checkpoint; what is further on already stays.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def train(
         folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
         last = state
         try:
-            for last in _advance(experiment.training, state, folder, saving, progress):
+            for last in _advance(experiment.training, state, folder, saving, progress, until):
                 folder.save(last, config)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -93,20 +95,21 @@ def open_run(
 
 
 def _advance(
-    training: MetaTraining, state: MetaState, folder: RunFolder, saving: Saving, progress: bool
+    training: MetaTraining, state: MetaState, folder: RunFolder, saving: Saving, progress: bool, until: int | None
 ) -> Iterator[MetaState]:
-    """Train to the end; give the states to be saved, the last one included."""
+    """Train to the end, or to ``until``; give the states to be saved, the last one included."""
     from tqdm import tqdm
 
+    end = training.iterations if until is None else min(until, training.iterations)
     saved = time.monotonic()
     started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
     bar = tqdm(
         total=training.iterations, initial=state.iteration, unit="step", disable=None if progress else True, smoothing=0.05
     )
     with training.stepper() as step, bar, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        while state.iteration < training.iterations:
+        while state.iteration < end:
             losses, first = [], state.iteration
-            for _ in range(min(saving.every - first % saving.every, training.iterations - first)):
+            for _ in range(min(saving.every - first % saving.every, end - first)):
                 state, loss = step(state)
                 losses.append(loss)
             mean_loss = checked_mean(losses, first + 1)
@@ -124,6 +127,6 @@ def _advance(
             )
             bar.update(state.iteration - first)
             bar.set_postfix(loss=f"{mean_loss:.3g}", refresh=False)
-            if now - saved >= saving.seconds or state.iteration == training.iterations:
+            if now - saved >= saving.seconds or state.iteration == end:
                 yield state
                 saved = now

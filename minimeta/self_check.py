@@ -1,9 +1,9 @@
 """Floor 7: ``minimeta check``: is the mathematics right on this machine, with this NumPy or CuPy and this BLAS?
 
-In float64: every layer's passes, every loss, network and inner rule and MAML against the complex step; FOMAML against MAML
-with the Hessian replaced by zero; Reptile against its definition; the slopes of the Taylor remainders; the coefficients of
-the expected updates. In float32 nothing is derived anew: each direction is compared with
-its float64 counterpart, which the first part proves.
+In float64: every layer's passes, every loss, network and inner rule, MAML and its kin against the complex step; FOMAML
+against MAML with the Hessian replaced by zero; Reptile against its definition, iMAML against a solution of its equations;
+the slopes of the Taylor remainders; the coefficients of the expected updates. In float32 nothing is derived anew: each
+direction is compared with its float64 counterpart, which the first part proves.
 
 On a GPU the oracles stay on the host: ``_LayerThere`` and its like move what goes in to the device, and back what comes out.
 """
@@ -18,12 +18,28 @@ from typing import Any
 import numpy as np
 
 from . import layers, taylor
-from .algorithms import FOMAML, MAML, Algorithm, Outcome, Reptile
+from .algorithms import (
+    ADML,
+    ANIL,
+    CAVIA,
+    FOMAML,
+    IMAML,
+    MAML,
+    MEASURES,
+    TAML,
+    Algorithm,
+    EntropyTAML,
+    MetaSGD,
+    Outcome,
+    Reptile,
+    agreement_weights,
+    fgsm,
+)
 from .backend import to_host
 from .errors import SettingsError
 from .inner import SGD, Adam
 from .layers import Layer
-from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .losses import Entropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective
 from .tasks import Minibatches
@@ -35,7 +51,7 @@ SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, tim
 SLOPE, COEFFICIENT = 0.1, 1e-3
 LAYERS: tuple[Layer, ...] = (
     layers.Dense(3, 4), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
+    layers.FiLM(3, 2), layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
 )  # fmt: skip
 NETWORKS: dict[str, Network] = {
     "mlp tanh": mlp([2, 8, 8, 3], "tanh"),
@@ -52,6 +68,14 @@ SMOOTH: dict[str, Network] = {
         (layers.Conv2D(2, 4, stride=2), layers.BatchNorm(4), layers.Tanh(), layers.Flatten(), layers.Dense(64, 3)),
     ),
 }
+# The family, each with the context parameters that CAVIA alone adapts, in two inner steps.
+CONTEXTUAL = mlp([2, 6, 3], "tanh", context=2)
+FAMILY: dict[str, Algorithm] = {
+    "Meta-SGD": MetaSGD(), "ANIL": ANIL(SGD(0.05)), "CAVIA": CAVIA(SGD(0.5)), "ADML": ADML(SGD(0.05)),
+    **{f"TAML, {name}": TAML(SGD(0.05), measure=measure(), weight=0.5) for name, measure in MEASURES.items()},
+    "TAML, entropy": EntropyTAML(SGD(0.05), weight=0.5),
+    "iMAML": IMAML(SGD(0.05), regularization=5.0, cg_steps=2 * CONTEXTUAL.size, tolerance=0.0),
+}  # fmt: skip
 RULES = {"SGD": SGD(0.05), "Adam": Adam(0.01, eps=1e-3), "Adam with momentum": Adam(0.01, beta1=0.9, eps=1e-3)}
 
 
@@ -73,6 +97,7 @@ def run_checks(xp: ModuleType = np, dtype: str = "float64", deep: bool = False) 
         yield from single_precision(xp, seeds)
         return
     yield from derivatives(xp, seeds)
+    yield from family(xp, seeds)
     yield from slopes(xp, range(2, 9) if deep else (2, 5))
     yield from recovered(xp, range(2, 9) if deep else (2, 4))
 
@@ -92,6 +117,13 @@ def derivatives(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
             for kind in ("MAML", "FOMAML", "Reptile"):
                 item = f"{kind} through {rule}, {name}"
                 yield _judged("algorithm", item, lambda seed, a=(kind, name, rule): _check_algorithm(*a, xp, seed), seeds)
+
+
+def family(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
+    """The rest of the algorithms, each against its own objective, and the weights of gradient agreement."""
+    for name in FAMILY:
+        yield _judged("family", name, lambda seed, name=name: _check_of_family(name, xp, seed), seeds)
+    yield _judged("family", "gradient agreement", lambda seed: _check_agreement(xp, seed), seeds)
 
 
 def slopes(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
@@ -207,6 +239,50 @@ def _check_algorithm(kind: str, name: str, rule: str, xp: ModuleType, seed: int)
     return check_algorithm(algorithm, objective, phi, batches, seed=seed, **oracle)
 
 
+def _check_of_family(name: str, xp: ModuleType, seed: int) -> float:
+    """The direction is the gradient of what the algorithm says it minimizes; iMAML's solves its linear equations."""
+    rng, algorithm, objective = np.random.default_rng(seed), FAMILY[name], Objective(CONTEXTUAL, SoftmaxCrossEntropy())
+    meta = algorithm.init(objective, rng, np.float64)
+    meta = meta + 0.1 * rng.standard_normal(meta.shape)
+    batches = Minibatches(rng.standard_normal((3, 2, 4, 2)), rng.integers(0, 3, (3, 2, 4)))
+
+    def adapted(p: np.ndarray, data: Any = batches) -> np.ndarray:
+        return algorithm.adapt(objective, p, data[:-1])
+
+    def after(p: np.ndarray, data: Any = batches, query: Any = batches[-1]) -> np.ndarray:
+        return objective.at(adapted(p, data), query).loss
+
+    def adversarial(p: np.ndarray) -> np.ndarray:
+        attacked = [fgsm(objective, p, batch, algorithm.eps) for batch in batches]
+        return after(p, query=attacked[-1]) + after(p, attacked)
+
+    def unequal(p: np.ndarray) -> np.ndarray:
+        return after(p).mean() + algorithm.weight * algorithm.measure.value(objective.at(p, batches[0]).loss)
+
+    def uncertain(p: np.ndarray) -> np.ndarray:
+        entropy = Objective(CONTEXTUAL, Entropy())
+        gap = entropy.at(adapted(p), batches[-1]).loss - entropy.at(p, batches[0]).loss
+        return (after(p) + algorithm.weight * gap).mean()
+
+    def solved(p: np.ndarray) -> Outcome:
+        phi = adapted(p)
+        query, point = objective.at(phi, batches[-1]), objective.at(phi, batches[-2])
+        hessian = np.stack([point.hvp(e) for e in np.eye(objective.size)], axis=2)
+        system = np.eye(objective.size) + hessian / algorithm.regularization
+        return Outcome(np.linalg.solve(system, query.grad[..., None])[..., 0], query.loss, None)
+
+    true = {ADML: adversarial, TAML: unequal, EntropyTAML: uncertain}.get(type(algorithm), after)
+    oracle = {"expected": solved} if isinstance(algorithm, IMAML) else {"true_objective": true}
+    return check_algorithm(_AlgorithmThere(algorithm, xp), objective, meta, batches, seed=seed, **oracle)
+
+
+def _check_agreement(xp: ModuleType, seed: int) -> float:
+    """w_i = sum_j g_i . g_j / sum_k |sum_j g_k . g_j|, by all pairs."""
+    g = np.random.default_rng(seed).standard_normal((5, 20)) + 1.0
+    s = (g @ g.T).sum(axis=1)
+    return float(np.abs(to_host(agreement_weights(xp.asarray(g))) - s / np.abs(s).sum()).max())
+
+
 def _there(xp: ModuleType, tree: Any) -> Any:
     """Host arrays of a tree, on the device."""
     return tree_map(lambda a: xp.asarray(a) if isinstance(a, np.ndarray) else a, tree)
@@ -274,6 +350,11 @@ class _LossThere(Loss):
         return _here(self.loss.backward_tangent(cache, _there(self.xp, z_dot)))
 
 
+def _each(move: Callable[[Any], Any], outcome: Any) -> Any:
+    """An outcome with its arrays moved; its state is None."""
+    return type(outcome)(*(None if part is None else move(part) for part in outcome))
+
+
 class _AlgorithmThere:
     """``algorithm``, computed by the array module ``xp``, seen from the host."""
 
@@ -281,11 +362,14 @@ class _AlgorithmThere:
         self._algorithm, self._xp = algorithm, xp
 
     def run(self, objective, meta, minibatches, state=None):
-        direction, loss, _ = self._algorithm.run(objective, *self._moved(meta, minibatches), state)
-        return Outcome(_here(direction), _here(loss), None)
+        outcome = self._algorithm.run(objective, *self._moved(meta, minibatches), state)
+        return _each(_here, outcome._replace(state=None))
+
+    def couple(self, outcome):
+        return _each(_here, self._algorithm.couple(_each(lambda part: _there(self._xp, part), outcome)))
 
     def direction(self, objective, meta, minibatches):
-        return self.run(objective, meta, minibatches)[:2]
+        return self.couple(self.run(objective, meta, minibatches))[:2]
 
     def adapt(self, objective, meta, minibatches, state=None):
         return _here(self._algorithm.adapt(objective, *self._moved(meta, minibatches), state))

@@ -1,9 +1,9 @@
 """Floor 7: many meta-training runs as one: each in its folder, none computed twice, gone on with after any kill.
 
 A job is a name and settings. ``sweep`` trains each in ``folder/name``, a run folder like any other, hands that to
-``measure``, and writes what comes back to ``folder/name/result.json``. That file ends the job: called again, a sweep reads
-it and computes only what is missing, a begun run from its last checkpoint. A run's numbers depend neither on the number of
-processes nor on how often it was stopped.
+``measure`` at the end (and on the way, where the job asks for looks), and writes what comes back to
+``folder/name/result.json``. That file ends the job: called again, a sweep reads it and computes only what is missing, a
+begun run from its last checkpoint. A run's numbers depend neither on the number of processes nor on how often it stopped.
 
 Jobs go to processes of this machine, one thread each; or, with ``scheduler``, to the workers of a Dask cluster, which must
 see the same folder (and the same data). A worker that dies loses its place, not its work: the next one to take the job goes
@@ -23,14 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from .checkpoint import RunFolder
 from .errors import CheckpointError, MinimetaError, SettingsError, SweepError
 from .experiment import Settings
 from .files import locked, write_atomically
 from .host import available_cores
-from .provenance import provenance
 from .run import Saving, train
 
 Measure = Callable[[Path, str | None], dict[str, Any]]  # run folder, data folder -> a JSON object
@@ -38,10 +37,20 @@ Measure = Callable[[Path, str | None], dict[str, Any]]  # run folder, data folde
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep. ``name`` is its folder's."""
+    """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well."""
 
     name: str
     settings: Settings
+    looks: tuple[int, ...] = ()
+
+
+class Finished(NamedTuple):
+    """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
+    metrics tell (seconds, peak memory, what produced it)."""
+
+    result: dict[str, Any]
+    looks: dict[int, dict[str, Any]]
+    training: dict[str, Any]
 
 
 def sweep(
@@ -53,7 +62,7 @@ def sweep(
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool = False,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Finished]:
     """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
 
     ``measure`` is a function that another process can import. ``data`` is where images are; ``processes`` defaults to the
@@ -80,7 +89,7 @@ def sweep(
     if failures:
         told = "\n".join(f"  {name}: {error or type(error).__name__}" for name, error in failures.items())
         raise SweepError(f"{len(failures)} of {len(jobs)} runs failed; the others are done and kept:\n{told}")
-    return {job.name: results[job.name]["result"] for job in jobs}
+    return {job.name: _finished(results[job.name]) for job in jobs}
 
 
 def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any]:
@@ -90,11 +99,41 @@ def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[st
         done = _result(path)
         if done is not None:  # by a process that was taken for dead
             return done
-        train(job.settings, path, resume=RunFolder(path).config_path.exists(), data=data, workers=1, saving=Saving(100, 20))
-        result = {"settings": job.settings.to_dict(), "result": measure(path, data), "provenance": provenance()}
-        text = json.dumps(result, allow_nan=False) + "\n"
-        write_atomically(path / "result.json", lambda file: file.write(text.encode()))
-        return json.loads(text)  # what a later reader of the file will see, no more precise
+        looks = {str(look): _look(job, path, measure, data, look) for look in sorted(job.looks)}
+        result = _look(job, path, measure, data, job.settings.iterations)
+        contents = {
+            "settings": job.settings.to_dict(),
+            "result": result,
+            "looks": looks,
+            "training": RunFolder(path).facts(),
+        }
+        return _write(path / "result.json", contents)
+
+
+def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
+    """Train until ``iteration`` and measure; or read what was measured there."""
+    file = path / f"look-{iteration}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    begun = RunFolder(path).config_path.exists()
+    state = train(job.settings, path, resume=begun, data=data, workers=1, saving=Saving(100, 20), until=iteration)
+    if state.iteration != iteration:
+        raise SettingsError(
+            f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
+        )
+    return _write(file, measure(path, data))
+
+
+def _write(path: Path, contents: dict[str, Any]) -> dict[str, Any]:
+    """To a file; the same as a reader of it will see them, no more precise."""
+    text = json.dumps(contents, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return json.loads(text)
+
+
+def _finished(contents: dict[str, Any]) -> Finished:
+    looks = {int(look): result for look, result in contents["looks"].items()}
+    return Finished(contents["result"], looks, contents["training"])
 
 
 @contextmanager
@@ -127,11 +166,11 @@ def _result(path: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        result = json.loads(file.read_text())
-        result["result"], result["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}; without it the job's result is measured again") from error
-    return result
+        contents = json.loads(file.read_text())
+        _finished(contents)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}; delete it, and the job is finished again") from error
+    return contents
 
 
 Submit = Callable[[list[tuple]], Iterator[tuple[Job, Any]]]

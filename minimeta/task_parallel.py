@@ -7,7 +7,8 @@ is begun by the thread of the later part, first of all, and finished by the thre
 two halves do not overlap where all steps take the same time, and where they do not, the later half waits for the earlier.
 What passes between the threads is one phi and one state of the inner rule.
 
-A task's numbers depend neither on the thread nor on the tasks beside it: results are the same bits for any plan.
+A task's numbers depend neither on the thread nor on the tasks beside it: results are the same bits for any plan. What
+couples the tasks (``Algorithm.couple``) comes after, once, on all of them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class TaskParallel:
         work = _Work(self, meta, minibatches, state)
         # The last share first: a share waits only for the one after it, so nothing ever waits for what has not started.
         parts = self.starmap(work.of, [(share,) for share in reversed(shares)])
-        return _joined([outcome for part in reversed(parts) for outcome in part])
+        return self.algorithm.couple(_joined([outcome for part in reversed(parts) for outcome in part]))
 
 
 @dataclass(frozen=True)

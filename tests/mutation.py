@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minimeta as mm
-from minimeta import layers, trajectory
-from minimeta.algorithms import Outcome, adml
+from minimeta import layers, losses, trajectory
+from minimeta.algorithms import MEASURES, Inequality, Outcome, adml, inequality
 from minimeta.files import write_atomically
 from minimeta.inner import RateGradient
 from minimeta.layers import base, batch_norm, max_pool2d
@@ -49,6 +49,7 @@ from minimeta.testing import (
     check_objective,
     check_rule,
     check_trajectory,
+    complex_step,
     without_hessian,
 )
 
@@ -78,6 +79,7 @@ def targets() -> list[Target]:
         layers.BatchNorm: of_layers((layers.BatchNorm(3), (2, 3, 3)), (layers.BatchNorm(2, eps=0.5), (2,))),
         layers.MaxPool2D: of_layers((layers.MaxPool2D(), (5, 4, 2)), (layers.MaxPool2D(), (4, 3, 1))),
         layers.Context: of_layers((layers.Context(2), (3,)), (layers.Context(1), (1,))),
+        layers.FiLM: of_layers((layers.FiLM(2, 3), (2, 3, 2)), (layers.FiLM(3, 1), (3,))),
         layers.ReLU: of_layers((layers.ReLU(), (4,)), (layers.ReLU(), (2, 3, 2))),
         layers.Flatten: of_layers((layers.Flatten(), (4,)), (layers.Flatten(), (2, 3, 2))),
         layers.Smooth: of_layers((layers.Tanh(), (4,)), (layers.Softplus(), (2, 3, 2))),
@@ -97,6 +99,7 @@ def targets() -> list[Target]:
     add(layers.Conv2D, "_affine _matrix _taps _add_back", by_layer[layers.Conv2D])
     add(layers.BatchNorm, "_input_gradient", by_layer[layers.BatchNorm])
     add(batch_norm, "_mean", by_layer[layers.BatchNorm])
+    add(layers.FiLM, "_gradients", by_layer[layers.FiLM])
     add(max_pool2d, "_neighbours _then _chosen _spread", by_layer[layers.MaxPool2D])
     add(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
@@ -107,6 +110,8 @@ def targets() -> list[Target]:
     )
     add(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
     add(mm.SoftmaxCrossEntropy, "backward backward_tangent", of_loss(mm.SoftmaxCrossEntropy()))
+    add(mm.Entropy, "forward backward backward_tangent", of_loss(mm.Entropy()) + of_entropy())
+    add(losses, "_softmax _centred _from_likeliest", of_loss(mm.SoftmaxCrossEntropy()) + of_entropy())
     add(mm.Network, "backward forward_tangent backward_tangent _as_rows", of_network())
     add(NetworkPoint, "_gradients grad input_grad hvp", of_network())
     add(QuadraticPoint, "__init__ hvp", of_quadratic())
@@ -124,6 +129,15 @@ def targets() -> list[Target]:
     add(mm.MetaSGD, "run", of_meta_sgd())
     add(mm.FOMAML, "run", of_algorithm(mm.FOMAML, maml_without_hessian) + of_algorithm(fomaml_step, last_change))
     add(mm.Reptile, "run", of_algorithm(mm.Reptile, whole_change))
+    for measure in MEASURES.values():
+        add(measure, "value gradient", of_measures())
+    add(mm.Atkinson, "_power_mean", of_measures())
+    add(mm.Gini, "_rank", of_measures())
+    add(mm.LogVariance, "_centred", of_measures())
+    add(inequality, "_relative", of_measures())
+    add(mm.TAML, "run couple", of_taml())
+    add(mm.EntropyTAML, "run", of_entropy_taml())
+    add(NetworkPoint, "under", of_entropy_taml())
     return found
 
 
@@ -151,6 +165,44 @@ def of_loss(loss: mm.MeanSquaredError | mm.SoftmaxCrossEntropy) -> tuple[Check, 
     z = rng.standard_normal((2, 3, 4))
     target = rng.integers(0, 4, (2, 3)) if isinstance(loss, mm.SoftmaxCrossEntropy) else rng.standard_normal(z.shape)
     return (partial(check_loss, loss, z, target),)
+
+
+def of_entropy() -> tuple[Check, ...]:
+    """The value by its definition, and the derivatives."""
+    z = np.random.default_rng(0).standard_normal((2, 3, 4))
+    p = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    want = -(p * np.log(p)).sum(axis=2).mean(axis=1)
+    value = partial(_agrees, lambda: mm.Entropy().forward(z, None)[0], want)
+    return (value, partial(check_loss, mm.Entropy(), z, np.zeros((2, 3), int)))
+
+
+def _agrees(function: Callable[[], np.ndarray], want: np.ndarray) -> None:
+    error = np.abs(np.array(function()) - want)
+    assert error.shape == want.shape and error.max() <= 1e-12 * (1 + np.abs(want).max()), f"differs by {error.max():.1e}"
+
+
+# The measures written out, from x alone: what the library's are compared with.
+DEFINITIONS: dict[Inequality, Callable[[np.ndarray], Any]] = {
+    mm.Theil(): lambda x: (x / x.mean() * np.log(x / x.mean())).mean(),
+    mm.GeneralizedEntropy(-0.5): lambda x: (((x / x.mean()) ** -0.5).mean() - 1) / 0.75,
+    mm.GeneralizedEntropy(3): lambda x: (((x / x.mean()) ** 3).mean() - 1) / 6,
+    mm.Atkinson(0.5): lambda x: 1 - (x**0.5).mean() ** 2 / x.mean(),
+    mm.Atkinson(1): lambda x: 1 - np.exp(np.log(x).mean()) / x.mean(),
+    mm.Atkinson(3): lambda x: 1 - (x**-2).mean() ** -0.5 / x.mean(),
+    mm.Gini(): lambda x: ((x[:, None] - x) * np.sign((x[:, None] - x).real)).mean() / (2 * x.mean()),
+    mm.LogVariance(): lambda x: ((np.log(x) - np.log(x).mean()) ** 2).mean(),
+}
+
+
+def of_measures() -> tuple[Check, ...]:
+    """Every measure's value, and its gradient by the complex step of its definition: of five numbers, with a tie, of one."""
+    checks: list[Check] = []
+    for x in (np.array([0.5, 3.0, 1.2, 0.7, 2.0]), np.array([2.0, 1.0, 2.0]), np.array([2.0])):
+        for measure, value in DEFINITIONS.items():
+            slopes = [complex_step(value, (x,), (unit,)) for unit in np.eye(len(x))]
+            checks.append(partial(_agrees, partial(measure.value, x), value(x)))
+            checks.append(partial(_agrees, partial(measure.gradient, x), np.array(slopes)))
+    return tuple(checks)
 
 
 Problem = tuple[Any, np.ndarray, mm.Minibatches]  # an objective, phi (D,), k = 3 mini-batches of T = 2 tasks
@@ -296,6 +348,52 @@ def of_meta_sgd() -> tuple[Check, ...]:
             return objective.at(adapted, batches[-1]).loss
 
         checks.append(partial(check_algorithm, mm.MetaSGD(), objective, meta, batches, true_objective=loss))
+    return tuple(checks)
+
+
+def of_taml() -> tuple[Check, ...]:
+    """The whole meta-batch's objective, with three mini-batches and with one."""
+    checks = []
+    objective, phi, batches = perceptron()
+    measure, weight = mm.GeneralizedEntropy(3), 2.0
+    for some in (batches, batches[:1]):
+        for rule in (mm.SGD(0.1), adam_with_momentum(0.1)):
+            known = loss_after_adaptation(objective, some, rule, None)
+            score, state = known["true_objective"], known["expected"]
+
+            def whole(phi, some=some, score=score):
+                return score(phi).mean() + weight * DEFINITIONS[measure](objective.at(phi, some[0]).loss)
+
+            def parts(phi, score=score, state=state):
+                return Outcome(None, score(phi), state(phi).state)
+
+            algorithm = mm.TAML(rule, "iterates", measure, weight)
+            checks.append(partial(check_algorithm, algorithm, objective, phi, some, true_objective=whole, expected=parts))
+    return tuple(checks)
+
+
+def of_entropy_taml() -> tuple[Check, ...]:
+    """Each task's objective, its last loss and state."""
+    checks = []
+    rng = np.random.default_rng(6)
+    objective = mm.Objective(mm.mlp([2, 3, 3], "tanh"), mm.SoftmaxCrossEntropy())
+    entropy = mm.Objective(objective.network, mm.Entropy())
+    phi = objective.init(rng, np.float64)
+    batches = mm.Minibatches(rng.standard_normal((3, 2, 4, 2)), rng.integers(0, 3, (3, 2, 4)))
+    for rule in (mm.SGD(0.5), adam_with_momentum(0.1)):
+        known = loss_after_adaptation(objective, batches, rule, None)
+        score, state = known["true_objective"], known["expected"]
+
+        def whole(phi, rule=rule, score=score):
+            after = mm.adapt(objective, phi, batches[:-1], rule)
+            gap = entropy.at(after, batches[-1]).loss - entropy.at(phi, batches[0]).loss
+            return (score(phi) + 2.0 * gap).mean()
+
+        def parts(phi, score=score, state=state):
+            return Outcome(None, score(phi), state(phi).state)
+
+        algorithm = mm.EntropyTAML(rule, "iterates", 2.0)
+        checks.append(partial(check_algorithm, algorithm, objective, phi, batches, true_objective=whole, expected=parts))
     return tuple(checks)
 
 
@@ -650,10 +748,17 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, -1], 'shift': total_dot[:, 0]})",
             "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, -1]})",
         ],
+        "FiLM._gradients": [
+            "return {'context': dc[:, -1], 'weight': product(theta['context'][..., None], s), 'bias': s[:, 0]}",
+            "return {'context': dc[:, 0], 'weight': product(theta['context'][..., None], s), 'bias': s[:, -1]}",
+        ],
         "QuadraticPoint.__init__": ["slopes = (matrices @ offset[..., None])[..., -1]"],
         "SpherePoint.__init__": ["self.loss = ((distance - radii) ** 2)[..., -1].mean(axis=1) / 2"],
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
         "PolynomialPoint.__init__": ["self._u = (directions @ phi[..., None])[..., -1]"],
+        "Entropy.forward": [
+            "return ((array_module(z).log(total) - mean)[..., -1].mean(axis=1), (p, shifted - mean))",
+        ],
         "PolynomialPoint._onto": ["return (self._directions @ v[..., None])[..., -1]"],
     },
     "this pass does not use theta, nor the cache": {
@@ -695,6 +800,8 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
         "trajectory._back_one": ["if True:"],
         "MAML.run": ["direction, _ = trajectory.pullback(grad, rates=True)"],
+        "TAML.run": ["direction, _ = trajectory.pullback(grad, rates=True)"],
+        "EntropyTAML.run": ["direction, _ = trajectory.pullback(grad, rates=True)"],
     },
     "an optimization: a layer's passes on data are the general ones where x_dot = 0 (check_layer sees that)": {
         "Network.backward": [
@@ -720,6 +827,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u_dot.shape[1])",
             "return (dx_dot.reshape(dy.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, 0]})",
         ],
+        "FiLM.backward_tangent": ["return (dx_dot.reshape(dy.shape), dtheta_dot)"],
     },
     "an optimization: where the inner axis has length 1, a * b is a @ b": {
         "base.product": ["return a @ b", "return a * b if a.shape[-1] == 0 else a @ b"],
@@ -727,10 +835,23 @@ REASONS: dict[str, dict[str, list[str]]] = {
     "the probabilities sum to 1, so p_target is 1 less the others; only digits near 1 are lost, which test_losses.py sees": {
         "SoftmaxCrossEntropy.backward": ["others = p"],
     },
-    "any shift of z_dot cancels in u - sum(p u); only digits are lost where a class is certain, which test_losses.py sees": {
-        "SoftmaxCrossEntropy.backward_tangent": [
-            "u = z_dot + array_module(p).take_along_axis(z_dot, likeliest, axis=-1)",
-            "u = z_dot",
+    "any shift of z_dot cancels in _centred; only digits are lost where a class is certain, which test_losses.py sees": {
+        "losses._from_likeliest": [
+            "return v + array_module(p).take_along_axis(v, likeliest, axis=-1)",
+            "return v",
+        ],
+    },
+    "a shift of all logits cancels; only digits are lost, or numbers overflow, which test_losses.py sees": {
+        "losses._softmax": [
+            "shifted = z + z.real.max(axis=-1, keepdims=True)",
+            "shifted = z",
+        ],
+    },
+    "an array of one axis: its first is its last": {
+        "LogVariance.gradient": ["return 2 * self._centred(x) / (x.shape[-1] * x)"],
+        "inequality._relative": [
+            "if x.ndim != 1 or x.shape[-1] == 0:",
+            "return (x / mu, x.shape[-1] * mu)",
         ],
     },
     "a quadratic's matrices are symmetric": {
@@ -756,12 +877,18 @@ REASONS: dict[str, dict[str, list[str]]] = {
     },
     "refuses a box with no room; test_adml.py sees the refusal": {"adml.fgsm": ["pass"]},
     "refuses a v that does not fit; test_network.py sees the refusal": {"NetworkPoint.hvp": ["pass"]},
+    "refuses another shape; test_inequality.py and test_losses.py see the refusal": {
+        "inequality._relative": ["if False:", "if x.ndim != 1 or x.shape[0] == -1:"],
+        "Entropy.forward": ["if False:"],
+    },
+    "refuses what has no classes, or is not adapted; test_taml.py sees the refusal": {"EntropyTAML.run": ["pass"]},
     "refuses an empty meta-batch, which has no derivative; tests/algorithms see the refusal": {
         "MAML.run": ["pass"],
         "ADML.run": ["pass"],
         "MetaSGD.run": ["pass"],
         "FOMAML.run": ["pass"],
         "Reptile.run": ["pass"],
+        "TAML.run": ["pass"],
     },
 }
 EQUIVALENT = {

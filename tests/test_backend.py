@@ -76,7 +76,10 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(0.01), mm.Adam(0.01)], ids=["sgd", "adam"])
-@pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints"), mm.ADML])
+@pytest.mark.parametrize(
+    "algorithm",
+    [mm.Reptile, mm.FOMAML, mm.MAML, lambda rule: mm.MAML(rule, "checkpoints"), mm.ADML, mm.TAML, mm.EntropyTAML],
+)
 def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
     images = strict.asarray(np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8))
     network = mm.Network((28, 28, 1), (layers.Conv2D(1, 2), layers.MaxPool2D(), *mm.omniglot_convnet(3, 2).layers[3:6]))
@@ -187,7 +190,9 @@ def test_every_algorithm_on_a_gpu_agrees_with_the_cpu(network):
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
     x, y = rng.random((3, 2, 5, *network.input_shape)), rng.integers(0, 5, (3, 2, 5))
-    for algorithm in (mm.Reptile(mm.Adam(0.01)), mm.FOMAML(mm.SGD(0.1)), mm.MAML(mm.SGD(0.1)), mm.ADML(mm.SGD(0.1))):
+    rule = mm.SGD(0.1)
+    others = [kind(rule) for kind in (mm.FOMAML, mm.MAML, mm.ADML, mm.TAML, mm.EntropyTAML)]
+    for algorithm in (mm.Reptile(mm.Adam(0.01)), *others):
         here, _ = algorithm.direction(objective, phi, mm.Minibatches(x, y))
         there, _ = algorithm.direction(objective, cupy.asarray(phi), mm.Minibatches(cupy.asarray(x), cupy.asarray(y)))
         assert (

@@ -58,6 +58,8 @@ def test_maml_is_told_what_to_store(store, capsys):
         (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
         (["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"], "set k to 2 or more"),
+        (["train", "omniglot-5way", "--algorithm", "cavia", "--out", "NEW"], "set context to their number, such as 5"),
+        (["train", "sine", "--context", "5", "--out", "NEW"], "context parameters are for cavia"),
         (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimeta import MeanSquaredError, ShapeError, SoftmaxCrossEntropy
+from minimeta import Entropy, MeanSquaredError, ShapeError, SoftmaxCrossEntropy
 from minimeta.testing import check_loss
 from minimeta.testing.strategies import seeds, small
 
@@ -68,6 +68,57 @@ def test_cross_entropy_ignores_a_shift_of_all_logits(classes, shift, seed):
     assert np.allclose(forward(z, target)[0], forward(z + shift, target)[0], rtol=0, atol=1e-12)  # z + shift: 1e3 * 1e-16
 
 
+logits = st.tuples(small, small, st.integers(1, 6), st.floats(0.1, 2), seeds).map(
+    lambda drawn: drawn[3] * np.random.default_rng(drawn[4]).standard_normal(drawn[:3])
+)
+
+
+@given(logits, seeds)
+def test_entropy_passes_and_value(z, seed):
+    check_loss(Entropy(), z, np.zeros(z.shape[:2], int), seed=seed)
+    p = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    value, cache = Entropy().forward(z, None)
+    assert np.allclose(value, -(p * np.log(p)).sum(axis=2).mean(axis=1), rtol=0, atol=1e-14 * z.shape[2])
+    assert (value >= 0).all() and (value <= np.log(z.shape[2]) * (1 + 1e-14)).all()
+    assert np.abs(Entropy().backward(cache).sum(axis=2)).max() <= 1e-14  # a shift of all logits changes nothing
+
+
+@given(small, small, st.integers(1, 6), st.floats(-1e4, 1e4), seeds)
+def test_entropy_is_largest_where_all_classes_are_equally_likely_and_bends_down_there(tasks, examples, classes, level, seed):
+    z = np.full((tasks, examples, classes), level)
+    value, cache = Entropy().forward(z, None)
+    assert np.allclose(value, np.log(classes), rtol=1e-14, atol=0)
+    assert not Entropy().backward(cache).any()
+    z_dot = np.random.default_rng(seed).standard_normal(z.shape)
+    # H(z + h z_dot) = log C - h^2 Var(z_dot) / 2 + ..., the variance over equally likely classes.
+    bend = (z_dot * Entropy().backward_tangent(cache, z_dot)).sum(axis=(1, 2))
+    assert np.allclose(bend, -z_dot.var(axis=2).mean(axis=1), rtol=1e-12, atol=1e-15)
+
+
+@given(st.sampled_from([np.float32, np.float64]), st.integers(2, 6), seeds)
+def test_entropy_is_stable_for_logits_of_ten_thousand(dtype, classes, seed):
+    z = np.random.default_rng(seed).choice([-1e4, 1e4], (2, 3, classes)).astype(dtype)
+    value, cache = Entropy().forward(z, None)
+    top = (z == z.max(axis=2, keepdims=True)).sum(axis=2)
+    assert np.allclose(value, np.log(top).mean(axis=1), rtol=1e-6)
+    assert not Entropy().backward(cache).any()  # the likeliest are equally likely, the others have no probability
+    assert np.isfinite(Entropy().backward_tangent(cache, z)).all()
+    assert value.dtype == Entropy().backward(cache).dtype == dtype
+
+
+@given(st.integers(2, 6), st.floats(5, 30), seeds)
+def test_entropy_gradients_keep_their_digits_where_a_class_is_nearly_certain(classes, gap, seed):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((1, 1, classes)).astype(np.float32)
+    z[..., 0] += np.float32(gap)
+    z_dot = rng.standard_normal(z.shape).astype(np.float32)
+    single, double = (Entropy().forward(z.astype(dtype), None)[1] for dtype in (np.float32, np.float64))
+    assert np.allclose(Entropy().backward(single), Entropy().backward(double), rtol=1e-5, atol=0)
+    got = Entropy().backward_tangent(single, z_dot)
+    want = Entropy().backward_tangent(double, z_dot.astype(np.float64))
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("label", [-1, 3, 0.5])
 def test_labels_out_of_range_are_refused(label):
     with pytest.raises(ShapeError, match="integer targets from 0 to 2"):
@@ -79,3 +130,5 @@ def test_wrong_targets_are_refused():
         MeanSquaredError().forward(np.zeros((1, 2, 3)), np.zeros((1, 2)))
     with pytest.raises(ShapeError, match="SoftmaxCrossEntropy"):
         SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.zeros((1, 3), dtype=int))
+    with pytest.raises(ShapeError, match=r"Entropy expects logits \(T, N, classes\), got \(2, 3\)"):
+        Entropy().forward(np.zeros((2, 3)), None)

@@ -57,6 +57,8 @@ def test_the_presets_have_the_papers_sizes():
     conv = lambda i, o: 9 * i * o + o + 2 * o  # noqa: E731
     assert mm.omniglot_convnet(5).size == conv(1, 64) + 3 * conv(64, 64) + 256 * 5 + 5
     assert mm.mini_imagenet_convnet(5).size == conv(3, 32) + 3 * conv(32, 32) + 1152 * 5 + 5
+    film = 100 + 100 * 2 * 64 + 2 * 64
+    assert mm.omniglot_convnet(5, context=100).size == mm.omniglot_convnet(5).size + film
     assert mm.mlp([1, 40, 40, 1]).size == 40 + 40 + 1600 + 40 + 40 + 1
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,13 +15,13 @@ RESULTS = ROOT / "figures" / "results"
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", CODE, ids=["tour", "layer"])
+@pytest.mark.parametrize("code", CODE, ids=["tour", "microscope", "layer"])
 def test_code_runs(code):
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_what_the_readme_says_of_a_broken_layer_is_what_the_kit_says():
-    broken = CODE[1].replace("x_dot * dy + x * dy_dot", "x * dy_dot")
+    broken = CODE[2].replace("x_dot * dy + x * dy_dot", "x * dy_dot")
     with pytest.raises(AssertionError) as caught:
         exec(compile(broken, "README.md", "exec"), {"__name__": "readme"})
     assert f"\n{caught.value}\n" in README
@@ -77,3 +78,35 @@ def test_the_peers_grades_and_the_mutants_are_the_committed_results():
     assert grades[grades.index("Inner SGD") : grades.index("Versions:")] in README
     total = json.loads((ROOT / "benchmarks" / "results" / "mutation.json").read_text())["total"]
     assert f"{total['caught']:,} of {total['tried']:,} mutants" in README
+
+
+def test_what_the_microscope_shows_is_the_committed_result(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "figures"))
+    import microscope
+
+    text, (sine, omniglot) = " ".join(README.split()), json.loads((RESULTS / "microscope.json").read_text())["studies"]
+
+    def cosines(study, name):
+        """Task by task, at each look: median over seeds."""
+        return np.median([[at["task_cosine"][name] for at in run] for run in study["looks"]], axis=0)
+
+    def reach(end):
+        """The largest alpha up to which the series to first order has a cosine of 0.99: median over seeds."""
+        apart = np.median([[at["apart"]["taylor1"] for at in run[end]] for run in sine["ends"]], axis=0)
+        return sine["alphas"][int(np.argmax(apart > 0.01)) - 1]
+
+    fomaml, reptile, taylor = (cosines(sine, name) for name in ("fomaml", "reptile", "taylor1"))
+    assert f"in a task falls from {fomaml[0]:.2f} to {fomaml[-1]:.2f}." in text
+    best = sine["steps"][reptile.argmax()]
+    assert f"{reptile[0]:.2f} to {reptile.max():.2f} at meta-step {best}, then falls to {reptile[-1]:.2f}." in text
+    both = [f"from {each[0]:.2f} to {each[-1]:.2f}" for each in (cosines(omniglot, name) for name in ("fomaml", "reptile"))]
+    assert f"both rise, {both[0]} and {both[1]}." in text
+    assert f"sine waves is {taylor[0]:.2f} before training and {taylor[-1]:.2f} after it" in text
+    norms = np.median([[at["norm"]["taylor1"] / at["norm"]["maml"] for at in run] for run in sine["looks"]], axis=0)
+    assert f"its average is {norms[0]:.0f} and {norms[-1]:.0f} times as long" in text
+    assert f"0.99 up to alpha = {reach(0):.1g} before training and {reach(-1):.1g} after it" in text
+    slopes = microscope.slopes(sine, 0)
+    assert "slopes " + ", ".join(f"{slopes[name]:.2f}" for name in ("fomaml", "taylor1", "taylor2")) in text
+    slopes = microscope.slopes(omniglot, -1)
+    assert f"the series' slope is {slopes['taylor1']:.2f} to either order" in text
+    assert f"{slopes['taylor1']:.2f}" == f"{slopes['taylor2']:.2f}"

@@ -43,6 +43,7 @@ class _Stop(Exception):
         {"algorithm": "cavia", "context": 2},
         {"algorithm": "imaml", "outer": "adam", "epsilon": 0.001},
         {"algorithm": "adml", "attack": 0.3, "outer": "adam", "epsilon": 0.001},
+        {"algorithm": "taml", "bias": "gini", "outer": "adam", "epsilon": 0.001},
     ],
     ids=lambda changes: " ".join(map(str, changes.values())),
 )

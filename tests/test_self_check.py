@@ -16,7 +16,7 @@ def test_everything_holds(xp, dtype):
     assert [row for row in rows if not row.holds] == []
     sections = {row.section for row in rows}
     assert sections == (
-        {"float32"} if dtype == "float32" else {"layer", "loss", "network", "algorithm", "Taylor slope", "c1, c2"}
+        {"float32"} if dtype == "float32" else {"layer", "loss", "network", "algorithm", "family", "Taylor slope", "c1, c2"}
     )
 
 

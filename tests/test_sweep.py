@@ -52,7 +52,12 @@ def _jobs(settings, count=3):
 
 def _alone(jobs, folder):
     """The same runs, each by itself."""
-    return {job.name: {"phi": train(job.settings, folder / job.name, workers=1).meta.tolist()} for job in jobs}
+    phis = {job.name: train(job.settings, folder / job.name, workers=1).meta.tolist() for job in jobs}
+    return {name: {"phi": phi} for name, phi in phis.items()}
+
+
+def _results(finished):
+    return {name: each.result for name, each in finished.items()}
 
 
 def _measured(folder, job):
@@ -62,10 +67,11 @@ def _measured(folder, job):
 def test_a_sweep_gives_the_bits_of_its_runs_and_computes_none_twice(tmp_path, parameters):
     jobs = _jobs(SHORT)
     want = _alone(jobs, tmp_path / "alone")
-    assert sweep(jobs[:2], tmp_path / "sweep", parameters, processes=2) == {
-        name: want[name] for name in ("seed-0", "seed-1")
-    }
-    assert sweep(jobs, tmp_path / "sweep", parameters, processes=2) == want
+    two = sweep(jobs[:2], tmp_path / "sweep", parameters, processes=2)
+    assert _results(two) == {name: want[name] for name in ("seed-0", "seed-1")}
+    every = sweep(jobs, tmp_path / "sweep", parameters, processes=2)
+    assert _results(every) == want
+    assert all(each.training["iteration"] == 120 and each.training["provenance"] for each in every.values())
     assert [_measured(tmp_path / "sweep", job) for job in jobs] == [1, 1, 1]
 
 
@@ -93,7 +99,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path, parameters):
     with subprocess.Popen([sys.executable, program], start_new_session=True) as process:
         _wait_for(lambda: _under_way(folder))
         os.killpg(process.pid, signal.SIGKILL)
-    assert sweep(jobs, folder, parameters, processes=2) == _alone(jobs, tmp_path / "alone")
+    assert _results(sweep(jobs, folder, parameters, processes=2)) == _alone(jobs, tmp_path / "alone")
 
 
 def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
@@ -117,6 +123,19 @@ def test_a_process_that_is_killed_is_told(tmp_path, parameters):
     finally:
         sys.path.remove(str(tmp_path))
     assert "seed-0" in sweep(_jobs(SHORT, 1), folder, parameters, processes=1)
+
+
+def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameters):
+    job = Job("looked-at", SHORT, looks=(50, 7))
+    finished = sweep([job], tmp_path, parameters, processes=1)[job.name]
+    want = {look: train(SHORT, tmp_path / f"{look}", until=look, workers=1).meta.tolist() for look in (7, 50, 120)}
+    assert {look: each["phi"] for look, each in finished.looks.items()} == {look: want[look] for look in (7, 50)}
+    assert finished.result["phi"] == want[120]
+    again = train(SHORT, tmp_path / "7", resume=True, until=3, workers=1)  # what is further on already stays
+    assert again.iteration == 7
+    (tmp_path / job.name / "result.json").unlink()
+    with pytest.raises(mm.SweepError, match="looks cannot be added"):
+        sweep([Job("looked-at", SHORT, looks=(9,))], tmp_path, parameters, processes=1)
 
 
 def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
@@ -158,8 +177,8 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     with pytest.raises(mm.CheckpointError, match=r"result\.json is damaged"):
         sweep([job], tmp_path, parameters)
     (tmp_path / job.name / "result.json").unlink()
-    assert np.isfinite(sweep([job], tmp_path, parameters, processes=1)[job.name]["phi"]).all()
-    assert _measured(tmp_path, job) == 2  # measured again; trained once
+    assert np.isfinite(sweep([job], tmp_path, parameters, processes=1)[job.name].result["phi"]).all()
+    assert _measured(tmp_path, job) == 1  # what was looked at is kept by itself
 
 
 def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(tmp_path, parameters):
@@ -177,7 +196,7 @@ def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(tmp_pa
             results = pool.submit(sweep, jobs, folder, parameters, scheduler=cluster.scheduler_address)
             _wait_for(lambda: _under_way(folder))
             os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
-            assert results.result(120) == _alone(jobs, tmp_path / "alone")
+            assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):

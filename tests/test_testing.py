@@ -191,6 +191,52 @@ def test_a_direction_loss_and_state_that_are_not_the_expected_are_named():
     assert "the loss" not in str(caught.value)
 
 
+@dataclass(frozen=True)
+class _Spread(mm.Reptile):
+    """Minus the gradient of mean L, plus that of weight times the variance of L, with one mini-batch."""
+
+    factor: float = 1.0
+
+    def run(self, objective, meta, minibatches, state=None):
+        point = objective.at(meta, minibatches[0])
+        return mm.algorithms.Outcome(-point.grad, point.loss, (point.grad,))
+
+    def couple(self, outcome):
+        direction, loss, (grad,) = outcome
+        return outcome._replace(direction=direction + self.factor * 2 * (loss - loss.mean())[:, None] * grad)
+
+
+class _NeverCoupled(_Spread):
+    def direction(self, objective, meta, minibatches):
+        return self.run(objective, meta, minibatches)[:2]
+
+
+class _CoupledTooEarly(_Spread):
+    def run(self, objective, meta, minibatches, state=None):
+        return super().couple(super().run(objective, meta, minibatches, state))
+
+    def couple(self, outcome):
+        return outcome
+
+
+def test_the_objective_of_a_whole_meta_batch_is_one_number_and_coupling_is_for_couple():
+    rng = np.random.default_rng(0)
+    objective, phi = mm.Objective(mm.mlp([2, 3, 1], "tanh"), mm.MeanSquaredError()), rng.standard_normal(13)
+    batches = mm.Minibatches(rng.standard_normal((1, 3, 4, 2)), rng.standard_normal((1, 3, 4, 1)))
+
+    def whole(p):
+        loss = objective.at(p, batches[0]).loss
+        return (loss * loss).mean() - loss.mean() ** 2 - loss.mean()
+
+    check_algorithm(_Spread(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
+    with pytest.raises(CheckError, match=r"_Spread.direction: the direction differs by \S+ relative; adapt agrees"):
+        check_algorithm(_Spread(mm.SGD(0.1), 1.01), objective, phi, batches, true_objective=whole)
+    with pytest.raises(CheckError, match=r"direction: what direction\(\) gives is not run's: it differs by"):
+        check_algorithm(_NeverCoupled(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
+    with pytest.raises(CheckError, match=r"direction: it depends on the other tasks: it differs by \S+ relative; adapt"):
+        check_algorithm(_CoupledTooEarly(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
+
+
 class _Clipping(mm.Reptile):
     def run(self, objective, meta, minibatches, state=None):
         for x, _ in minibatches:

@@ -10,9 +10,10 @@ from .inequality import MEASURES, Atkinson, GeneralizedEntropy, Gini, Inequality
 from .maml import FOMAML, MAML
 from .meta_sgd import MetaSGD
 from .reptile import Reptile
+from .taml import TAML, EntropyTAML
 
 __all__ = [
-    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "Algorithm", "Atkinson", "GeneralizedEntropy", "Gini",
-    "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil", "agreement_weights", "fgsm",
-    "gradient_agreement", "mean",
+    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "TAML", "Algorithm", "Atkinson", "EntropyTAML",
+    "GeneralizedEntropy", "Gini", "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil",
+    "agreement_weights", "fgsm", "gradient_agreement", "mean",
 ]  # fmt: skip

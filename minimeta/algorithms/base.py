@@ -56,9 +56,13 @@ class Algorithm(ABC):
     def run(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Outcome:
         """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
 
+    def couple(self, outcome: Any) -> Outcome:
+        """What the tasks of a whole meta-batch have to do with each other: here nothing. Threads ``run`` on some each."""
+        return outcome
+
     def direction(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]) -> tuple[Array, Array]:
         """Per-task directions ``(T, M)``, and ``(T,)`` the loss of the last mini-batch before any step on it."""
-        outcome = self.run(objective, meta, minibatches)
+        outcome = self.couple(self.run(objective, meta, minibatches))
         return outcome.direction, outcome.loss
 
     def adapt(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Array:

@@ -14,7 +14,8 @@ class CAVIA(MAML):
 
     phi = (theta, c). Every task starts at c = 0; the inner step is c_{j+1} = c_j - alpha dL_j/dc, the shared theta stays.
     The direction is the exact gradient of L_k(theta, c_k(theta)) with respect to theta, through c_k, and 0 for c. The
-    network holds its context parameters in a ``Context`` layer (``mlp(..., context=5)``), at ``objective.context`` in phi.
+    network holds its context parameters in a ``Context`` layer (``mlp(..., context=5)``) or a ``FiLM`` layer
+    (``omniglot_convnet(context=100)``), at ``objective.context`` in phi.
     """
 
     def inner(self, objective, meta):

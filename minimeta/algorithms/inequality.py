@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import SettingsError, ShapeError
@@ -71,7 +72,7 @@ class GeneralizedEntropy(Inequality):
     alpha: float = 2.0
 
     def __post_init__(self) -> None:
-        alpha = _as_number(self, "alpha")
+        alpha = as_number(self, "alpha")
         if alpha == 1:
             raise SettingsError("generalized entropy divides by alpha - 1: for alpha = 1, its limit, use Theil()")
         if alpha == 0:
@@ -106,7 +107,7 @@ class Atkinson(Inequality):
     epsilon: float = 0.5
 
     def __post_init__(self) -> None:
-        epsilon = _as_number(self, "epsilon")
+        epsilon = as_number(self, "epsilon")
         if epsilon < 0:
             raise SettingsError(f"Atkinson's epsilon, the aversion to inequality, must be 0 or more, got {epsilon:g}")
 
@@ -209,10 +210,10 @@ def _relative(x: Array) -> tuple[Array, Array]:
     return x / mu, x.shape[0] * mu
 
 
-def _as_number(measure: Inequality, name: str) -> float:
+def as_number(owner: Any, name: str) -> float:
     """The setting ``name``, made a Python number: one of NumPy's would carry its own precision into float32 arrays."""
-    given = getattr(measure, name)
+    given = getattr(owner, name)
     if not isinstance(given, Real) or not math.isfinite(given):
-        raise SettingsError(f"{type(measure).__name__}'s {name} must be a finite number, got {given!r}")
-    object.__setattr__(measure, name, float(given))  # frozen, and still under construction
+        raise SettingsError(f"{type(owner).__name__}'s {name} must be a finite number, got {given!r}")
+    object.__setattr__(owner, name, float(given))  # frozen, and still under construction
     return float(given)

@@ -5,6 +5,7 @@ from .batch_norm import BatchNorm
 from .context import Context
 from .conv2d import Conv2D
 from .dense import Dense
+from .film import FiLM
 from .flatten import Flatten
 from .max_pool2d import MaxPool2D
 from .relu import ReLU
@@ -13,6 +14,6 @@ from .softplus import Softplus
 from .tanh import Tanh
 
 __all__ = [
-    "BatchNorm", "Context", "Conv2D", "Dense", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus", "Tanh",
-    "expect_shape",
+    "BatchNorm", "Context", "Conv2D", "Dense", "FiLM", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus",
+    "Tanh", "expect_shape",
 ]  # fmt: skip

@@ -396,8 +396,9 @@ def check_algorithm(
     tolerance: float = TOLERANCE,
 ) -> float:
     """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
-    losses are that function's; meta is not changed; a task's direction does not depend on the tasks beside it, nor, where
-    the algorithm ``can_pause``, on a pause between two inner steps.
+    losses are that function's; or to one number ``()``, the objective of the whole meta-batch, of which the *mean* of the
+    directions is the gradient. meta is not changed; what ``run`` gives for a task does not depend on the tasks beside it
+    (what couples them is for ``couple``), nor, where the algorithm ``can_pause``, on a pause between two inner steps.
 
     Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives the direction, the losses and
     the inner rule's last state from meta in another way: Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with
@@ -416,9 +417,11 @@ def check_algorithm(
     tasks = minibatches.tasks
     with Findings(type(algorithm).__name__).reporting() as findings:
         data = {"x": minibatches.x, "y": minibatches.y, "state": state}
-        outcome = findings.call(
+        parts = findings.call(
             "direction", lambda meta, x, y, state: algorithm.run(objective, meta, minibatches, state), meta=meta, **data
         )
+        couple = getattr(algorithm, "couple", Outcome._make)  # what is no Algorithm need not have it
+        outcome = findings.call("direction", couple, outcome=parts)
         direction, loss, _ = outcome
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
@@ -427,8 +430,11 @@ def check_algorithm(
         )
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
         if state is None:
-            alone, _ = algorithm.direction(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
-            findings.close("direction", "it depends on the other tasks: it", alone, direction[-1:], tolerance)
+            alone = algorithm.run(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
+            for got, want in zip(_but_state(alone), _but_state(parts), strict=True):
+                findings.close("direction", "it depends on the other tasks: it", got, want[-1:], tolerance)
+            said, _ = algorithm.direction(objective, meta, minibatches)
+            findings.close("direction", "what direction() gives is not run's: it", said, direction, tolerance)
         if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
             phi, rule = algorithm.inner(objective, meta)
             phi, between, _ = descend(objective, phi, minibatches[:1], rule, state)
@@ -437,9 +443,12 @@ def check_algorithm(
                 findings.close("direction", "paused after one step: it", got, want, tolerance)
         if true_objective is not None:
             v = np.random.default_rng(seed).standard_normal(meta.shape)
-            sizes = abs(direction) @ abs(v)
-            compare(findings, "direction", "the direction", direction @ v, true_objective, (meta,), (v,), tolerance, sizes)
-            findings.close("direction", "the loss", loss, true_objective(meta), tolerance)
+            slope, sizes, want = direction @ v, abs(direction) @ abs(v), true_objective(meta)
+            if np.ndim(want) == 0:
+                slope, sizes = slope.mean(), sizes.mean()
+            else:
+                findings.close("direction", "the loss", loss, want, tolerance)
+            compare(findings, "direction", "the direction", slope, true_objective, (meta,), (v,), tolerance, sizes)
         if expected is not None:
             want = expected(meta)
             if want.direction is not None:
@@ -451,6 +460,12 @@ def check_algorithm(
                 for got, part in zip(leaves(outcome.state), leaves(want.state), strict=True):
                     findings.close("direction", "the inner rule's state", got, part, tolerance)
     return findings.worst
+
+
+def _but_state(parts: Any) -> list[np.ndarray]:
+    """The arrays, a row a task, of what ``run`` gives: all but the inner rule's state."""
+    direction, loss, _, *more = parts
+    return [direction, loss, *more]
 
 
 def compare(

@@ -32,6 +32,7 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
                 small, st.integers(1, 3), st.integers(1, 4),
             ),
             st.builds(lambda n: (layers.Context(n), (channels,)), small),
+            st.builds(lambda n, shape: (layers.FiLM(channels, n), shape), small, st.sampled_from([image, (channels,)])),
             st.sampled_from([(layers.BatchNorm(channels), image), (layers.BatchNorm(channels), (channels,))]),
             st.just((layers.MaxPool2D(), image)),
             st.tuples(st.sampled_from([layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten()]), feature_shapes),
@@ -45,7 +46,7 @@ def networks(draw) -> Network:
     sizes = draw(st.lists(small, min_size=2, max_size=4))
     activation, context = draw(st.sampled_from(["relu", "tanh", "softplus"])), draw(st.integers(0, 2))
     dense = st.just(mlp(sizes, activation, context))
-    presets = st.sampled_from([omniglot_convnet(3, filters=2), mini_imagenet_convnet(3, filters=1)])
+    presets = st.sampled_from([omniglot_convnet(3, 2, context), mini_imagenet_convnet(3, 1, context)])
     return draw(st.one_of(dense, dense, dense, dense, presets))  # the presets cost a hundred times as much
 
 
@@ -92,8 +93,9 @@ def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, 
     phi = objective.init(rng, np.float64)
     if kind == "network":
         # A context of zero meets weights whose gradient is then exactly zero, where Adam's g / (|g| + eps) has a kink
-        # in its slope: no place for a real difference.
-        phi[network.context] = rng.standard_normal(network.context.stop - network.context.start)
+        # in its slope: no place for a real difference. A large one may shift all that FiLM gives below 0: the batch norm
+        # above the ReLU then sees a constant and gives rounding about 0, the kink of the next ReLU.
+        phi[network.context] = 0.1 * rng.standard_normal(network.context.stop - network.context.start)
     return objective, phi, Minibatches(x, y)
 
 

@@ -97,8 +97,10 @@ def test_the_head_is_the_last_layer_with_parameters():
 @st.composite
 def contextual(draw):
     """A network with context, and a phi whose context is not 0: it must not matter."""
-    rng = np.random.default_rng(draw(seeds))
-    network = mm.mlp([2, 3, 2], draw(st.sampled_from(["tanh", "softplus"])), context=draw(st.integers(1, 3)))
+    rng, size = np.random.default_rng(draw(seeds)), draw(st.integers(1, 3))
+    smooth = draw(st.sampled_from(["tanh", "softplus"]))
+    film = (layers.Dense(2, 3), layers.FiLM(3, size), layers.Tanh(), layers.Dense(3, 2))
+    network = draw(st.sampled_from([mm.mlp([2, 3, 2], smooth, size), mm.Network((2,), film)]))
     objective, k = mm.Objective(network, mm.MeanSquaredError()), draw(st.integers(1, 4))
     batches = mm.Minibatches(*rng.standard_normal((2, k, 2, 4, 2)))
     return objective, rng.standard_normal(objective.size), batches
@@ -108,7 +110,45 @@ def contextual(draw):
 def test_cavia_is_the_gradient_through_the_context_alone_from_zero(problem, rule, store):
     objective, phi, batches = problem
     assume(isinstance(rule.lr, float))
-    algorithm, place = mm.CAVIA(rule, store), objective.context
+    _check_cavia(mm.CAVIA(rule, store), objective, phi, batches)
+
+
+def _images(network, k, dtype=np.float64):
+    """A phi near its start, where a FiLM layer's context is not 0, and k mini-batches of 2 tasks of 4 images."""
+    rng = np.random.default_rng(k)
+    objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
+    phi = objective.init(rng, dtype) + 0.1 * rng.standard_normal(objective.size).astype(dtype)
+    x = rng.standard_normal((k, 2, 4, *network.input_shape)).astype(dtype)
+    return objective, phi, mm.Minibatches(x, rng.integers(0, 3, (k, 2, 4)))
+
+
+@pytest.mark.parametrize("rule", [mm.SGD(1.0), mm.Adam(0.05, 0.5, eps=1e-3)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("k", [2, 4])
+def test_cavia_on_a_convolutional_network_is_the_gradient_through_its_film_layer(rule, store, k):
+    _check_cavia(mm.CAVIA(rule, store), *_images(mm.omniglot_convnet(3, filters=2, context=3), k))
+
+
+def test_cavia_on_the_mini_imagenet_network():
+    _check_cavia(mm.CAVIA(mm.SGD(1.0)), *_images(mm.mini_imagenet_convnet(3, filters=1, context=2), 2))
+
+
+@pytest.mark.parametrize("rule", [mm.SGD(1.0), mm.Adam(0.05)], ids=["sgd", "adam"])
+def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores_and_on_a_strict_module(rule):
+    objective, phi, here = _images(mm.omniglot_convnet(3, filters=2, context=3), 4, np.float32)
+    there = mm.Minibatches(strict.asarray(here.x), strict.asarray(here.y))
+    want, loss = mm.CAVIA(rule).direction(objective, phi, here)
+    assert want.dtype == np.float32 and want[:, objective.context.stop :].any()
+    for store in STORES:
+        assert_same(mm.CAVIA(rule, store).direction(objective, phi, here)[0], want, store)
+        got, loss_there = mm.CAVIA(rule, store).direction(objective, strict.asarray(phi), there)
+        assert_same(got.get(), want, f"{store}, direction")
+        assert_same(loss_there.get(), loss, f"{store}, loss")
+
+
+def _check_cavia(algorithm, objective, phi, batches):
+    """The direction against the loss after an adaptation written out; only the context moves, and only the rest learns."""
+    rule, place = algorithm.rule, objective.context
 
     def loss(meta):
         start = meta.copy()
@@ -123,6 +163,10 @@ def test_cavia_is_the_gradient_through_the_context_alone_from_zero(problem, rule
     check_algorithm(algorithm, objective, phi, batches, true_objective=loss)
     direction, _ = algorithm.direction(objective, phi, batches)
     assert not direction[:, place].any()
+    adapted, shared = algorithm.adapt(objective, phi, batches), np.ones(objective.size, bool)
+    shared[place] = False
+    assert_same(adapted[:, shared], np.tile(phi[shared], (batches.tasks, 1)), "theta")
+    assert adapted[:, place].any()
 
 
 def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
@@ -132,8 +176,24 @@ def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
     assert mm.mlp([1, 1]).context == slice(0, 0)
     with pytest.raises(mm.SettingsError, match="context"):
         mm.CAVIA(mm.SGD(0.1)).adapt(mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError()), np.zeros(2), [])
-    with pytest.raises(mm.ShapeError, match="at least 1"):
-        layers.Context(0)
+    for make in (lambda: layers.Context(0), lambda: layers.FiLM(3, 0), lambda: layers.FiLM(0, 3)):
+        with pytest.raises(mm.ShapeError, match="at least 1"):
+            make()
+
+
+@pytest.mark.parametrize("preset", [mm.omniglot_convnet, mm.mini_imagenet_convnet])
+def test_a_convolutional_networks_context_stands_inside_phi_and_changes_nothing_at_first(preset):
+    plain, network = preset(3, filters=2), preset(3, filters=2, context=4)
+    place, rng = network.context, np.random.default_rng(0)
+    assert place.start > 0 and place.stop == place.start + 4 and plain.context == slice(0, 0)
+    phi = network.init(rng, np.float64)
+    assert not phi[place].any()
+    film = np.arange(network.size)[place.start : place.stop + 4 * 4 + 4]  # c, W, b
+    x = rng.standard_normal((2, 3, *network.input_shape))
+    assert_same(network.forward(phi, x), plain.forward(np.delete(phi, film), x), "logits")
+    assert [type(layer).__name__ for layer in network.layers if layer not in plain.layers] == ["FiLM"]
+    above = network.layers[[isinstance(layer, layers.FiLM) for layer in network.layers].index(True) + 1]
+    assert isinstance(above, layers.ReLU)
 
 
 per_task = st.integers(1, 6).flatmap(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimeta import ShapeError, layers
-from minimeta.testing import assert_close, check_layer, complex_step
+from minimeta.testing import assert_close, assert_same, check_layer, complex_step
 from minimeta.testing.strategies import dtypes, layers_with_shapes, seeds, small
 
 
@@ -70,6 +70,23 @@ def test_batch_norm_ignores_a_shift_and_gives_mean_zero_and_unit_variance(exampl
     assert_close(y.var(axis=(1, 2)), np.ones((1, channels)), 1e-11, "variance of y")
 
 
+@given(small, small, small, seeds)
+def test_film_scales_and_shifts_each_channel_as_the_context_says_and_nothing_at_first(examples, channels, size, seed):
+    rng = np.random.default_rng(seed)
+    layer, x = layers.FiLM(channels, size), rng.standard_normal((2, examples, 3, 2, channels))
+    fresh = {key: value[None] for key, value in layer.init(rng).items()}
+    assert_same(layer.forward(fresh, x)[0], x, "a fresh layer's y")
+    theta = {key: rng.standard_normal((2, *shape)) for key, shape in layer.shapes.items()}
+    want = np.empty_like(x)
+    for task, channel in np.ndindex(2, channels):
+        gamma, beta = (
+            theta["context"][task] @ theta["weight"][task, :, place] + theta["bias"][task, place]
+            for place in (channel, channels + channel)
+        )
+        want[task, ..., channel] = gamma * x[task, ..., channel] + beta
+    assert_close(layer.forward(theta, x)[0], want, 1e-13, "y")  # sums of at most 7 terms, which may cancel
+
+
 @given(seeds)
 def test_softplus_is_accurate_and_safe_for_any_size_of_input(seed):
     rng = np.random.default_rng(seed)
@@ -81,7 +98,9 @@ def test_softplus_is_accurate_and_safe_for_any_size_of_input(seed):
         assert np.allclose(dx, 1 / (1 + np.exp(-x)), rtol=1e-10, atol=1e-300)  # exp(x - y): |x| <= 5e4 costs five digits
 
 
-@pytest.mark.parametrize("layer", [layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.MaxPool2D(), layers.BatchNorm(1)])
+@pytest.mark.parametrize(
+    "layer", [layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.MaxPool2D(), layers.BatchNorm(1), layers.FiLM(1, 2)]
+)
 def test_a_nan_is_never_swallowed(layer):
     x = np.zeros((1, 1, 2, 2, 1))
     for place in np.ndindex(2, 2):
@@ -96,6 +115,7 @@ def test_a_nan_is_never_swallowed(layer):
     [
         (layers.Dense(3, 2), (4,)), (layers.Dense(3, 2), (3, 3)), (layers.Conv2D(2, 3), (5, 5, 3)),
         (layers.Conv2D(2, 3), (5, 2)), (layers.BatchNorm(2), (5, 3)), (layers.MaxPool2D(), (4, 4)),
+        (layers.FiLM(2, 4), (5, 4)), (layers.FiLM(2, 4), ()),
     ],
 )  # fmt: skip
 def test_a_wrong_shape_names_the_layer_what_it_expects_and_what_came(layer, shape):

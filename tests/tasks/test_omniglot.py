@@ -17,6 +17,8 @@ import minimeta as mm
 from minimeta.cli import main
 from minimeta.errors import DataError
 from minimeta.experiment import PRESETS, build
+from minimeta.meta_training import checked_mean
+from minimeta.run import Saving, train
 from minimeta.tasks import omniglot
 
 needs_data = pytest.mark.skipif(
@@ -84,6 +86,29 @@ def test_the_command_line_from_archives_to_accuracy(tiny, tmp_path, monkeypatch,
     assert "after 4 of 4 meta-steps" in printed
     assert "3-way 1-shot accuracy over 4 unseen tasks" in printed
     assert "without transduction" in printed
+
+
+def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_identical(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+    small = dict(ways=3, filters=2, size=3, meta_batch=2, iterations=6)
+    settings = replace(PRESETS["omniglot-5way-maml"][1], algorithm="cavia", context=4, inner_lr=1.0, **small)
+    training, saving = build(settings, str(tiny)).training, Saving(2, 0)
+    place, start = training.objective.context, training.start().meta
+    end = train(settings, tmp_path / "whole", data=str(tiny), saving=saving)
+    assert place.stop - place.start == 4 and not end.meta[place].any()
+    assert (end.meta[place.stop : place.stop + 4 * 4] != start[place.stop : place.stop + 4 * 4]).all()  # W has learned
+
+    def cut(losses, first):
+        if first > 2:
+            raise KeyboardInterrupt
+        return checked_mean(losses, first)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minimeta.run.checked_mean", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "cut", data=str(tiny), saving=saving)
+    resumed = train(settings, tmp_path / "cut", resume=True, data=str(tiny), saving=saving)
+    assert resumed.iteration == end.iteration == 6 and np.array_equal(resumed.meta, end.meta)
 
 
 def test_training_and_evaluation_see_disjoint_characters(tiny, monkeypatch):

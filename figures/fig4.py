@@ -1,0 +1,103 @@
+"""Figure 4 of the Reptile paper: what happens where the last mini-batch overlaps the earlier ones?
+
+5-way 5-shot Omniglot, with the settings of Figure 3: inner SGD of step 0.003, one task a meta-step, 20 images a class in
+training. Test accuracy at the end against (a) the number of inner steps on mini-batches of 25 images, (b) their size at 4
+inner steps, (c) epsilon at 4 inner steps of 25 images. Reptile and FOMAML cut their mini-batches from passes over the same
+100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew (replacement), or its last from 5 held-out
+images a class (separate tail, which leaves 15 to step on).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fig3
+from command import Sweep, run_sweep, scaled
+from fig3 import measure
+from style import DOUBLE, plt, save
+
+from minimeta.experiment import Settings
+from minimeta.sweep import Finished, Job
+
+META_STEPS, SHOTS, TAIL_SHOTS = 40_000, 20, 5
+_BASE = replace(fig3.CURVES["sum4"][1], shots=SHOTS)
+
+CURVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "reptile": ("Reptile, cycling", dict(algorithm="reptile")),
+    "separate": (
+        "FOMAML, separate tail", dict(algorithm="fomaml", tail="separate", shots=SHOTS - TAIL_SHOTS, tail_shots=TAIL_SHOTS),
+    ),
+    "replacement": ("FOMAML, shared tail, replacement", dict(algorithm="fomaml", order="replacement")),
+    "cycle": ("FOMAML, shared tail, cycling", dict(algorithm="fomaml")),
+}  # fmt: skip
+PANELS: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10)),
+    "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100)),
+    "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0)),
+}
+
+
+def settings_of(curve: str, setting: str, value: float) -> Settings:
+    """One point of one curve."""
+    return replace(_BASE, **(CURVES[curve][1] | {setting: value}))
+
+
+def _points() -> dict[str, Settings]:
+    """Name and settings of each run; a point that two panels share is one run."""
+    named = {}
+    for _, setting, values in PANELS.values():
+        for curve in CURVES:
+            for value in values:
+                settings = settings_of(curve, setting, value)
+                named[f"{curve}-k{settings.k}-size{settings.size}-epsilon{settings.epsilon:g}"] = settings
+    return named
+
+
+def jobs(budget: float) -> list[Job]:
+    """A run for each point."""
+    return [Job(name, replace(each, iterations=scaled(META_STEPS, budget))) for name, each in _points().items()]
+
+
+def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+    """Accuracy at each point, panel by panel."""
+    names = {settings: name for name, settings in _points().items()}
+    panels = {
+        panel: {
+            curve: [[value, finished[names[settings_of(curve, setting, value)]].result] for value in values]
+            for curve in CURVES
+        }
+        for panel, (_, setting, values) in PANELS.items()
+    }
+    steps = scaled(META_STEPS, budget)
+    settings = {curve: replace(settings_of(curve, "k", 4), iterations=steps).to_dict() for curve in CURVES}
+    return {"tasks": fig3.TASKS_AT_END, "queries": fig3.QUERIES, "panels": panels, "settings": settings}
+
+
+def draw(result: dict[str, Any], path: Path) -> list[Path]:
+    """Three panels on one scale of accuracy."""
+    styles = {"reptile": ("black", "-", "o"), "separate": ("tab:blue", "--", "s"), "replacement": ("tab:green", "-.", "D"),
+              "cycle": ("tab:red", ":", "^")}  # fmt: skip
+    figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.5), sharey=True)
+    for axis, (panel, curves) in zip(axes, result["panels"].items(), strict=True):
+        for curve, points in curves.items():
+            colour, line, mark = styles[curve]
+            values, scores = zip(*points, strict=True)
+            means, halves = ([score[key] for score in scores] for key in ("mean", "interval95"))
+            axis.errorbar(
+                values, means, halves, color=colour, linestyle=line, marker=mark, markersize=3.5, elinewidth=0.6,
+                label=CURVES[curve][0],
+            )  # fmt: skip
+        axis.set_title(f"({panel})")
+        axis.set_xlabel(PANELS[panel][0])
+    axes[2].set_xscale("log", base=2)
+    axes[2].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[0].set_ylabel("test accuracy, %")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.04), ncols=2)
+    figure.tight_layout(w_pad=0.6)
+    return save(figure, path)
+
+
+if __name__ == "__main__":
+    run_sweep(Sweep("fig4", __doc__, jobs, measure, summary, draw))
