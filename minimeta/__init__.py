@@ -44,6 +44,7 @@ from .tasks import (
     Minibatches,
     MinibatchSchedule,
     Sinusoid,
+    load_mini_imagenet,
     load_omniglot,
     minibatches_of,
     split_omniglot,
@@ -60,6 +61,7 @@ __all__ = [
     "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Theil", "Trajectory", "VectorsError", "adapt",
-    "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_omniglot", "mean",
-    "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot", "taylor", "unroll",
+    "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_mini_imagenet",
+    "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot",
+    "taylor", "unroll",
 ]  # fmt: skip

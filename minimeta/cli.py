@@ -23,6 +23,7 @@ from .files import write_atomically
 from .meta_training import MetaState
 from .provenance import provenance
 from .run import Saving, open_run, train
+from .tasks.mini_imagenet import IMAGES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +152,8 @@ def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.N
         shots=settings.eval_shots, adaptation=experiment.adaptation, transductive=modes, seed=options.eval_seed,
         inner_state=state.inner, workers=options.workers, progress=_progress(options),
     )  # fmt: skip
-    print(f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval")
+    part = f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class" if settings.part else ""
+    print(f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval{part}")
     rows = []
     for together, score in scores.items():
         mean, interval = 100 * float(score.mean), 100 * float(score.interval)
@@ -161,9 +163,11 @@ def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.N
 
 
 def _data(options: argparse.Namespace) -> None:
+    from .tasks.mini_imagenet import find_mini_imagenet
     from .tasks.omniglot import download_omniglot
 
-    for path in download_omniglot(options.data):
+    get = {"omniglot": download_omniglot, "mini-imagenet": find_mini_imagenet}[options.dataset]
+    for path in get(options.data):
         print(path)
 
 
@@ -221,8 +225,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     check.add_argument("--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8")
     check.set_defaults(run=_check)
-    data = commands.add_parser("data", help="download a dataset", description="Download a dataset, verified by checksum.")
-    data.add_argument("dataset", choices=["omniglot"])
+    data = commands.add_parser(
+        "data",
+        help="download a dataset",
+        description="Download Omniglot, verified by checksum; mini-ImageNet has no official download: say where it is, or "
+        "what to get and where to put it.",
+    )
+    data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
     data.add_argument("--data", metavar="DIR", help="where to (default: MINIMETA_DATA, else the user's cache folder)")
     data.set_defaults(run=_data)
     _add_vectors(commands)
@@ -325,7 +334,7 @@ def _at_least(least: int):
 
 
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", help="folder that holds omniglot (default: MINIMETA_DATA)")
+    parser.add_argument("--data", metavar="DIR", help="folder that holds the images (default: MINIMETA_DATA)")
     parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
     parser.add_argument("--workers", type=_at_least(1), metavar="N", help="threads (default: from the work and the cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -7,6 +7,7 @@ key by which a checkpoint knows its run. What does not change a run's numbers (d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -34,9 +35,9 @@ from .evaluation import Adaptation
 from .inner import SGD, Adam
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
 from .meta_training import MetaTraining
-from .network import mlp, omniglot_convnet
+from .network import mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective
-from .tasks import FewShotImages, MinibatchSchedule, Sinusoid, load_omniglot, split_omniglot
+from .tasks import FewShotImages, MinibatchSchedule, Sinusoid, load_mini_imagenet, load_omniglot, split_omniglot
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -53,7 +54,7 @@ class Settings:
         for a value that is not one of a field's choices, or makes no sense beside another.
     """
 
-    task: Literal["sine", "omniglot"] = _setting("sine", "what is learned")
+    task: Literal["sine", "omniglot", "mini-imagenet"] = _setting("sine", "what is learned")
     algorithm: Literal["reptile", "fomaml", "maml", "meta-sgd", "anil", "cavia", "imaml", "adml", "taml"] = _setting(
         "reptile", "how"
     )
@@ -89,8 +90,9 @@ class Settings:
     outer: Literal["sgd", "adam"] = _setting("sgd", "outer rule")
     epsilon: float = _setting(0.1, "outer step size at the start")
     epsilon_final: float = _setting(0.0, "outer step size at the end; it changes linearly")
-    ways: int = _setting(5, "classes in a task (omniglot)")
-    filters: int = _setting(64, "filters of each convolution (omniglot)")
+    ways: int = _setting(5, "classes in a task (images)")
+    filters: int = _setting(64, "filters of each convolution (images)")
+    part: bool = _setting(False, "use what there is of a part of the data (mini-imagenet)")
     hidden: str = _setting("64,64", "hidden layer sizes (sine)")
     activation: Literal["relu", "tanh", "softplus"] = _setting("tanh", "hidden units (sine)")
     context: int | None = _setting(None, "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM")
@@ -122,6 +124,8 @@ class Settings:
             _check_taml(self)
         if self.algorithm != "cavia" and self.context is not None:
             raise SettingsError(f"context parameters are for cavia; {self.algorithm} adapts what all networks have")
+        if self.part and self.task != "mini-imagenet":
+            raise SettingsError("a part of the data is taken of mini-imagenet only: leave part out")
         if self.combine == "agreement" and self.meta_batch < 2:
             raise SettingsError("gradient agreement weighs tasks against each other: set meta_batch to 2 or more")
         if self.rate_low > self.rate_high:
@@ -193,6 +197,10 @@ _OMNIGLOT_MAML = replace(
     _OMNIGLOT, algorithm="maml", iterations=60_000, meta_batch=32, k=2, size=5, tail="separate", shots=1, tail_shots=1,
     inner="sgd", inner_lr=0.4, outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=3,
 )  # fmt: skip
+_MINI_IMAGENET = Settings(
+    task="mini-imagenet", iterations=100_000, meta_batch=5, k=8, size=10, shots=15, inner="adam", inner_lr=0.001,
+    epsilon=1.0, filters=32, eval_shots=1, eval_steps=50, eval_size=5,
+)  # fmt: skip
 
 PRESETS: dict[str, tuple[str, Settings]] = {
     "sine": ("Reptile on sine waves: the Reptile authors' demo", Settings()),
@@ -215,6 +223,15 @@ PRESETS: dict[str, tuple[str, Settings]] = {
         "MAML on Omniglot, 20-way 1-shot: the MAML paper's settings",
         replace(_OMNIGLOT_MAML, ways=20, meta_batch=16, k=6, size=20, inner_lr=0.1, eval_steps=5, eval_size=20),
     ),
+    "mini-imagenet-1shot": ("Reptile on mini-ImageNet, 5-way 1-shot: the Reptile paper's settings", _MINI_IMAGENET),
+    "mini-imagenet-5shot": (
+        "Reptile on mini-ImageNet, 5-way 5-shot: the same training, evaluated on 5 shots",
+        replace(_MINI_IMAGENET, eval_shots=5, eval_size=15),
+    ),
+    "mini-imagenet-fomaml": (
+        "FOMAML on mini-ImageNet, 5-way 1-shot, beside Reptile's settings: the last of 8 steps, on held-out images",
+        replace(_MINI_IMAGENET, algorithm="fomaml", tail="separate", tail_shots=2),
+    ),
 }
 
 
@@ -233,7 +250,7 @@ class Experiment:
 
 
 def build(settings: Settings, data: str | None = None, xp: ModuleType = np, workers: int | None = None) -> Experiment:
-    """The objects that ``settings`` describe, on the device of ``xp``; ``data`` is where Omniglot is.
+    """The objects that ``settings`` describe, on the device of ``xp``; ``data`` is where the images are.
 
     Raises
     ------
@@ -245,10 +262,10 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         train_tasks = Sinusoid(phases=(0.0, settings.phase), grid=settings.grid or None)
         test_tasks = train_tasks
     else:
-        network = omniglot_convnet(settings.ways, settings.filters, settings.context or 0)
-        objective = Objective(network, SoftmaxCrossEntropy())
-        halves = split_omniglot(load_omniglot(data).images, settings.seed)
-        train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways) for half in halves)
+        convnet = omniglot_convnet if settings.task == "omniglot" else mini_imagenet_convnet
+        objective = Objective(convnet(settings.ways, settings.filters, settings.context or 0), SoftmaxCrossEntropy())
+        halves, white = _images(settings, data)
+        train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways, white) for half in halves)
     training = MetaTraining(
         objective=objective,
         algorithm=algorithm_of(settings),
@@ -266,6 +283,13 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         workers=workers,
     )
     return Experiment(settings, training, test_tasks)
+
+
+def _images(settings: Settings, data: str | None) -> tuple[Sequence[np.ndarray], int]:
+    """Images to train and to test on, and what is white in them."""
+    if settings.task == "omniglot":
+        return split_omniglot(load_omniglot(data).images, settings.seed), 1
+    return [load_mini_imagenet(data, split, settings.part).images for split in ("train", "test")], 255
 
 
 def schedule_of(settings: Settings) -> MinibatchSchedule:
@@ -288,7 +312,7 @@ def algorithm_of(settings: Settings) -> Algorithm:
     if settings.algorithm == "imaml":
         return IMAML(rule, settings.regularization, settings.cg_steps)
     if settings.algorithm == "adml":
-        low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # Omniglot's ink and paper
+        low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # black and white
         return ADML(rule, settings.store, settings.attack, low, high)
     if settings.algorithm == "cavia":
         return CAVIA(rule, settings.store)

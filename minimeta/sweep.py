@@ -65,7 +65,7 @@ def sweep(
 ) -> dict[str, Finished]:
     """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
 
-    ``measure`` is a function that another process can import. ``data`` is where Omniglot is; ``processes`` defaults to the
+    ``measure`` is a function that another process can import. ``data`` is where images are; ``processes`` defaults to the
     number of cores; ``scheduler`` is a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes.
 
     Raises

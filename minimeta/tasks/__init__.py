@@ -1,11 +1,12 @@
 """Floor 6: task distributions, each with ``sample`` for training and ``episode`` for evaluation."""
 
 from .few_shot import FewShotImages
+from .mini_imagenet import load_mini_imagenet
 from .minibatches import Episode, Minibatches, MinibatchSchedule, minibatches_of
 from .omniglot import load_omniglot, split_omniglot
 from .sinusoid import Sinusoid
 
 __all__ = [
-    "Episode", "FewShotImages", "MinibatchSchedule", "Minibatches", "Sinusoid", "load_omniglot", "minibatches_of",
-    "split_omniglot",
+    "Episode", "FewShotImages", "MinibatchSchedule", "Minibatches", "Sinusoid", "load_mini_imagenet", "load_omniglot",
+    "minibatches_of", "split_omniglot",
 ]  # fmt: skip

@@ -7,20 +7,26 @@ nearest neighbour, ink 0 and paper 1; shuffled, the first 1200 to train, the res
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import warnings
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
-from ..files import write_atomically
+from .archives import (
+    cache_folder,
+    damage_told,
+    data_folder,
+    fingerprint,
+    names_in,
+    state_of_file,
+    state_of_folder,
+    through_cache,
+)
 
 BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 CHECKSUMS = {
@@ -56,15 +62,8 @@ def load_omniglot(data: str | os.PathLike | None = None, cache: str | os.PathLik
         if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
     """
     sources = _find_sources(data_folder(data))
-    cached = cache_folder(cache) / f"omniglot-{_fingerprint(sources)}.npz"
-    if cached.exists():
-        return _read_cache(cached)
-    characters = _read_sources(sources)
-    try:
-        _write_cache(cached, characters)
-    except OSError as error:
-        warnings.warn(f"Omniglot could not be cached ({error}): it will be read anew each time", stacklevel=2)
-    return characters
+    cached = cache_folder(cache) / f"omniglot-{fingerprint(_PREPARATION, map(_state, sources.values()))}.npz"
+    return through_cache(cached, lambda: _read_sources(sources), _pack, _unpack)
 
 
 def split_omniglot(images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS) -> tuple[np.ndarray, np.ndarray]:
@@ -101,22 +100,6 @@ def download_omniglot(data: str | os.PathLike | None = None, base_url: str = BAS
         raise DataError(f"Omniglot could not be downloaded from {base_url}: {error}") from error
 
 
-def data_folder(data: str | os.PathLike | None) -> Path:
-    """``data``, else ``MINIMETA_DATA``, else ``data`` in the user's cache folder."""
-    chosen = data or os.environ.get("MINIMETA_DATA")
-    return Path(chosen) if chosen else cache_folder(None) / "data"
-
-
-def cache_folder(cache: str | os.PathLike | None) -> Path:
-    """``cache``, else ``MINIMETA_CACHE``, else the user's cache folder."""
-    chosen = cache or os.environ.get("MINIMETA_CACHE")
-    if chosen:
-        return Path(chosen)
-    import pooch
-
-    return Path(pooch.os_cache("minimeta"))
-
-
 def _find_sources(folder: Path) -> dict[str, Path]:
     """For each half of the dataset, its archive or its unpacked folder."""
     sources = {}
@@ -132,18 +115,10 @@ def _find_sources(folder: Path) -> dict[str, Path]:
     return sources
 
 
-def _fingerprint(sources: dict[str, Path]) -> str:
-    """Names a cache by what it was made from: an archive's bytes, or a folder's file names, sizes and times."""
-    digest = hashlib.sha256(_PREPARATION.encode())
-    for source in sources.values():
-        if source.is_file():
-            with open(source, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            for path in sorted(source.rglob("*.png")):
-                status = path.stat()
-                digest.update(f"{path.relative_to(source)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+def _state(source: Path) -> bytes:
+    if source.is_file():
+        return state_of_file(source)
+    return state_of_folder(source, (str(path.relative_to(source)) for path in sorted(source.rglob("*.png"))))
 
 
 def _read_sources(sources: dict[str, Path]) -> Characters:
@@ -171,7 +146,7 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
     from PIL import Image
     from tqdm import tqdm
 
-    try:
+    with damage_told(source):
         for name, content in tqdm(
             _contents(source), desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None
         ):
@@ -180,10 +155,6 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
                     raise DataError(f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}")
                 small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
                 yield name, np.asarray(small, dtype=np.uint8)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, NotImplementedError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{source} is damaged: {error}") from error
 
 
 def _contents(source: Path) -> Iterable[tuple[str, bytes]]:
@@ -192,23 +163,16 @@ def _contents(source: Path) -> Iterable[tuple[str, bytes]]:
             yield str(path.relative_to(source)), path.read_bytes()
         return
     with zipfile.ZipFile(source) as archive:
-        for name in sorted(archive.namelist()):
+        for name in names_in(archive):
             if name.endswith(".png") and len(Path(name).parts) >= 3:
                 yield name, archive.read(name)
 
 
-def _write_cache(path: Path, characters: Characters) -> None:
-    """One file of packed bits, put in place whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bits = np.packbits(characters.images.reshape(-1))
-    write_atomically(path, lambda file: np.savez(file, names=np.array(characters.names), bits=bits))
+def _pack(characters: Characters) -> dict[str, np.ndarray]:
+    return {"names": np.array(characters.names), "bits": np.packbits(characters.images.reshape(-1))}
 
 
-def _read_cache(path: Path) -> Characters:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = stored["names"].tolist()
-            shape = (len(names), DRAWINGS, SIZE, SIZE)
-            return Characters(names, np.unpackbits(stored["bits"])[: np.prod(shape)].reshape(shape))
-    except Exception as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
-        raise DataError(f"the cache {path} is damaged ({error}): delete it, and it will be made anew") from error
+def _unpack(stored: Mapping[str, np.ndarray]) -> Characters:
+    names = stored["names"].tolist()
+    shape = (len(names), DRAWINGS, SIZE, SIZE)
+    return Characters(names, np.unpackbits(stored["bits"])[: np.prod(shape)].reshape(shape))

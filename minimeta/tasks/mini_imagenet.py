@@ -1,0 +1,244 @@
+"""mini-ImageNet (Vinyals et al. 2016): 100 classes of 600 photographs, 64/16/20 by Ravi and Larochelle (2017).
+
+Images of another size become 84 x 84 by nearest neighbour: the Reptile authors' program left the filter of its
+``resize((84, 84))`` to Pillow, which chose that one in 2018, and the paper's numbers were made with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DataError, SettingsError
+from .archives import (
+    cache_folder,
+    damage_told,
+    data_folder,
+    fingerprint,
+    names_in,
+    state_of_file,
+    state_of_folder,
+    through_cache,
+)
+
+CLASSES = {"train": 64, "val": 16, "test": 20}
+IMAGES, SIZE = 600, 84
+_PREPARATION = "84x84 nearest RGB, 1"  # part of a cache's name: change it with what is done to the images
+_FOLDERS = ("mini-imagenet", "miniimagenet", "")
+_WNID, _SUFFIXES = re.compile(r"n\d{8}"), (".jpg", ".jpeg", ".png")
+
+
+class ImageClasses(NamedTuple):
+    """``names``: WordNet ids, sorted; ``images: (classes, images a class, 84, 84, 3)``, uint8, sorted by file name."""
+
+    names: list[str]
+    images: np.ndarray
+
+
+def load_mini_imagenet(
+    data: str | os.PathLike | None = None, split: str = "train", part: bool = False, cache: str | os.PathLike | None = None
+) -> ImageClasses:
+    """A split's classes, from ``SPLIT.zip``, the folders in it (``SPLIT/WNID/*.jpg``), or ``SPLIT.csv`` beside ``images``.
+
+    Parameters
+    ----------
+    data
+        the folder that holds them, or one with a folder ``mini-imagenet`` or ``miniimagenet`` that does; by default the
+        environment variable ``MINIMETA_DATA``, else ``data`` in the user's cache folder.
+    split
+        ``"train"`` (64 classes), ``"val"`` (16) or ``"test"`` (20).
+    part
+        take fewer than 600 images of each class, if as many of each. Results must then say that they are on a part.
+    cache
+        folder for the array file made on first reading; by default ``MINIMETA_CACHE``, else the user's cache folder.
+
+    Raises
+    ------
+    DataError
+        if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
+    """
+    if split not in CLASSES:
+        raise SettingsError(f"split must be one of {', '.join(CLASSES)}, got {split!r}")
+    sources = _find_sources(data_folder(data))
+    source = _source_of(sources, split, data_folder(data))
+    cached = cache_folder(cache) / f"mini-imagenet-{split}-{fingerprint(_PREPARATION, [_state(source)])}.npz"
+    classes = through_cache(cached, lambda: _read(sources, split, part), ImageClasses._asdict, _unpack)
+    _check_whole(source, classes.images.shape[1], part)
+    return classes
+
+
+def find_mini_imagenet(data: str | os.PathLike | None = None) -> list[Path]:
+    """The archive, folder or csv file of each split; a DataError that says what to get where one is missing."""
+    sources = _find_sources(data_folder(data))
+    return [_source_of(sources, split, data_folder(data)) for split in CLASSES]
+
+
+def _find_sources(folder: Path) -> dict[str, Path]:
+    """For each split that is there, its archive, folder or csv file."""
+    sources = {}
+    for split in CLASSES:
+        places = [folder / base / name for base in _FOLDERS for name in (f"{split}.zip", split, f"{split}.csv")]
+        found = next((place for place in places if place.exists()), None)
+        if found is not None:
+            sources[split] = found
+    return sources
+
+
+def _source_of(sources: dict[str, Path], split: str, folder: Path) -> Path:
+    if split not in sources:
+        raise DataError(
+            f"mini-ImageNet's {split} split is not in {folder}: it has no official download, so make it from ImageNet, as "
+            "fetch_data.sh of github.com/openai/supervised-reptile does, or take a copy that you have, and put train.zip, "
+            "val.zip and test.zip (SPLIT/WNID/*.jpg), the folders that they unpack to, or train.csv, val.csv and test.csv "
+            f"beside a folder images, in {folder / _FOLDERS[0]}; --data or MINIMETA_DATA names another folder"
+        )
+    return sources[split]
+
+
+def _base(source: Path) -> Path:
+    """What the paths that a source lists are relative to; for an archive, nothing."""
+    return source if source.is_dir() else source.parent
+
+
+def _state(source: Path) -> bytes:
+    """An archive's bytes; a folder's names, sizes and times; a csv file's bytes and those of the images that it names."""
+    if source.suffix == ".zip":
+        with damage_told(source):
+            return state_of_file(source)
+    listed = sorted(path for paths in _listed(source).values() for path in paths)
+    own = b"" if source.is_dir() else state_of_file(source)
+    return own + state_of_folder(_base(source), listed)
+
+
+def _listed(source: Path) -> dict[str, list[str]]:
+    """For each class, sorted, the paths of its images, sorted."""
+    listed: dict[str, list[str]] = {}
+    with damage_told(source):
+        for name, path in _pairs(source):
+            if _WNID.fullmatch(name) and path.lower().endswith(_SUFFIXES) and "/." not in path:
+                listed.setdefault(name, []).append(path)
+    twice = [path for path, times in Counter(path for paths in listed.values() for path in paths).items() if times > 1]
+    if twice:
+        raise DataError(f"{source} holds {twice[0]} more than once: get it anew")
+    return {name: sorted(listed[name], key=lambda path: path.rpartition("/")[2]) for name in sorted(listed)}
+
+
+def _pairs(source: Path) -> Iterator[tuple[str, str]]:
+    """Class and path of everything that may be an image."""
+    if source.is_dir():
+        for path in source.glob("*/*"):
+            yield path.parent.name, f"{path.parent.name}/{path.name}"
+    elif source.suffix == ".csv":
+        yield from _csv_pairs(source)
+    else:
+        with zipfile.ZipFile(source) as archive:
+            for name in names_in(archive):
+                parts = name.split("/")
+                if parts[-3:-2] == [source.stem]:
+                    yield parts[-2], name
+
+
+def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
+    """The rows of a split file; refuses what it must not name."""
+    folder = source.parent / "images"
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    with open(source, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        if header != ["filename", "label"]:
+            raise DataError(f"{source} must begin with the line filename,label, got {','.join(header)!r}")
+        for row in filter(None, rows):
+            if len(row) != 2 or not _WNID.fullmatch(row[1]) or not row[0].lower().endswith(_SUFFIXES):
+                raise DataError(
+                    f"{source}, line {rows.line_num}: an image and a class such as n01532829 expected, got {row}"
+                )
+            if row[0] not in there:
+                raise DataError(f"{source}, line {rows.line_num}: names {row[0]!r}, which is not in {folder}")
+            yield row[1], f"images/{row[0]}"
+
+
+def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
+    """All images of a split, in one array; what names alone show to be wrong is refused before any is decoded."""
+    from tqdm import tqdm
+
+    source = sources[split]
+    listed = _listed(source)
+    each = _check_counts(source, split, listed)
+    _check_whole(source, each, part)
+    for other in sources.values():
+        if other != source:
+            _check_disjoint(source, listed, other)
+    images = np.empty((len(listed), each, SIZE, SIZE, 3), np.uint8)
+    bar = tqdm(total=len(listed) * each, desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None)
+    with bar, damage_told(source), _opened(source) as content:
+        for rows, paths in zip(images, listed.values(), strict=True):
+            for row, path in enumerate(paths):
+                with damage_told(f"{source}: {path}"):
+                    rows[row] = _decoded(content(path))
+                bar.update()
+    return ImageClasses(list(listed), images)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
+    """The function from a listed path to the file's bytes. Archives are read in memory, never unpacked."""
+    if source.suffix == ".zip":
+        with zipfile.ZipFile(source) as archive:
+            yield archive.read
+    else:
+        yield lambda path: (_base(source) / path).read_bytes()
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    """84 x 84 x 3."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+        resized = image if image.size == (SIZE, SIZE) else image.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        return np.asarray(resized.convert("RGB"))
+
+
+def _check_counts(source: Path, split: str, listed: dict[str, list[str]]) -> int:
+    """Images a class."""
+    if len(listed) != CLASSES[split]:
+        raise DataError(
+            f"{source} is not mini-ImageNet's {split} split: {len(listed)} of {CLASSES[split]} classes, such as n01532829"
+        )
+    fewest, most = (choose(listed, key=lambda name: len(listed[name])) for choose in (min, max))
+    if len(listed[fewest]) != len(listed[most]) or len(listed[most]) > IMAGES:
+        raise DataError(
+            f"{source} is not mini-ImageNet's {split} split, {IMAGES} images of each class: it holds "
+            f"{len(listed[fewest])} of {fewest} and {len(listed[most])} of {most}"
+        )
+    return len(listed[most])
+
+
+def _check_whole(source: Path, each: int, part: bool) -> None:
+    if each != IMAGES and not part:
+        raise DataError(
+            f"{source} is a part of mini-ImageNet, {each} of {IMAGES} images of each class: "
+            "set part (part=True, --part) to use it all the same, and say so beside the results"
+        )
+
+
+def _check_disjoint(source: Path, listed: dict[str, list[str]], other: Path) -> None:
+    shared = sorted(listed.keys() & _listed(other).keys())
+    if shared:
+        raise DataError(f"{source} and {other} share classes ({', '.join(shared[:3])}): get them anew")
+
+
+def _unpack(stored: Mapping[str, np.ndarray]) -> ImageClasses:
+    classes = ImageClasses(stored["names"].tolist(), stored["images"])
+    if classes.images.shape != (len(classes.names), *classes.images.shape[1:2], SIZE, SIZE, 3):
+        raise ValueError(f"it holds images of shape {classes.images.shape}")
+    return classes
