@@ -1,0 +1,97 @@
+"""What tables of few-shot accuracy share: runs at stated budgets, scored as their papers do, beside published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from command import scaled
+
+from minimeta.evaluation import Adaptation, accuracy
+from minimeta.experiment import Settings
+from minimeta.run import open_run
+from minimeta.sweep import Finished, Job
+
+
+class Trained(NamedTuple):
+    """A run: settings at all of its paper's meta-steps, the fraction of them that is made here, how it is scored: on
+    ``tasks`` unseen tasks, by number of shots in inner mini-batches of so many images."""
+
+    settings: Settings
+    fraction: float
+    tasks: int
+    eval_sizes: Mapping[int, int]
+
+
+class Cell(NamedTuple):
+    """A published number: accuracy in % and its interval; and the run, shots and mode that answer it."""
+
+    mean: float
+    half: float
+    run: str
+    shots: int
+    mode: str
+
+
+class Table(NamedTuple):
+    """``rows``: by name, a cell for each of ``columns``."""
+
+    runs: Mapping[str, Trained]
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[Cell, ...]]
+
+    def jobs(self, budget: float) -> list[Job]:
+        """Every run at a fraction of its own budget."""
+        return [
+            Job(name, replace(run.settings, iterations=scaled(run.settings.iterations, budget * run.fraction)))
+            for name, run in self.runs.items()
+        ]
+
+    def summary(self, finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+        """Every run: its accuracies, budget, time and memory."""
+        runs = {}
+        for job in self.jobs(budget):
+            made, run = finished[job.name], self.runs[job.name]
+            runs[job.name] = {
+                "accuracy": made.result, "meta_steps": job.settings.iterations, "of": run.settings.iterations,
+                "tasks": run.tasks, "hours": round(made.training["seconds"] / 3600, 2),
+                "peak_memory": made.training["peak_memory"], "settings": job.settings.to_dict(),
+            }  # fmt: skip
+        return {"runs": runs}
+
+    def markdown(self, result: dict[str, Any]) -> str:
+        """Published and measured side by side; the part of the meta-steps where it is not all of them."""
+        lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
+        for name, cells in self.rows.items():
+            lines.append(f"| {name}: paper | " + " | ".join(f"{cell.mean:g} ± {cell.half:g}" for cell in cells) + " |")
+            lines.append("| minimeta | " + " | ".join(_measured(result["runs"][cell.run], cell) for cell in cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    def write(self, result: dict[str, Any], path: Path) -> list[Path]:
+        """``markdown`` beside the results."""
+        path.with_suffix(".md").write_text(self.markdown(result))
+        return [path.with_suffix(".md")]
+
+
+def _measured(run: dict[str, Any], cell: Cell) -> str:
+    mean, half = run["accuracy"][str(cell.shots)][cell.mode]
+    part = run["meta_steps"] / run["of"]
+    return f"{mean:.2f} ± {half:.2f}" + ("" if part == 1 else f" ({100 * part:g}% of the steps)")
+
+
+def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:
+    """What a finished run scores: accuracies in % with intervals, by number of shots, with transduction and without."""
+    experiment, state = open_run(path, data, workers=1)
+    training, result = experiment.training, {}
+    for shots, size in run.eval_sizes.items():
+        scores = accuracy(
+            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=run.tasks, shots=shots,
+            adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner, workers=1,
+        )  # fmt: skip
+        result[str(shots)] = {
+            mode: [100 * float(scores[together].mean), 100 * float(scores[together].interval)]
+            for mode, together in (("transductive", True), ("inductive", False))
+        }
+    return result

@@ -1,0 +1,69 @@
+"""Table 1 of the Reptile paper: accuracy on mini-ImageNet, 5-way, 1-shot and 5-shot.
+
+Reptile with its paper's settings, trained once for both numbers of shots; MAML and FOMAML with those of MAML's paper (5
+inner steps of 0.01, 10 in evaluation, 4 tasks a meta-step for 1-shot and 2 for 5-shot). ``TABLE`` says what part of its
+paper's meta-steps each run makes here; it stands beside its number. ``PART``: the images are a part of mini-ImageNet,
+100 of the 600 of each class, so that these numbers cannot be the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accuracy_table import Cell, Table, Trained, accuracies
+from command import Sweep, run_sweep
+
+from minimeta.experiment import PRESETS
+
+PART = True
+_REPTILE = replace(PRESETS["mini-imagenet-1shot"][1], part=PART)
+_MAML = replace(
+    _REPTILE, algorithm="maml", iterations=60_000, k=6, inner="sgd", inner_lr=0.01, tail="separate", tail_shots=15,
+    outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=10,
+)  # fmt: skip
+
+
+def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float) -> Trained:
+    images = 5 * shots  # every mini-batch is all that there is to adapt on
+    update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
+    settings = replace(
+        _MAML, meta_batch=tasks_a_step, shots=shots, size=images, eval_shots=shots, eval_size=images, **update
+    )
+    return Trained(settings, fraction, 600, {shots: images})
+
+
+def _cells(algorithm: str, mode: str, *published: tuple[float, float]) -> tuple[Cell, ...]:
+    """1-shot, 5-shot."""
+    return tuple(
+        Cell(mean, half, algorithm if algorithm == "reptile" else f"{algorithm}-{shots}shot", shots, mode)
+        for (mean, half), shots in zip(published, (1, 5), strict=True)
+    )
+
+
+TABLE = Table(
+    runs={"reptile": Trained(_REPTILE, 0.02, 600, {1: 5, 5: 15})}
+    | {
+        f"{algorithm}-{shots}shot": _maml(algorithm, shots, tasks_a_step, fraction)
+        for algorithm in ("fomaml", "maml")
+        for shots, tasks_a_step, fraction in ((1, 4, 0.02), (5, 2, 0.01))
+    },
+    columns=("5-way 1-shot", "5-way 5-shot"),
+    rows={
+        "MAML, transduction": _cells("maml", "transductive", (48.70, 1.84), (63.11, 0.92)),
+        "FOMAML, transduction": _cells("fomaml", "transductive", (48.07, 1.75), (63.15, 0.91)),
+        "Reptile": _cells("reptile", "inductive", (47.07, 0.26), (62.74, 0.37)),
+        "Reptile, transduction": _cells("reptile", "transductive", (49.97, 0.32), (65.99, 0.58)),
+    },
+)
+jobs = TABLE.jobs
+
+
+def measure(path: Path, data: str | None) -> dict[str, Any]:
+    """A run's accuracies."""
+    return accuracies(path, data, TABLE.runs[path.name])
+
+
+if __name__ == "__main__":
+    run_sweep(Sweep("table1", __doc__, jobs, measure, TABLE.summary, TABLE.write))
