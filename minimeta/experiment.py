@@ -7,7 +7,7 @@ key by which a checkpoint knows its run. What does not change a run's numbers (d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -32,7 +32,7 @@ from .algorithms import (
 )
 from .errors import SettingsError
 from .evaluation import Adaptation
-from .inner import SGD, Adam
+from .inner import SGD, Adam, InnerRule
 from .losses import MeanSquaredError, SoftmaxCrossEntropy
 from .meta_training import MetaTraining
 from .network import mini_imagenet_convnet, mlp, omniglot_convnet
@@ -107,31 +107,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Settings).items():
             _check_value(name, hint, getattr(self, name))
-        if self.tail == "separate" and self.algorithm == "reptile":
-            raise SettingsError("reptile steps through all its mini-batches: a separate tail is for the other algorithms")
-        if self.algorithm == "meta-sgd" and self.inner != "sgd":
-            raise SettingsError("meta-sgd learns the step sizes of an inner SGD: set inner to sgd")
-        if self.algorithm == "imaml" and (self.k < 2 or not self.regularization > 0):
-            raise SettingsError(
-                "imaml solves an inner problem on k-1 mini-batches: set k to 2 or more, regularization above 0"
-            )
-        if self.algorithm == "adml" and self.k < 2:
-            raise SettingsError("adml adapts on k-1 mini-batches, clean and attacked: set k to 2 or more")
-        if self.algorithm == "cavia" and self.context is None:
-            few = "5 on sine waves, 100 on Omniglot"
-            raise SettingsError(f"cavia adapts context parameters: set context to their number, such as {few}")
-        if self.algorithm == "taml":
-            _check_taml(self)
-        if self.algorithm != "cavia" and self.context is not None:
-            raise SettingsError(f"context parameters are for cavia; {self.algorithm} adapts what all networks have")
-        if self.part and self.task != "mini-imagenet":
-            raise SettingsError("a part of the data is taken of mini-imagenet only: leave part out")
-        if self.combine == "agreement" and self.meta_batch < 2:
-            raise SettingsError("gradient agreement weighs tasks against each other: set meta_batch to 2 or more")
-        if self.rate_low > self.rate_high:
-            raise SettingsError(f"rate_low must be at most rate_high, got {self.rate_low} and {self.rate_high}")
-        if self.k < 2 and self.tail == "separate":
-            raise SettingsError("a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more")
+        for makes_no_sense, told in _REFUSED:
+            if makes_no_sense(self):
+                raise SettingsError(told.format(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
@@ -146,18 +124,62 @@ class Settings:
         return asdict(self)
 
 
-def _check_taml(settings: Settings) -> None:
-    """Raise the SettingsError of a TAML that has no tasks to compare, nothing to adapt on or no classes."""
-    if settings.bias == "entropy" and settings.task == "sine":
-        raise SettingsError(f"entropy is of class probabilities; on regression: set bias to {', '.join(MEASURES)}")
-    if settings.bias != "entropy" and settings.meta_batch < 2:
-        raise SettingsError("an inequality is one of several tasks: set meta_batch to 2 or more")
-    if settings.k < 2:
-        raise SettingsError("taml compares phi before adaptation with after it: set k to 2 or more")
-    if settings.combine == "agreement":
-        raise SettingsError(
-            "taml weighs the tasks of a meta-batch itself, and its gradient is their mean: set combine to mean"
-        )
+_ADAPTS = ("meta-sgd", "anil", "cavia", "imaml", "adml", "taml")  # without a step these are nothing but joint training
+# What makes no sense, and what to use instead; {0} is the settings.
+_REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
+    (
+        lambda s: s.tail == "separate" and s.algorithm == "reptile",
+        "reptile steps through all its mini-batches: a separate tail is for the other algorithms",
+    ),
+    (
+        lambda s: s.tail == "separate" and s.k < 2,
+        "a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more",
+    ),
+    (
+        lambda s: s.algorithm in _ADAPTS and s.k < 2,
+        "{0.algorithm} adapts on k-1 mini-batches and scores on the last: set k to 2 or more",
+    ),
+    (
+        lambda s: s.algorithm == "meta-sgd" and s.inner != "sgd",
+        "meta-sgd learns the step sizes of an inner SGD: set inner to sgd",
+    ),
+    (
+        lambda s: s.rate_low > s.rate_high,
+        "rate_low must be at most rate_high, got {0.rate_low} and {0.rate_high}",
+    ),
+    (
+        lambda s: s.algorithm == "imaml" and not s.regularization > 0,
+        "imaml solves an inner problem with a pull towards phi: set regularization above 0",
+    ),
+    (
+        lambda s: s.algorithm == "cavia" and s.context is None,
+        "cavia adapts context parameters: set context to their number, such as 5 on sine waves, 100 on images",
+    ),
+    (
+        lambda s: s.algorithm != "cavia" and s.context is not None,
+        "context parameters are for cavia; {0.algorithm} adapts what all networks have",
+    ),
+    (
+        lambda s: s.algorithm == "taml" and s.bias == "entropy" and s.task == "sine",
+        f"entropy is of class probabilities; on regression: set bias to {', '.join(MEASURES)}",
+    ),
+    (
+        lambda s: s.algorithm == "taml" and s.bias != "entropy" and s.meta_batch < 2,
+        "an inequality is one of several tasks: set meta_batch to 2 or more",
+    ),
+    (
+        lambda s: s.algorithm == "taml" and s.combine == "agreement",
+        "taml weighs the tasks of a meta-batch itself, and its gradient is their mean: set combine to mean",
+    ),
+    (
+        lambda s: s.combine == "agreement" and s.meta_batch < 2,
+        "gradient agreement weighs tasks against each other: set meta_batch to 2 or more",
+    ),
+    (
+        lambda s: s.part and s.task != "mini-imagenet",
+        "a part of the data is taken of mini-imagenet only: leave part out",
+    ),
+)
 
 
 def _check_value(name: str, hint: Any, value: Any) -> None:
@@ -303,26 +325,31 @@ def algorithm_of(settings: Settings) -> Algorithm:
         rule = SGD(settings.inner_lr)
     else:
         rule = Adam(settings.inner_lr, settings.inner_beta1, settings.inner_beta2)
-    if settings.algorithm == "meta-sgd":
-        return MetaSGD(settings.rate_low, settings.rate_high, settings.store)
-    if settings.algorithm == "reptile":
-        return Reptile(rule)
-    if settings.algorithm == "anil":
-        return ANIL(rule, settings.store)
-    if settings.algorithm == "imaml":
-        return IMAML(rule, settings.regularization, settings.cg_steps)
-    if settings.algorithm == "adml":
-        low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # black and white
-        return ADML(rule, settings.store, settings.attack, low, high)
-    if settings.algorithm == "cavia":
-        return CAVIA(rule, settings.store)
-    if settings.algorithm == "taml" and settings.bias == "entropy":
+    return _ALGORITHMS[settings.algorithm](settings, rule)
+
+
+def _adml(settings: Settings, rule: InnerRule) -> ADML:
+    low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # black and white
+    return ADML(rule, settings.store, settings.attack, low, high)
+
+
+def _taml(settings: Settings, rule: InnerRule) -> TAML | EntropyTAML:
+    if settings.bias == "entropy":
         return EntropyTAML(rule, settings.store, settings.bias_weight)
-    if settings.algorithm == "taml":
-        return TAML(rule, settings.store, MEASURES[settings.bias](), settings.bias_weight)
-    if settings.algorithm == "fomaml":
-        return FOMAML(rule, settings.fomaml_update)
-    return MAML(rule, settings.store)
+    return TAML(rule, settings.store, MEASURES[settings.bias](), settings.bias_weight)
+
+
+_ALGORITHMS: dict[str, Callable[[Settings, InnerRule], Algorithm]] = {
+    "reptile": lambda s, rule: Reptile(rule),
+    "fomaml": lambda s, rule: FOMAML(rule, s.fomaml_update),
+    "maml": lambda s, rule: MAML(rule, s.store),
+    "meta-sgd": lambda s, rule: MetaSGD(s.rate_low, s.rate_high, s.store),
+    "anil": lambda s, rule: ANIL(rule, s.store),
+    "cavia": lambda s, rule: CAVIA(rule, s.store),
+    "imaml": lambda s, rule: IMAML(rule, s.regularization, s.cg_steps),
+    "adml": _adml,
+    "taml": _taml,
+}
 
 
 def _sizes(text: str) -> list[int]:
