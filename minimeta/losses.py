@@ -85,9 +85,9 @@ class SoftmaxCrossEntropy(Loss):
                 f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, "
                 f"got {target.dtype} from {target.min()} to {target.max()}"
             )
-        shifted, p, total = _softmax(z)
+        shifted, p, log_sum = _softmax(z)
         chosen = xp.take_along_axis(shifted, target[..., None], axis=-1)
-        return (xp.log(total) - chosen)[..., 0].mean(axis=1), (p, target)
+        return (log_sum - chosen)[..., 0].mean(axis=1), (p, target)
 
     def backward(self, cache):
         """dz = (p - onehot(target)) / N, with p_target - 1 as minus the sum of the other classes, which does not cancel."""
@@ -126,9 +126,9 @@ class Entropy(Loss):
         """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
         if z.ndim != 3:
             raise ShapeError(f"Entropy expects logits (T, N, classes), got {z.shape}")
-        shifted, p, total = _softmax(z)
+        shifted, p, log_sum = _softmax(z)
         mean = (p * shifted).sum(axis=-1, keepdims=True)
-        return (array_module(z).log(total) - mean)[..., 0].mean(axis=1), (p, shifted - mean)
+        return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
 
     def backward(self, cache):
         """-p o w / N."""
@@ -143,12 +143,17 @@ class Entropy(Loss):
 
 
 def _softmax(z: Array) -> tuple[Array, Array, Array]:
-    """s = z - max z, p = softmax(z) and sum_c e^s_c, which is at least 1."""
-    shifted = z - z.real.max(axis=-1, keepdims=True)
-    p = array_module(z).exp(shifted)
-    total = p.sum(axis=-1, keepdims=True)
-    p /= total
-    return shifted, p, total
+    """s = z - z of the likeliest class, p = softmax(z), and log sum_c e^s_c.
+
+    The likeliest class adds e^0 = 1 to the sum: log(1 + the others) keeps the digits of others that are small.
+    """
+    xp = array_module(z)
+    likeliest = z.real.argmax(axis=-1)[..., None]
+    shifted = z - xp.take_along_axis(z, likeliest, axis=-1)
+    p = xp.exp(shifted)
+    others = (p * (likeliest != xp.arange(z.shape[-1]))).sum(axis=-1, keepdims=True)
+    p /= 1 + others
+    return shifted, p, xp.log1p(others)
 
 
 def _centred(p: Array, v: Array) -> Array:

@@ -132,3 +132,16 @@ def test_wrong_targets_are_refused():
         SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.zeros((1, 3), dtype=int))
     with pytest.raises(ShapeError, match=r"Entropy expects logits \(T, N, classes\), got \(2, 3\)"):
         Entropy().forward(np.zeros((2, 3)), None)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_certain_class_leaves_the_others_share_and_not_zero(dtype):
+    """-log p = log(1 + sum of the others' e^(z_c - z)): where the others are below rounding it is their sum, to rounding."""
+    gap = 17.0 if dtype == np.float32 else 37.0
+    z = np.array([[[gap, 0.0, 0.0]]], dtype)
+    others = 2 * np.exp(-gap)
+    loss, _ = SoftmaxCrossEntropy().forward(z, np.zeros((1, 1), int))
+    entropy, _ = Entropy().forward(z, np.zeros((1, 1), int))
+    eps = np.finfo(dtype).eps
+    assert abs(loss[0] - others) <= 4 * eps * others  # two powers, a sum, a logarithm
+    assert abs(entropy[0] - others * (1 + gap)) <= 8 * eps * others * (1 + gap)

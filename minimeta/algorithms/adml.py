@@ -25,7 +25,8 @@ class ADML(MAML):
         phi_clean = U^{k-1}(phi) by L_1 .. L_{k-1},      phi_adv = U^{k-1}(phi) by L'_1 .. L'_{k-1},
 
     and the direction is dF/dphi, MAML's of the one plus MAML's of the other; the loss is F, their sum. (The paper makes two
-    outer steps, one after the other.) With ``eps`` 0 the two are one: twice MAML's direction, and twice its loss.
+    outer steps, one after the other.) With ``eps`` 0, and x within [``low``, ``high``], the two are one: twice MAML's
+    direction, and twice its loss.
 
     The x' are held constant, though they come from phi. That loses nothing: they depend on it through signs alone, whose
     derivative is 0 but where a component of dL/dx changes sign. So almost everywhere the direction is exactly dF/dphi.

@@ -21,7 +21,7 @@ class CAVIA(MAML):
     def inner(self, objective, meta):
         """phi with c = 0, and the rule with its rate on c alone."""
         rule, phi = only_on("context", self.rule, objective, meta), meta.copy()
-        phi[objective.context] = 0
+        phi[..., objective.context] = 0
         return phi, rule
 
     def run(self, objective, meta, minibatches, state=None):

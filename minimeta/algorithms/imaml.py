@@ -54,8 +54,10 @@ class IMAML(Algorithm):
             )
         if self.cg_steps < 1:
             raise SettingsError(f"IMAML's cg_steps must be 1 or more, got {self.cg_steps}: use FOMAML to solve for nothing")
-        if not self.tolerance >= 0:
-            raise SettingsError(f"IMAML's tolerance must be 0 or more, got {self.tolerance}: use 0 to make every step")
+        if not 0 <= self.tolerance < 1:
+            raise SettingsError(
+                f"IMAML's tolerance must be 0 or more and below 1, got {self.tolerance}: use 0 to make every step"
+            )
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """(I + H/lambda)^{-1} g_k, ``(T, D)``."""

@@ -2,8 +2,9 @@
 terms that TAML (Jamal, Qi and Shah 2018) adds to MAML's objective.
 
 In all of them mu = mean_i x_i and u_i = x_i / mu, so mean_i u_i = 1. A measure is 0 where all numbers are equal, and
-otherwise positive; it ignores their order, their common scale, and how often the whole list is repeated. Of degree 0 in x,
-it satisfies Euler's <x, gradient> = 0: scaling all losses neither helps nor harms. The gradients of the functions of u use
+otherwise positive (but for an Atkinson of epsilon 0); it ignores their order, their common scale, and how often the whole
+list is repeated. Of degree 0 in x, it satisfies Euler's <x, gradient> = 0: scaling all losses neither helps nor harms. The
+gradients of the functions of u use
 
     du_j/dx_i = (delta_ij - u_j / T) / mu,    so    d/dx_i mean_j f(u_j) = (f'(u_i) - mean_j u_j f'(u_j)) / (T mu).
 
@@ -95,13 +96,14 @@ class GeneralizedEntropy(Inequality):
 class Atkinson(Inequality):
     """Atkinson's index of inequality aversion epsilon >= 0, from 0 to 1: one minus a power mean over the mean,
 
-    value          L = 1 - m^(1 / (1 - epsilon)),    m = mean_i u_i^(1 - epsilon),    for epsilon != 1,
-                   L = 1 - exp(mean_i log u_i),                                       its limit, for epsilon = 1
-    gradient   dL/dx_i = (1 - L) (1 - u_i^-epsilon / m) / (T mu),                     for both; m = 1 for epsilon = 1
+    value          L = 1 - P,    P = (mean_i u_i^e)^(1 / e),    e = 1 - epsilon,    for epsilon != 1,
+                                 P = exp(mean_i log u_i),       its limit,          for epsilon = 1
+    gradient   dL/dx_i = (P - (P / u_i)^epsilon) / (T mu)
 
-    By the rule above, with e = 1 - epsilon, dm/dx_i = e (u_i^-epsilon - m) / (T mu), and dL = -(1 - L) dm / (e m). For
-    epsilon = 1, dL = -(1 - L) d(mean_j log u_j), and d/dx_i mean_j log u_j = (1 / u_i - 1) / (T mu). The larger epsilon, the
-    more the smallest numbers weigh; epsilon = 0 is indifferent, and L = 0 whatever x is.
+    By the rule above with m = P^e = mean_i u_i^e: dm/dx_i = e (u_i^-epsilon - m) / (T mu), and dP = P dm / (e m), where
+    P / m = P^epsilon. For epsilon = 1, dP = P d(mean_j log u_j), and d/dx_i mean_j log u_j = (1 / u_i - 1) / (T mu). The
+    larger epsilon, the more the smallest numbers weigh; epsilon = 0 is indifferent, and L = 0 whatever x is. P is computed
+    from m - 1 = mean_i (e^(e log u_i) - 1), which keeps its digits as epsilon tends to 1.
     """
 
     epsilon: float = 0.5
@@ -112,23 +114,23 @@ class Atkinson(Inequality):
             raise SettingsError(f"Atkinson's epsilon, the aversion to inequality, must be 0 or more, got {epsilon:g}")
 
     def value(self, x):
-        """1 - (mean u^(1 - epsilon))^(1 / (1 - epsilon)), or 1 - exp(mean log u)."""
+        """1 - P."""
         u, _ = _relative(x)
         return 1 - self._power_mean(u)
 
     def gradient(self, x):
-        """(1 - L) (1 - u^-epsilon / m) / (T mu)."""
+        """(P - (P / u)^epsilon) / (T mu)."""
         u, total = _relative(x)
-        m = (u ** (1 - self.epsilon)).mean()
-        return self._power_mean(u) * (1 - u**-self.epsilon / m) / total
+        mean = self._power_mean(u)
+        return (mean - (mean / u) ** self.epsilon) / total
 
     def _power_mean(self, u: Array) -> Array:
-        """The power mean of u of exponent 1 - epsilon; for exponent 0 the geometric mean."""
-        if self.epsilon == 1:
-            xp = array_module(u)
-            return xp.exp(xp.log(u).mean())
-        e = 1 - self.epsilon
-        return (u**e).mean() ** (1 / e)
+        """P, the power mean of u of exponent 1 - epsilon; for exponent 0 the geometric mean."""
+        xp = array_module(u)
+        e, log = 1 - self.epsilon, xp.log(u)
+        if e == 0:
+            return xp.exp(log.mean())
+        return xp.exp(xp.log1p(xp.expm1(e * log).mean()) / e)
 
 
 @dataclass(frozen=True)

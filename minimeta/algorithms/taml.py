@@ -43,9 +43,8 @@ class TAML(MAML):
     I is of degree 0: it compares losses, and does not mind how large they all are. It is 0 for one task, and for equal ones.
 
     Store "points" has L_i and g_i from the inner loop's first point; the others make that point again. Where k = 1 the
-    first mini-batch is the one that scores, and F_i = L_i. The losses must be positive: at a loss of zero only ``Gini`` and
-    ``GeneralizedEntropy`` of order above 1 have a derivative, at a total of zero no measure has, and the direction is then
-    not finite.
+    first mini-batch is the one that scores, and F_i = L_i. The losses must be positive: at a loss of exactly zero, of the
+    measures with a logarithm or a negative power in them, the direction is not finite; at a total of zero, of any.
     """
 
     measure: Inequality = field(default_factory=Theil)

@@ -18,7 +18,7 @@ _TAKE_HOST_DATA = ("asarray", "array")
 _CREATE = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
 _COMPUTE = (
     "abs", "add", "all", "any", "argmax",
-    "broadcast_to", "concatenate", "cos", "dot", "einsum", "empty_like", "exp", "expand_dims",
+    "broadcast_to", "concatenate", "cos", "dot", "einsum", "empty_like", "exp", "expand_dims", "expm1",
     "isfinite", "log", "log1p", "matmul", "maximum", "mean", "minimum", "moveaxis", "multiply", "negative", "ones_like",
     "ravel", "repeat", "rot90", "sign", "sin", "sqrt", "stack", "subtract", "sum", "take_along_axis", "tanh", "tensordot",
     "tile", "transpose", "where", "zeros_like",

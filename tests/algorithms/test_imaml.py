@@ -342,7 +342,7 @@ def test_another_array_module_gives_the_same_numbers_and_the_host_never_waits(ru
         ({"regularization": np.inf}, "finite"),
         ({"regularization": np.nan}, "above 0"),
         ({"cg_steps": 0}, "1 or more, got 0: use FOMAML"),
-        ({"tolerance": -1e-3}, "0 or more, got -0.001: use 0"),
+        ({"tolerance": -1e-3}, "0 or more and below 1, got -0.001: use 0"),
         ({"tolerance": np.nan}, "0 or more"),
     ],
 )

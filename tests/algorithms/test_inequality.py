@@ -262,3 +262,20 @@ def test_the_limit_at_order_zero_is_ordered_as_atkinsons_index(x):
     limit = -np.log(x / x.mean()).mean()
     assert np.isclose(GeneralizedEntropy(1e-6).value(x), limit, rtol=1e-3, atol=1e-8)
     assert np.isclose(Atkinson(1).value(x), 1 - np.exp(-limit), rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_atkinson_keeps_its_digits_where_epsilon_is_close_to_one(dtype):
+    """Its limit differs by O(1 - epsilon) from it: so where that is below rounding the two agree to rounding."""
+    x = np.array([0.5, 1.0, 4.0], dtype)
+    limit, near = Atkinson(1.0), Atkinson(1 - np.finfo(dtype).eps / 8)
+    assert abs(near.value(x) - limit.value(x)) <= 4 * np.finfo(dtype).eps
+    assert np.abs(near.gradient(x) - limit.gradient(x)).max() <= 16 * np.finfo(dtype).eps
+
+
+def test_atkinson_has_its_one_sided_slope_as_a_loss_vanishes():
+    """For epsilon = 2 it is 1 - T / (mu sum 1/x): with x_1 -> 0 its slope tends to -T / mu."""
+    for tiny in (1e-20, 1e-200):
+        gradient = Atkinson(2.0).gradient(np.array([tiny, 1.0, 2.0]))
+        rounding = 4 * np.finfo(float).eps * abs(np.log(tiny))  # of the logarithm, which a power takes back
+        assert np.allclose(gradient, [-3.0, 0.0, 0.0], rtol=rounding, atol=1e-14)

@@ -191,7 +191,7 @@ def test_the_same_bits_for_any_threads(problem, rule, store, measure, threads, t
     algorithm = mm.TAML(rule, store, measure, 1.0)
     with host.workers(threads) as starmap:
         shared = TaskParallel(starmap, threads, together, algorithm, objective).run(phi, batches, None)
-    direction, losses = algorithm.direction(objective, phi, batches)
+        direction, losses = algorithm.direction(objective, phi, batches)  # here too with BLAS on one thread
     assert_same(shared.direction, direction, "direction")
     assert_same(shared.loss, losses, "loss")
     assert type(shared).__name__ == "Outcome"
