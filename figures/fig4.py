@@ -4,7 +4,7 @@
 training. Test accuracy at the end against (a) the number of inner steps on mini-batches of 25 images, (b) their size at 4
 inner steps, (c) epsilon at 4 inner steps of 25 images. Reptile and FOMAML cut their mini-batches from passes over the same
 100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew (replacement), or its last from 5 held-out
-images a class (separate tail, which leaves 15 to step on).
+images a class (separate tail: these 25 score whatever the size of the mini-batches, and leave 75 images to step on).
 """
 
 from __future__ import annotations

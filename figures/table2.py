@@ -1,8 +1,8 @@
 """Table 2 of the Reptile paper: accuracy on Omniglot, 5-way and 20-way, 1-shot and 5-shot.
 
 Reptile with its paper's settings, trained once for both numbers of shots; MAML and FOMAML with those of MAML's paper,
-trained for each. ``TABLE`` says what part of its paper's meta-steps each run makes here, which stands beside its number, and
-on how many unseen tasks it is scored.
+trained for each, and scored on as many images as they adapt on. ``TABLE`` says what part of its paper's meta-steps each run
+makes here, which stands beside its number, and on how many unseen tasks it is scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) ->
     settings = PRESETS[f"omniglot-{ways}way-maml"][1]
     images = ways * shots  # every mini-batch is all that there is to adapt on
     update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
-    settings = replace(settings, shots=shots, size=images, eval_shots=shots, eval_size=images, **update)
+    settings = replace(settings, shots=shots, tail_shots=shots, size=images, eval_shots=shots, eval_size=images, **update)
     return Trained(settings, fraction, tasks, {shots: images})
 
 

@@ -71,14 +71,23 @@ def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
     family = figures("family")
     monkeypatch.setattr(family, "SEEDS", 2)
     monkeypatch.setattr(family, "WAVES", 20)
-    monkeypatch.setattr(family, "ON_OMNIGLOT", {})
     finished = {}
     for job in family.jobs(1e-6):
+        if job.settings.task == "omniglot":
+            scores = {mode: {"mean": 50.0, "interval95": 1.0} for mode in ("transductive", "inductive")}
+            finished[job.name] = Finished(scores, {}, {})
+            continue
         finished[job.name] = _finished(run_job(job, tmp_path / job.name, family.measure, None))
     result = json.loads(json.dumps(family.summary(finished, 1e-6)))
     row = result["sine"]["10"]["maml-agreement"]
     maml = result["sine"]["10"]["maml"]
     assert np.allclose(np.subtract(row["mean"], maml["mean"]), row["difference"]["mean"], rtol=0, atol=2e-5)  # rounded
+    assert all(each["iterations"] == 1 for task in result["settings"].values() for each in task.values())
+    cost = {task: {name: {"seconds": 0.5, "bytes": 2**20} for name in family.ON_OMNIGLOT} for task in ("sine", "omniglot")}
+    lines = family.table(result, cost).splitlines()
+    cell = f"{maml['mean'][1]:.3f} ± {maml['interval95'][1]:.3f}"
+    assert [line for line in lines if line.startswith(f"| MAML | {cell} |")]
+    assert len(lines) == 2 + len(family.LABELS) + 1 + 2 + 2 * len(family.COMPARED) - 1  # Meta-SGD makes one step
     pictures = [[path.read_bytes() for path in family.draw(result, tmp_path / name)] for name in ("a", "b")]
     assert pictures[0] == pictures[1]
 
@@ -91,11 +100,23 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
     for name in ("fig3", "fig4"):
         figure = figures(name)
         finished = {
-            job.name: Finished(_score(90.0), {look: _score(50.0) for look in job.looks}, {"seconds": 1.0})
-            for job in figure.jobs(0.01)
+            job.name: Finished(_score(i), {look: _score(-look) for look in job.looks}, {"seconds": 1.0})
+            for i, job in enumerate(figure.jobs(0.01))
         }
         result = json.loads(json.dumps(figure.summary(finished, 0.01)))
-        assert "90.0" in json.dumps(result)
+        for i, job in enumerate(figure.jobs(0.01)):
+            if name == "fig3":
+                curve = result["curves"][job.name]
+                assert curve["settings"] == job.settings.to_dict()
+                assert curve["accuracy"] == [[look, _score(-look)] for look in job.looks] + [[400, _score(i)]]
+            else:
+                shown = [
+                    (figure.PANELS[panel][1], value, score["mean"])
+                    for panel, curves in result["panels"].items()
+                    for value, score in curves[job.name.split("-")[0]]
+                ]
+                here = [(setting, value) for setting, value, mean in shown if mean == i]
+                assert here and all(getattr(job.settings, setting) == value for setting, value in here)
         assert [path.suffix for path in figure.draw(result, tmp_path / name)] == [".png", ".pdf"]
 
 
