@@ -37,6 +37,7 @@ DRAWN := $(filter $(basename $(notdir $(wildcard figures/results/*.json))),$(bas
 
 figures: $(VENV)/installed
 	for each in $(DRAWN); do $(BIN)/python figures/$$each.py --draw-only --out figures/results || exit; done
+	$(BIN)/python figures/paper.py
 
 figure-2: $(VENV)/installed
 	$(BIN)/python figures/fig2.py

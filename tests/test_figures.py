@@ -140,3 +140,18 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
             part /= table.runs[cell.run].settings.iterations
             got = 80 + cell.shots + 10 * (cell.mode == "transductive")
             assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({part:g}% of the steps)"
+
+
+def test_the_papers_page_is_written_from_the_committed_results(figures):
+    paper = figures("paper")
+    assert paper.PAGE.read_text() == paper.page(paper.TEMPLATE.read_text())
+
+
+def test_a_page_shows_tables_facts_and_numbers_and_names_what_is_missing(figures, tmp_path):
+    page = figures("paper").page
+    made = {"commit": "abc", "numpy": "2", "machine": "M", "date": "2026-01-02T03:04:05"}
+    (tmp_path / "one.json").write_text(json.dumps({"budget": 0.1, "deep": [{"x": 0.12345}], "provenance": made}))
+    (tmp_path / "one.md").write_text("| a |\n")
+    template = "# Title\n\n## One\n\n{{one.md}}\n{{one: deep.0.x}} {{facts one}}\n\n## Two\n\n{{facts two}}\n"
+    want = "# Title\n\n## One\n\n| a |\n0.123 10% of the full budget; minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
+    assert page(template, tmp_path) == want + "## Not computed yet\n\n- Two\n"
