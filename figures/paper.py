@@ -1,6 +1,6 @@
 """Writes docs/paper.md from figures/paper_page.md and the result files, so that no number in it can drift.
 
-In the page, {{NAME.md}} stands for a table of figures/results, {{facts NAME}} for what produced NAME.json, {{NAME: PATH}} for
+In the page {{NAME.md}} stands for a table of figures/results, {{facts NAME}} for what produced NAME.json, {{NAME: PATH}} for
 a number in it, PATH being keys and places with dots between. A section of which a result is missing is left out, and named
 at the end.
 """
