@@ -18,7 +18,7 @@ from .backend import DEVICES, device_module
 from .checkpoint import RunFolder
 from .errors import MinimetaError, SettingsError, VectorsError
 from .evaluation import accuracy, adaptation_errors
-from .experiment import PRESETS, Experiment, Settings
+from .experiment import PRESETS, Experiment, Settings, refuse_unused
 from .files import write_atomically
 from .meta_training import MetaState
 from .provenance import provenance
@@ -55,6 +55,7 @@ def _train(options: argparse.Namespace) -> None:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
     else:
         settings = replace(PRESETS[options.preset][1], **given)
+        refuse_unused(settings, given)
     if options.show:
         print(json.dumps(settings.to_dict(), indent=2))
         return

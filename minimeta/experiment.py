@@ -7,7 +7,7 @@ key by which a checkpoint knows its run. What does not change a run's numbers (d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -125,12 +125,8 @@ class Settings:
 
 
 _ADAPTS = ("meta-sgd", "anil", "cavia", "imaml", "adml", "taml")  # without a step these are nothing but joint training
-# What makes no sense, and what to use instead; {0} is the settings.
+# What makes no sense, and what to use instead, the most basic first; {0} is the settings.
 _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
-    (
-        lambda s: s.tail == "separate" and s.algorithm == "reptile",
-        "reptile steps through all its mini-batches: a separate tail is for the other algorithms",
-    ),
     (
         lambda s: s.tail == "separate" and s.k < 2,
         "a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more",
@@ -138,6 +134,22 @@ _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
         lambda s: s.algorithm in _ADAPTS and s.k < 2,
         "{0.algorithm} adapts on k-1 mini-batches and scores on the last: set k to 2 or more",
+    ),
+    (
+        lambda s: s.algorithm == "taml" and s.bias != "entropy" and s.meta_batch < 2,
+        "an inequality is one of several tasks: set meta_batch to 2 or more",
+    ),
+    (
+        lambda s: s.combine == "agreement" and s.meta_batch < 2,
+        "gradient agreement weighs tasks against each other: set meta_batch to 2 or more",
+    ),
+    (
+        lambda s: s.tail == "separate" and s.algorithm == "reptile",
+        "reptile steps through all its mini-batches: a separate tail is for the other algorithms",
+    ),
+    (
+        lambda s: s.algorithm == "taml" and s.bias != "entropy" and s.combine == "agreement",
+        "an inequality weighs the tasks of a meta-batch itself, and its gradient is their mean: set combine to mean",
     ),
     (
         lambda s: s.algorithm == "meta-sgd" and s.inner != "sgd",
@@ -152,6 +164,11 @@ _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "imaml solves an inner problem with a pull towards phi: set regularization above 0",
     ),
     (
+        lambda s: s.algorithm == "adml" and not 0 < s.attack < _box(s)[1] - _box(s)[0],
+        "adml moves inputs by more than 0 and less than their range is wide, 1 on images and 10 on sine waves: "
+        "set attack to about 0.1, got {0.attack}",
+    ),
+    (
         lambda s: s.algorithm == "cavia" and s.context is None,
         "cavia adapts context parameters: set context to their number, such as 5 on sine waves, 100 on images",
     ),
@@ -162,18 +179,6 @@ _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     (
         lambda s: s.algorithm == "taml" and s.bias == "entropy" and s.task == "sine",
         f"entropy is of class probabilities; on regression: set bias to {', '.join(MEASURES)}",
-    ),
-    (
-        lambda s: s.algorithm == "taml" and s.bias != "entropy" and s.meta_batch < 2,
-        "an inequality is one of several tasks: set meta_batch to 2 or more",
-    ),
-    (
-        lambda s: s.algorithm == "taml" and s.combine == "agreement",
-        "taml weighs the tasks of a meta-batch itself, and its gradient is their mean: set combine to mean",
-    ),
-    (
-        lambda s: s.combine == "agreement" and s.meta_batch < 2,
-        "gradient agreement weighs tasks against each other: set meta_batch to 2 or more",
     ),
     (
         lambda s: s.part and s.task != "mini-imagenet",
@@ -325,12 +330,17 @@ def algorithm_of(settings: Settings) -> Algorithm:
         rule = SGD(settings.inner_lr)
     else:
         rule = Adam(settings.inner_lr, settings.inner_beta1, settings.inner_beta2)
-    return _ALGORITHMS[settings.algorithm](settings, rule)
+    make, _ = _ALGORITHMS[settings.algorithm]
+    return make(settings, rule)
 
 
 def _adml(settings: Settings, rule: InnerRule) -> ADML:
-    low, high = Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # black and white
-    return ADML(rule, settings.store, settings.attack, low, high)
+    return ADML(rule, settings.store, settings.attack, *_box(settings))
+
+
+def _box(settings: Settings) -> tuple[float, float]:
+    """The range of a task's inputs."""
+    return Sinusoid.domain if settings.task == "sine" else (0.0, 1.0)  # black and white
 
 
 def _taml(settings: Settings, rule: InnerRule) -> TAML | EntropyTAML:
@@ -339,17 +349,39 @@ def _taml(settings: Settings, rule: InnerRule) -> TAML | EntropyTAML:
     return TAML(rule, settings.store, MEASURES[settings.bias](), settings.bias_weight)
 
 
-_ALGORITHMS: dict[str, Callable[[Settings, InnerRule], Algorithm]] = {
-    "reptile": lambda s, rule: Reptile(rule),
-    "fomaml": lambda s, rule: FOMAML(rule, s.fomaml_update),
-    "maml": lambda s, rule: MAML(rule, s.store),
-    "meta-sgd": lambda s, rule: MetaSGD(s.rate_low, s.rate_high, s.store),
-    "anil": lambda s, rule: ANIL(rule, s.store),
-    "cavia": lambda s, rule: CAVIA(rule, s.store),
-    "imaml": lambda s, rule: IMAML(rule, s.regularization, s.cg_steps),
-    "adml": _adml,
-    "taml": _taml,
+# How each is built, and the settings that it reads and not all do.
+_ALGORITHMS: dict[str, tuple[Callable[[Settings, InnerRule], Algorithm], tuple[str, ...]]] = {
+    "reptile": (lambda s, rule: Reptile(rule), ()),
+    "fomaml": (lambda s, rule: FOMAML(rule, s.fomaml_update), ("fomaml_update",)),
+    "maml": (lambda s, rule: MAML(rule, s.store), ("store",)),
+    "meta-sgd": (lambda s, rule: MetaSGD(s.rate_low, s.rate_high, s.store), ("rate_low", "rate_high", "store")),
+    "anil": (lambda s, rule: ANIL(rule, s.store), ("store",)),
+    "cavia": (lambda s, rule: CAVIA(rule, s.store), ("context", "store")),
+    "imaml": (lambda s, rule: IMAML(rule, s.regularization, s.cg_steps), ("regularization", "cg_steps")),
+    "adml": (_adml, ("attack", "store")),
+    "taml": (_taml, ("bias", "bias_weight", "store")),
 }
+# The same by what else decides: a setting's value, and what is read with it alone.
+_ONLY_WITH: dict[tuple[str, str], tuple[str, ...]] = {
+    **{("algorithm", name): own for name, (_, own) in _ALGORITHMS.items()},
+    ("task", "sine"): ("hidden", "activation", "phase", "grid"),
+    ("task", "omniglot"): ("ways", "filters"),
+    ("task", "mini-imagenet"): ("ways", "filters", "part"),
+    ("inner", "adam"): ("inner_beta1", "inner_beta2", "carry_inner_state"),
+}
+
+
+def refuse_unused(settings: Settings, given: Iterable[str]) -> None:
+    """Raise the SettingsError of a setting among ``given``, those that the user named, that the run would not read.
+
+    Not in ``Settings``, which does not know them: what a preset or an old run set for another algorithm does no harm.
+    """
+    for name in given:
+        owners = [owner for owner, own in _ONLY_WITH.items() if name in own]
+        if owners and all(getattr(settings, by) != value for by, value in owners):
+            by, values = owners[0][0], ", ".join(value for _, value in owners)
+            one = "one of these" if len(owners) > 1 else values
+            raise SettingsError(f"{name} belongs to {values}: leave it out, or set {by} to {one}")
 
 
 def _sizes(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 In float64: every layer's passes, every loss, network and inner rule, MAML and its kin against the complex step; FOMAML
 against MAML with the Hessian replaced by zero; Reptile against its definition, iMAML against a solution of its equations;
 the slopes of the Taylor remainders; the coefficients of the expected updates. In float32 nothing is derived anew: each
-direction is compared with its float64 counterpart, which the first part proves.
+direction, the family's too, is compared with its float64 counterpart, which the first part proves.
 
 On a GPU the oracles stay on the host: ``_LayerThere`` and its like move what goes in to the device, and back what comes out.
 """
@@ -47,11 +47,11 @@ from .testing import CheckError, check_algorithm, check_layer, check_loss, check
 from .testing.checks import TOLERANCE
 from .testing.complex_step import tree_map
 
-SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, times what three inner steps amplify
+SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, times what two or three inner steps amplify
 SLOPE, COEFFICIENT = 0.1, 1e-3
 LAYERS: tuple[Layer, ...] = (
     layers.Dense(3, 4), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.FiLM(3, 2), layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
+    layers.Context(2), layers.FiLM(3, 2), layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
 )  # fmt: skip
 NETWORKS: dict[str, Network] = {
     "mlp tanh": mlp([2, 8, 8, 3], "tanh"),
@@ -107,7 +107,7 @@ def derivatives(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
     for layer in LAYERS:
         there = _LayerThere(layer, xp)
         yield _judged("layer", repr(layer), lambda seed, there=there: check_layer(there, seed=seed), seeds)
-    for loss in (MeanSquaredError(), SoftmaxCrossEntropy()):
+    for loss in (MeanSquaredError(), SoftmaxCrossEntropy(), Entropy()):
         yield _judged("loss", type(loss).__name__, lambda seed, loss=loss: _check_loss(loss, xp, seed), seeds)
     for name, network in NETWORKS.items():
         there = _network_there(network, xp)
@@ -173,19 +173,28 @@ def recovered(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
 def single_precision(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
     """Directions in float32 against the same in float64: max |difference| / max |direction|."""
 
-    def difference(kind: str, name: str, rule: str, seed: int) -> float:
-        objective, phi, batches = _problem(name, 4, xp, np.random.default_rng(seed))
-        algorithm = _algorithm(kind, rule)
+    def difference(algorithm: Algorithm, problem: tuple[Objective, Any, Minibatches]) -> float:
+        objective, phi, batches = problem
         double, single = (to_host(algorithm.direction(objective, p, batches)[0]) for p in (phi, phi.astype(np.float32)))
         if single.dtype != np.float32:
-            raise CheckError(f"{kind} gives {single.dtype} for a float32 phi")
+            raise CheckError(f"{type(algorithm).__name__} gives {single.dtype} for a float32 phi")
         return float(np.abs(single - double).max() / np.abs(double).max())
 
     for name in SMOOTH:
         for rule in RULES:
             for kind in ("MAML", "FOMAML", "Reptile"):
                 item = f"{kind} through {rule}, {name}"
-                yield _judged("float32", item, lambda seed, a=(kind, name, rule): difference(*a, seed), seeds, SINGLE)
+
+                def check(seed: int, algorithm: Algorithm = _algorithm(kind, rule), name: str = name) -> float:
+                    return difference(algorithm, _problem(name, 4, xp, np.random.default_rng(seed)))
+
+                yield _judged("float32", item, check, seeds, SINGLE)
+    for name, algorithm in FAMILY.items():
+
+        def check(seed: int, algorithm: Algorithm = algorithm) -> float:
+            return difference(algorithm, _problem_of_family(algorithm, xp, np.random.default_rng(seed)))
+
+        yield _judged("float32", name, check, seeds, SINGLE)
 
 
 def _judged(
@@ -239,12 +248,19 @@ def _check_algorithm(kind: str, name: str, rule: str, xp: ModuleType, seed: int)
     return check_algorithm(algorithm, objective, phi, batches, seed=seed, **oracle)
 
 
-def _check_of_family(name: str, xp: ModuleType, seed: int) -> float:
-    """The direction is the gradient of what the algorithm says it minimizes; iMAML's solves its linear equations."""
-    rng, algorithm, objective = np.random.default_rng(seed), FAMILY[name], Objective(CONTEXTUAL, SoftmaxCrossEntropy())
+def _problem_of_family(algorithm: Algorithm, xp: ModuleType, rng: np.random.Generator) -> tuple[Objective, Any, Minibatches]:
+    """The contextual network's cross-entropy, meta-parameters, moved, and three mini-batches of two tasks."""
+    objective = Objective(CONTEXTUAL, SoftmaxCrossEntropy())
     meta = algorithm.init(objective, rng, np.float64)
     meta = meta + 0.1 * rng.standard_normal(meta.shape)
-    batches = Minibatches(rng.standard_normal((3, 2, 4, 2)), rng.integers(0, 3, (3, 2, 4)))
+    x, y = rng.standard_normal((3, 2, 4, 2)), rng.integers(0, 3, (3, 2, 4))
+    return objective, xp.asarray(meta), Minibatches(xp.asarray(x), xp.asarray(y))
+
+
+def _check_of_family(name: str, xp: ModuleType, seed: int) -> float:
+    """The direction is the gradient of what the algorithm says it minimizes; iMAML's solves its linear equations."""
+    algorithm = FAMILY[name]
+    objective, meta, batches = _problem_of_family(algorithm, np, np.random.default_rng(seed))
 
     def adapted(p: np.ndarray, data: Any = batches) -> np.ndarray:
         return algorithm.adapt(objective, p, data[:-1])

@@ -46,6 +46,11 @@ def test_maml_is_told_what_to_store(store, capsys):
     assert algorithm_of(Settings.from_dict(json.loads(capsys.readouterr().out))).store == store
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
+    assert main(["train", preset, "--algorithm", "reptile", "--tail", "shared", "--show"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -60,6 +65,17 @@ def test_maml_is_told_what_to_store(store, capsys):
         (["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"], "set k to 2 or more"),
         (["train", "omniglot-5way", "--algorithm", "cavia", "--out", "NEW"], "set context to their number, such as 5"),
         (["train", "sine", "--context", "5", "--out", "NEW"], "context parameters are for cavia"),
+        (
+            ["train", "sine", "--bias", "gini", "--out", "NEW"],
+            "bias belongs to taml: leave it out, or set algorithm to taml",
+        ),
+        (
+            ["train", "sine", "--store", "points", "--out", "NEW"],
+            "adml, taml: leave it out, or set algorithm to one of these",
+        ),
+        (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
+        (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),
+        (["train", "sine", "--inner-beta1", "0.9", "--out", "NEW"], "set inner to adam"),
         (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
     ],
 )

@@ -78,13 +78,18 @@ def names_in(archive: zipfile.ZipFile) -> list[str]:
 
 @contextmanager
 def damage_told(what: object) -> Iterator[None]:
-    """Inside, what goes wrong in reading archives and images is one DataError, "WHAT is damaged"."""
+    """Inside, what goes wrong in reading archives and images is one DataError, "WHAT is damaged".
+
+    What the system does not let us read is told as that.
+    """
     from PIL import Image
 
     try:
         yield
     except DataError:
         raise
+    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{what} is damaged: {error}") from error
 

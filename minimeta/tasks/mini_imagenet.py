@@ -180,11 +180,12 @@ def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
             _check_disjoint(source, listed, other)
     images = np.empty((len(listed), each, SIZE, SIZE, 3), np.uint8)
     bar = tqdm(total=len(listed) * each, desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None)
-    with bar, damage_told(source), _opened(source) as content:
+    with bar, _opened(source) as content:
         for rows, paths in zip(images, listed.values(), strict=True):
             for row, path in enumerate(paths):
                 with damage_told(f"{source}: {path}"):
-                    rows[row] = _decoded(content(path))
+                    decoded = _decoded(content(path))
+                rows[row] = decoded
                 bar.update()
     return ImageClasses(list(listed), images)
 
@@ -193,7 +194,9 @@ def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
 def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
     """The function from a listed path to the file's bytes. Archives are read in memory, never unpacked."""
     if source.suffix == ".zip":
-        with zipfile.ZipFile(source) as archive:
+        with damage_told(source):
+            archive = zipfile.ZipFile(source)
+        with archive:
             yield archive.read
     else:
         yield lambda path: (_base(source) / path).read_bytes()

@@ -286,6 +286,7 @@ def test_settings_make_each_variant():
         algorithm = algorithm_of(replace(TAML, bias=name, bias_weight=0.5, store="iterates"))
         assert algorithm == mm.TAML(mm.SGD(0.01), "iterates", kind(), 0.5)
     assert algorithm_of(IMAGES) == mm.EntropyTAML(mm.SGD(0.4), "points", 0.1)
+    assert replace(IMAGES, combine="agreement").combine == "agreement"
     assert replace(IMAGES, meta_batch=1).meta_batch == 1  # entropy is a task's own
 
 
@@ -294,6 +295,8 @@ def test_settings_make_each_variant():
     [
         (TAML, {"bias": "entropy"}, "on regression: set bias to theil, generalized-entropy, atkinson, gini, log-variance"),
         (TAML, {"combine": "agreement"}, "set combine to mean"),
+        (TAML, {"meta_batch": 1, "combine": "agreement", "k": 1}, "set k to 2 or more"),
+        (TAML, {"meta_batch": 1, "combine": "agreement"}, "set meta_batch"),
         (TAML, {"meta_batch": 1}, "set meta_batch to 2 or more"),
         (TAML, {"k": 1, "tail": "shared"}, "set k to 2 or more"),
         (IMAGES, {"k": 1, "tail": "shared", "tail_shots": None}, "set k to 2 or more"),
