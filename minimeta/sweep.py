@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -154,6 +154,9 @@ def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[st
 
 def attempt(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any] | Failure:
     """``run_job`` in another process: an error is a result, too."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(RLock())  # its own would be a semaphore, which a process that is killed leaves behind
     try:
         return run_job(job, path, measure, data)
     except MinimetaError as error:
