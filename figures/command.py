@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,10 +67,14 @@ def run_sweep(figure: Sweep) -> None:
     path = options.out / f"{name}.json"
     if not options.draw_only:
         runs = options.runs or Path("runs") / (name if options.budget == 1 else f"{name}-{options.budget:g}")
-        finished = sweep(
-            figure.jobs(options.budget), runs, figure.measure, data=options.data, processes=options.processes,
-            scheduler=options.scheduler, progress=True,
-        )  # fmt: skip
+        try:
+            finished = sweep(
+                figure.jobs(options.budget), runs, figure.measure, data=options.data, processes=options.processes,
+                scheduler=options.scheduler, progress=True,
+            )  # fmt: skip
+        except KeyboardInterrupt as stopped:
+            print(f"{name}: {stopped}", file=sys.stderr)
+            raise SystemExit(130) from None
         facts = {"budget": options.budget, "trained_by": trained_by(finished), "provenance": provenance()}
         text = json.dumps(figure.summary(finished, options.budget) | facts) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
@@ -77,9 +82,10 @@ def run_sweep(figure: Sweep) -> None:
 
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
-    """Hours of training of all runs together, and the commits, versions and machines that they were made by and on."""
-    made = [each.training["provenance"] for each in finished.values()]
-    return {"hours": round(sum(each.training["seconds"] for each in finished.values()) / 3600, 2)} | {
+    """Hours of training of all runs together, and all commits, versions and machines that they were made by and on."""
+    trainings = [each.training for each in finished.values()]
+    made = [one for each in trainings for one in each.get("made_by") or [each["provenance"]]]
+    return {"hours": round(sum(each["seconds"] for each in trainings) / 3600, 2)} | {
         name: sorted({str(each[name]) for each in made}) for name in made[0] if name != "date"
     }
 

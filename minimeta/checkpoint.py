@@ -156,11 +156,16 @@ class RunFolder:
             raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """What the metrics tell of the run: the last value of everything in them, what produced it among them."""
+        """What the metrics tell of the run: the last value of everything in them, what produced it among them; and as
+        ``made_by`` all that produced a part of it, in order, without their dates."""
         facts: dict[str, Any] = {}
+        made_by: list[dict[str, Any]] = []
         for entry in self.metrics():
             facts |= entry
-        return facts
+            producer = {name: value for name, value in facts.get("provenance", {}).items() if name != "date"}
+            if "loss" in entry and producer and producer not in made_by:  # it has made steps
+                made_by.append(producer)
+        return facts | {"made_by": made_by}
 
     def clear_after(self, iteration: int) -> None:
         """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,

@@ -34,4 +34,4 @@ class VectorsError(MinimetaError, OSError):
 
 
 class SweepError(MinimetaError, RuntimeError):
-    """Some runs of a sweep failed, or its processes died."""
+    """Some runs of a sweep failed, or their processes died."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +62,7 @@ def train(
     folder = RunFolder(Path(out))
     if resume and Settings.from_dict(folder.config()) != settings:
         raise CheckpointError(f"{out} was begun with other settings than those it is to be resumed with")
-    experiment = build(settings, data, xp, workers)
+    experiment = _build(settings, data, xp, workers)
     experiment.training.sample(0)  # what the tasks cannot serve is refused before anything is written
     with folder.held():
         if not resume:
@@ -72,10 +74,11 @@ def train(
         else:
             state = experiment.training.start()
             folder.save(state, config)
-        folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
-        last = state
+        last, end = state, min(settings.iterations if until is None else until, settings.iterations)
+        if state.iteration < end:
+            folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
         try:
-            for last in _advance(experiment.training, state, folder, saving, progress, until):
+            for last in _advance(experiment.training, state, folder, saving, progress, end):
                 folder.save(last, config)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -91,16 +94,38 @@ def open_run(
     folder = RunFolder(Path(out))
     config = folder.config()
     state = folder.load(config, xp)
-    return build(Settings.from_dict(config), data, xp, workers), state
+    return _build(Settings.from_dict(config), data, xp, workers), state
+
+
+_built: ContextVar[dict[tuple, Experiment] | None] = ContextVar("_built", default=None)
+
+
+@contextmanager
+def built_once() -> Iterator[None]:
+    """Within the block, ``train`` and ``open_run`` keep the last experiment, images and all, for the next of the same."""
+    token = _built.set({})
+    try:
+        yield
+    finally:
+        _built.reset(token)
+
+
+def _build(settings: Settings, data: str | None, xp: ModuleType, workers: int | None) -> Experiment:
+    kept, key = _built.get(), (settings, data, xp, workers)
+    if kept is None:
+        return build(*key)
+    if key not in kept:
+        kept.clear()
+        kept[key] = build(*key)
+    return kept[key]
 
 
 def _advance(
-    training: MetaTraining, state: MetaState, folder: RunFolder, saving: Saving, progress: bool, until: int | None
+    training: MetaTraining, state: MetaState, folder: RunFolder, saving: Saving, progress: bool, end: int
 ) -> Iterator[MetaState]:
-    """Train to the end, or to ``until``; give the states to be saved, the last one included."""
+    """Train until meta-step ``end``; give the states to be saved, the last one included."""
     from tqdm import tqdm
 
-    end = training.iterations if until is None else min(until, training.iterations)
     saved = time.monotonic()
     started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
     bar = tqdm(

@@ -1,28 +1,35 @@
-"""Floor 7: many meta-training runs as one: each in its folder, none computed twice, gone on with after any kill.
+"""Floor 7: many meta-training runs as one: each in its folder, gone on with after any kill.
 
 A job is a name and settings. ``sweep`` trains each in ``folder/name``, a run folder like any other, hands that to
 ``measure`` at the end (and on the way, where the job asks for looks), and writes what comes back to
 ``folder/name/result.json``. That file ends the job: called again, a sweep reads it and computes only what is missing, a
 begun run from its last checkpoint. A run's numbers depend neither on the number of processes nor on how often it stopped.
 
-Jobs go to processes of this machine, one thread each; or, with ``scheduler``, to the workers of a Dask cluster, which must
-see the same folder (and the same data). A worker that dies loses its place, not its work: the next one to take the job goes
-on from the checkpoint, and waits until no other process holds the job's lock.
+Jobs go to processes of this machine, a fresh one of one thread for each; or, with ``scheduler``, to the workers of a Dask
+cluster, which must see the same folder (and the same data). A worker that dies loses its place, not its work: the next one
+to take the job goes on from the checkpoint.
+
+Sweeps of one folder share its jobs: who comes second to a job waits for its lock, then takes the result that is there. So
+none is computed twice, where all processes see each other's locks (flock): on one machine, and on several where their file
+system passes locks on. Windows has no such locks: there, let one sweep at a time work in a folder.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import pickle
+import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from .checkpoint import RunFolder
@@ -30,27 +37,50 @@ from .errors import CheckpointError, MinimetaError, SettingsError, SweepError
 from .experiment import Settings
 from .files import locked, write_atomically
 from .host import available_cores
-from .run import Saving, train
+from .processes import Died, fresh_processes
+from .run import Saving, built_once, train
 
 Measure = Callable[[Path, str | None], dict[str, Any]]  # run folder, data folder -> a JSON object
+
+_SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well."""
+    """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well. The end is
+    measured anyway, and is no look.
+
+    Raises
+    ------
+    SettingsError
+        if a look is not one of the run's meta-steps.
+    """
 
     name: str
     settings: Settings
     looks: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        end = self.settings.iterations
+        if beyond := [look for look in self.looks if not 0 < look <= end]:
+            raise SettingsError(f"{self.name} has {end} meta-steps and cannot be looked at after {beyond[0]}")
+        object.__setattr__(self, "looks", tuple(sorted(set(self.looks) - {end})))
+
 
 class Finished(NamedTuple):
     """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
-    metrics tell (seconds, peak memory, what produced it)."""
+    metrics tell (seconds, peak memory, what produced it). A Dask worker's peak memory is that of all its jobs so far."""
 
     result: dict[str, Any]
     looks: dict[int, dict[str, Any]]
     training: dict[str, Any]
+
+
+class Failure(NamedTuple):
+    """Why a job has no result; ``error`` where that is no error of minimeta's own, its traceback in its notes."""
+
+    told: str
+    error: BaseException | None = None
 
 
 def sweep(
@@ -65,41 +95,53 @@ def sweep(
 ) -> dict[str, Finished]:
     """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
 
-    ``measure`` is a function that another process can import. ``data`` is where images are; ``processes`` defaults to the
-    number of cores; ``scheduler`` is a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes.
+    ``measure`` is a function that another process can import; the workers of a cluster get the modules beside it as well.
+    ``data`` is where images are; ``processes`` defaults to the number of cores; ``scheduler`` is a Dask scheduler's address,
+    ``tcp://HOST:PORT``, instead of local processes.
 
     Raises
     ------
     SweepError
         at the end, when all jobs that can finish have, if some failed: names each and says why.
     SettingsError
-        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings.
+        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings or without these looks.
+    KeyboardInterrupt
+        on Ctrl-C, at once; the jobs that run on this machine are stopped.
     """
     root = Path(folder).absolute()  # a worker may have another working directory
+    data = None if data is None else str(Path(data).absolute())
     _check(jobs, root)
-    results = {job.name: _result(root / job.name) for job in jobs}
+    results = {job.name: _result(job, root / job.name) for job in jobs}
     missing = [job for job in jobs if results[job.name] is None]
-    failures: dict[str, BaseException] = {}
-    with _watched(jobs, root, progress), _submitter(scheduler, processes or available_cores()) as submit:
-        for job, outcome in submit([(job, root / job.name, measure, data) for job in missing]):
-            if isinstance(outcome, BaseException):
-                failures[job.name] = outcome
-            else:
-                results[job.name] = outcome
+    failures: dict[str, Failure] = {}
+    try:
+        with _watched(jobs, root, progress), _submitter(scheduler, processes) as submit:
+            for index, outcome in submit([(job, root / job.name, measure, data) for job in missing]):
+                kept = failures if isinstance(outcome, Failure) else results
+                kept[missing[index].name] = outcome
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped: called again, the sweep goes on from the checkpoints in {root}") from None
     if failures:
-        told = "\n".join(f"  {name}: {error or type(error).__name__}" for name, error in failures.items())
-        raise SweepError(f"{len(failures)} of {len(jobs)} runs failed; the others are done and kept:\n{told}")
+        _raise(failures, len(jobs))
     return {job.name: _finished(results[job.name]) for job in jobs}
+
+
+def _raise(failures: dict[str, Failure], count: int) -> None:
+    """One SweepError for all; what was not foreseen is its cause."""
+    told = "\n".join(f"  {name}: {failure.told}" for name, failure in failures.items())
+    errors = [failure.error for failure in failures.values() if failure.error is not None]
+    cause = errors[0] if len(errors) == 1 else BaseExceptionGroup("in these runs", errors) if errors else None
+    raise SweepError(f"{len(failures)} of {count} runs failed; the others are done and kept:\n{told}") from cause
 
 
 def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any]:
     """One job from wherever it stands to its end; the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path / ".job"):
-        done = _result(path)
-        if done is not None:  # by a process that was taken for dead
+    with _alone(path / ".job"), built_once():
+        done = _result(job, path)
+        if done is not None:  # by another sweep, or a process that was taken for dead
             return done
-        looks = {str(look): _look(job, path, measure, data, look) for look in sorted(job.looks)}
+        looks = {str(look): _look(job, path, measure, data, look) for look in job.looks}
         result = _look(job, path, measure, data, job.settings.iterations)
         contents = {
             "settings": job.settings.to_dict(),
@@ -110,25 +152,95 @@ def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[st
         return _write(path / "result.json", contents)
 
 
+def attempt(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any] | Failure:
+    """``run_job`` in another process: an error is a result, too."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(RLock())  # its own would be a semaphore, which a process that is killed leaves behind
+    try:
+        return run_job(job, path, measure, data)
+    except MinimetaError as error:
+        return Failure(str(error) or type(error).__name__)
+    except Exception as error:  # whatever a measure may raise fails its job alone, and is raised at the end of the sweep
+        told = f"{type(error).__name__}: {error}"
+        return Failure(told, _portable(error, told))
+
+
+def _portable(error: Exception, told: str) -> Exception:
+    """The error, or one that tells the same where it cannot be pickled; its traceback as a note."""
+    note = f"in the run's own process:\n{traceback.format_exc()}"
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an exception's pickling is its author's
+        error = RuntimeError(told)
+    error.add_note(note)
+    return error
+
+
 def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
     """Train until ``iteration`` and measure; or read what was measured there."""
     file = path / f"look-{iteration}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    measured = _read(file, f"delete {path} to compute this job again")
+    if measured is not None:
+        return measured
     begun = RunFolder(path).config_path.exists()
     state = train(job.settings, path, resume=begun, data=data, workers=1, saving=Saving(100, 20), until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
             f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
         )
-    return _write(file, measure(path, data))
+    measured = measure(path, data)
+    if not isinstance(measured, dict):
+        raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
+    return _write(file, measured)
 
 
 def _write(path: Path, contents: dict[str, Any]) -> dict[str, Any]:
     """To a file; the same as a reader of it will see them, no more precise."""
-    text = json.dumps(contents, allow_nan=False) + "\n"
+    try:
+        text = json.dumps(contents, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"measure must give what JSON can hold: {error}") from error
     write_atomically(path, lambda file: file.write(text.encode()))
     return json.loads(text)
+
+
+def _read(file: Path, remedy: str) -> dict[str, Any] | None:
+    """A JSON object from a file; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        if the file holds anything else: names it, and ``remedy``.
+    """
+    if not file.exists():
+        return None
+    try:
+        contents = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{file} is damaged: it holds no JSON object; {remedy}")
+    return contents
+
+
+def _result(job: Job, path: Path) -> dict[str, Any] | None:
+    """The contents of a finished job's result file, without looks that the job does not ask for."""
+    file, remedy = path / "result.json", "delete it, and the job is finished again"
+    contents = _read(file, remedy)
+    if contents is None:
+        return None
+    try:
+        _finished(contents)
+        settings = dict(contents["settings"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
+    if Settings.from_dict(settings) != job.settings:
+        raise SettingsError(f"{file} is of a run of other settings: name another folder for this sweep")
+    lacking = [look for look in job.looks if str(look) not in contents["looks"]]
+    if lacking:
+        raise SettingsError(f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep")
+    return contents | {"looks": {str(look): contents["looks"][str(look)] for look in job.looks}}
 
 
 def _finished(contents: dict[str, Any]) -> Finished:
@@ -138,12 +250,16 @@ def _finished(contents: dict[str, Any]) -> Finished:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until this process alone holds ``lock``."""
+    """Wait until this process alone holds ``lock``; say so where that takes long."""
+    since, said = time.monotonic(), False
     while True:
         with locked(lock) as alone:
             if alone:
                 yield
                 return
+        if not said and time.monotonic() - since > _SAY_SO_AFTER:
+            said = True
+            warnings.warn(f"another process computes {lock.parent}: waiting for its result", stacklevel=1)
         time.sleep(0.2)
 
 
@@ -160,48 +276,27 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
             raise SettingsError(f"{run.path} holds a run of other settings: name another folder for this sweep")
 
 
-def _result(path: Path) -> dict[str, Any] | None:
-    """The contents of a finished job's result file."""
-    file = path / "result.json"
-    if not file.exists():
-        return None
-    try:
-        contents = json.loads(file.read_text())
-        _finished(contents)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}; delete it, and the job is finished again") from error
-    return contents
-
-
-Submit = Callable[[list[tuple]], Iterator[tuple[Job, Any]]]
+Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
 
 
 @contextmanager
-def _submitter(scheduler: str | None, processes: int) -> Iterator[Submit]:
-    """A function that runs argument lists of ``run_job`` and gives jobs with their outcomes as they come."""
-    with _on_cluster(scheduler) if scheduler else _on_this_machine(processes) as submit:
+def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]:
+    """A function that runs argument lists of ``attempt`` and gives each one's index with its outcome as they come."""
+    if processes is not None and processes < 1:
+        raise SettingsError(f"processes must be 1 or more, got {processes}")
+    with _on_cluster(scheduler) if scheduler else _on_this_machine(processes or available_cores()) as submit:
         yield submit
 
 
 @contextmanager
 def _on_this_machine(processes: int) -> Iterator[Submit]:
-    # Spawned, not forked: a fork copies locks that threads of this process may hold.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    with fresh_processes(processes) as calls:
 
-    def submit(arguments: list[tuple]) -> Iterator[tuple[Job, Any]]:
-        futures = {pool.submit(run_job, *each): each[0] for each in arguments}
-        for future in as_completed(futures):
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
-                raise SweepError("a process of the sweep died; called again, the sweep goes on from its checkpoints")
-            if error is not None and not isinstance(error, (MinimetaError, OSError)):
-                raise error  # a mistake in the program is no failed run
-            yield futures[future], error or future.result()
+        def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+            for index, outcome in calls(attempt, arguments):
+                yield index, Failure(outcome.how) if isinstance(outcome, Died) else outcome
 
-    try:
         yield submit
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -215,19 +310,61 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
     except OSError as error:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
-    def submit(arguments: list[tuple]) -> Iterator[tuple[Job, Any]]:
+    def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
         # pure=False: a job is not its arguments alone but also what its folder holds.
-        futures = {client.submit(run_job, *each, pure=False): each[0] for each in arguments}
-        for future in distributed.as_completed(list(futures)):
+        futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
+        places = {future.key: index for index, future in enumerate(futures)}
+        for future in distributed.as_completed(futures):
             error = future.exception()
-            if error is not None and not isinstance(error, (MinimetaError, OSError, distributed.KilledWorker)):
-                raise error
-            yield futures[future], error or future.result()
+            told = f"{type(error).__name__}: {error}"
+            yield places[future.key], future.result() if error is None else Failure(told, error)
 
     try:
         yield submit
     finally:
         client.close()
+
+
+def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
+    """``attempt`` on a cluster, of arguments in the bytes that ``_packed`` made."""
+    try:
+        arguments = pickle.loads(packed)
+    except Exception as error:  # whatever an import may raise
+        told = f"a worker cannot load measure: {type(error).__name__}: {error}"
+        return Failure(told, _portable(error, told))
+    return attempt(*arguments)
+
+
+def _packed(arguments: tuple[Job, Path, Measure, str | None]) -> bytes:
+    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where it is not from an installed package."""
+    import cloudpickle
+
+    modules = _beside(arguments[2])
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(arguments)
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _beside(measure: Measure) -> list[ModuleType]:
+    """The modules that ``measure`` may use which another machine cannot import: where its own is a script or beside one, not
+    part of a package nor installed, all that are in that folder."""
+    while isinstance(measure, partial):
+        measure = measure.func
+    own = sys.modules.get(measure.__module__)
+    file = getattr(own, "__file__", None)
+    if file is None or own.__package__ or "site-packages" in Path(file).parts:
+        return []
+    folder = Path(file).absolute().parent
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name not in ("__main__", "__mp_main__") and name == getattr(module, "__name__", None)
+        if (where := getattr(module, "__file__", None)) and Path(where).absolute().parent == folder
+    ]
 
 
 @contextmanager

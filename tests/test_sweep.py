@@ -1,12 +1,15 @@
 """Sweeps: every job is trained once, to the bits of a run by itself, whatever dies in between."""
 
+import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +24,7 @@ from minimeta.sweep import Job, run_job, sweep
 
 SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
 LONG = replace(SHORT, iterations=2_000)
+ENDLESS = replace(SHORT, iterations=1_000_000)
 
 # In a file of its own: another process must be able to import it.
 MEASURING = """
@@ -87,19 +91,76 @@ def _under_way(folder):
     return any(folder.glob("*/metrics.jsonl")) and not any(folder.glob("*/result.json"))
 
 
-def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path, parameters):
+@pytest.fixture
+def begin(tmp_path, parameters):
+    """Begins a sweep of jobs, two at once, in a process group of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(jobs, folder):
+            told = [(job.name, job.settings.to_dict()) for job in jobs]
+            program = tmp_path / "program.py"
+            program.write_text(
+                "from minimeta.experiment import Settings\nfrom minimeta.sweep import Job, sweep\n"
+                f"from measuring import parameters\nJOBS = {told!r}\n"
+                "if __name__ == '__main__':\n"
+                f"    sweep([Job(n, Settings.from_dict(s)) for n, s in JOBS], {str(folder)!r}, parameters, processes=2)\n"
+            )
+            words = [sys.executable, program]
+            process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(_kill_group, process.pid)
+            return process
+
+        yield begin
+
+
+def _kill_group(group):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _gone(group):
+    """Whether no process of a group is left; what nobody has waited for yet (a zombie) is gone."""
+    told = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return not any(line.split()[0] == str(group) and line.split()[1][0] != "Z" for line in told.splitlines())
+
+
+def _two_begun(folder):
+    return sum(1 for _ in folder.glob("*/metrics.jsonl")) == 2
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(begin, tmp_path, parameters):
     jobs, folder = _jobs(LONG, 2), tmp_path / "sweep"
-    program = tmp_path / "program.py"
-    program.write_text(
-        "from minimeta.experiment import Settings\nfrom minimeta.sweep import Job, sweep\nfrom measuring import parameters\n"
-        f"JOBS = {[(job.name, job.settings.to_dict()) for job in jobs]!r}\n"
-        "if __name__ == '__main__':\n"
-        f"    sweep([Job(n, Settings.from_dict(s)) for n, s in JOBS], {str(folder)!r}, parameters, processes=2)\n"
-    )
-    with subprocess.Popen([sys.executable, program], start_new_session=True) as process:
-        _wait_for(lambda: _under_way(folder))
-        os.killpg(process.pid, signal.SIGKILL)
+    process = begin(jobs, folder)
+    _wait_for(lambda: _under_way(folder))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     assert _results(sweep(jobs, folder, parameters, processes=2)) == _alone(jobs, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the sweep alone", "to all its processes"])
+def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(begin, tmp_path, send):
+    jobs, folder = _jobs(ENDLESS, 3), tmp_path / "sweep"
+    process = begin(jobs, folder)
+    _wait_for(lambda: _two_begun(folder))
+    send(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert errors.strip().endswith(
+        f"KeyboardInterrupt: stopped: called again, the sweep goes on from the checkpoints in {folder}"
+    )
+    assert errors.count("Traceback") == 1  # its processes say nothing
+    _wait_for(lambda: _gone(process.pid), 20)
+    assert not (folder / jobs[2].name).exists()  # nothing is begun any more
+
+
+def test_processes_end_with_a_sweep_that_is_killed_alone(begin, tmp_path):
+    folder = tmp_path / "sweep"
+    process = begin(_jobs(ENDLESS, 3), folder)
+    _wait_for(lambda: _two_begun(folder))
+    process.kill()
+    process.wait()
+    _wait_for(lambda: _gone(process.pid), 20)
 
 
 def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
@@ -112,17 +173,71 @@ def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
     assert _measured(tmp_path, good) == 1
 
 
-def test_a_process_that_is_killed_is_told(tmp_path, parameters):
-    folder = tmp_path / "sweep"
-    program = "import os, signal\ndef killed(path, data):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    (tmp_path / "killing.py").write_text(program)
-    sys.path.insert(0, str(tmp_path))
-    try:
-        with pytest.raises(mm.SweepError, match="a process of the sweep died"):
-            sweep(_jobs(SHORT, 1), folder, importlib.import_module("killing").killed, processes=1)
-    finally:
-        sys.path.remove(str(tmp_path))
-    assert "seed-0" in sweep(_jobs(SHORT, 1), folder, parameters, processes=1)
+FAILING = """
+import math, os, signal
+from minimeta.errors import DataError
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__("odd")
+
+def measure(path, data):
+    match path.name:
+        case "value":
+            raise ValueError("a bad value")
+        case "odd":
+            raise Odd(1, 2)
+        case "nan":
+            return {"x": math.nan}
+        case "set":
+            return {"x": {1}}
+        case "list":
+            return [1]
+        case "data":
+            raise DataError("no images")
+        case "exits":
+            os._exit(3)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return {"x": 1}
+"""
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A measure that fails as its job's name says."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("failing").measure
+    del sys.modules["failing"]
+
+
+def _failed(names, folder, measure):
+    with pytest.raises(mm.SweepError) as caught:
+        sweep([Job(name, SHORT) for name in names], folder, measure, processes=2)
+    return caught.value
+
+
+def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
+    told = {
+        "value": "ValueError: a bad value", "odd": "Odd: odd", "nan": "ValueError: measure must give what JSON can hold",
+        "set": "TypeError: measure must give what JSON can hold", "data": "no images",
+        "exits": "its process ended with status 3",
+        "list": "TypeError: measure must give a JSON object, got list", "killed": "its process was ended by SIGKILL",
+    }  # fmt: skip
+    error = _failed([*told, "good"], tmp_path / "runs", failing)
+    lines = dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
+    assert str(error).startswith("8 of 9 runs failed") and lines.keys() == told.keys()
+    assert all(lines[name].startswith(start) for name, start in told.items())
+    assert len(error.__cause__.exceptions) == 5  # all that no one had foreseen
+    assert json.loads((tmp_path / "runs" / "good" / "result.json").read_text())["result"] == {"x": 1}
+
+
+def test_what_was_not_foreseen_keeps_its_traceback(tmp_path, failing):
+    cause = _failed(["value"], tmp_path / "runs", failing).__cause__
+    assert type(cause) is ValueError
+    assert 'raise ValueError("a bad value")' in "".join(cause.__notes__)
+    assert _failed(["data"], tmp_path / "runs", failing).__cause__ is None
 
 
 def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameters):
@@ -181,22 +296,136 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     assert _measured(tmp_path, job) == 1  # what was looked at is kept by itself
 
 
-def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(tmp_path, parameters):
+def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
+    job = Job("one", SHORT, looks=(7, 50, SHORT.iterations))
+    assert job.looks == (7, 50)  # the end is measured anyway
+    sweep([job], tmp_path, parameters, processes=1)
+    fewer = sweep([replace(job, looks=(50,))], tmp_path, parameters)["one"]
+    assert list(fewer.looks) == [50]
+    with pytest.raises(mm.SettingsError, match="lacks the look after 9 meta-steps: name another folder"):
+        sweep([replace(job, looks=(7, 9))], tmp_path, parameters)
+    (tmp_path / "one" / "config.json").unlink()
+    with pytest.raises(mm.SettingsError, match="of other settings: name another folder"):
+        sweep([replace(job, settings=replace(SHORT, seed=1))], tmp_path, parameters)
+
+
+def test_a_damaged_look_is_told(tmp_path, parameters):
+    job = Job("one", SHORT, looks=(7,))
+    sweep([job], tmp_path, parameters, processes=1)
+    (tmp_path / "one" / "result.json").unlink()
+    for bad in ('{"phi"', "", "[1]"):
+        (tmp_path / "one" / "look-7.json").write_text(bad)
+        with pytest.raises(mm.SweepError, match=r"look-7\.json is damaged: .*; delete .*one to compute this job again"):
+            sweep([job], tmp_path, parameters, processes=1)
+    for bad in ("[]", '{"settings": 1, "looks": {}, "result": {}, "training": {}}', "{}", b"\xff"):
+        (tmp_path / "one" / "result.json").write_bytes(bad if isinstance(bad, bytes) else bad.encode())
+        with pytest.raises(mm.CheckpointError, match=r"result\.json is damaged: .*delete it"):
+            sweep([job], tmp_path, parameters)
+
+
+def test_looks_lie_within_a_run(tmp_path, parameters):
+    for look in (0, -1, SHORT.iterations + 1):
+        with pytest.raises(mm.SettingsError, match=f"has 120 meta-steps and cannot be looked at after {look}"):
+            Job("one", SHORT, looks=(7, look))
+    for processes in (0, -1):
+        with pytest.raises(mm.SettingsError, match="processes must be 1 or more"):
+            sweep(_jobs(SHORT, 1), tmp_path, parameters, processes=processes)
+
+
+def test_every_job_has_a_process_of_its_own_and_builds_once(tmp_path, monkeypatch):
+    (tmp_path / "looking.py").write_text(
+        "import os\nfrom minimeta import run\n"
+        "def measure(path, data):\n"
+        "    one, _ = run.open_run(path, data, workers=1)\n"
+        "    return {'process': os.getpid(), 'data': data, 'objects': id(one)}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    jobs = [replace(job, looks=(7, 50)) for job in _jobs(SHORT)]
+    finished = sweep(jobs, "runs", importlib.import_module("looking").measure, data="images", processes=1)
+    del sys.modules["looking"]
+    assert len({each.result["process"] for each in finished.values()}) == 3
+    assert all(each.looks[7] == each.looks[50] == each.result for each in finished.values())
+    assert {each.result["data"] for each in finished.values()} == {str(tmp_path / "images")}
+
+
+def test_what_made_a_part_of_a_run_is_told(tmp_path, parameters, monkeypatch):
+    def by(commit):
+        monkeypatch.setattr("minimeta.run.provenance", lambda module: {"commit": commit, "date": commit * 2})
+
+    folder = RunFolder(tmp_path / "one")
+    for commit, until in (("a", 40), ("b", 40), ("c", 80), ("d", 60), ("a", 100), ("e", 120), ("f", 120)):
+        by(commit)
+        train(SHORT, folder.path, resume=folder.config_path.exists(), until=until, workers=1)
+    facts = folder.facts()
+    assert [each["commit"] for each in facts["made_by"]] == ["a", "c", "e"]  # the others made no step
+    assert facts["provenance"] == {"commit": "e", "date": "ee"}
+    folder.clear_after(80)
+    folder.append_metrics({"iteration": 80, "provenance": {"commit": "g"}})  # killed before it had made one
+    assert [each["commit"] for each in folder.facts()["made_by"]] == ["a", "c"]
+
+
+def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypatch):
+    monkeypatch.setattr("minimeta.sweep._SAY_SO_AFTER", 0.1)
+    (job,) = _jobs(SHORT, 1)
+    (tmp_path / job.name).mkdir()
+    said = []
+    monkeypatch.setattr("warnings.warn", lambda text, **_: said.append(text))
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / job.name / ".job"):
+            result = pool.submit(run_job, job, tmp_path / job.name, parameters, None)
+            time.sleep(1.5)
+        result.result(60)
+    assert said == [f"another process computes {tmp_path / job.name}: waiting for its result"]
+
+
+@pytest.fixture
+def cluster():
+    """Two workers, and what calls a function on each."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
-    jobs, folder = _jobs(LONG, 3), tmp_path / "sweep"
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        from concurrent.futures import ThreadPoolExecutor
+        yield cluster.scheduler_address, client.run
 
-        with ThreadPoolExecutor(1) as pool:
-            results = pool.submit(sweep, jobs, folder, parameters, scheduler=cluster.scheduler_address)
-            _wait_for(lambda: _under_way(folder))
-            os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
-            assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
+
+def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, monkeypatch):
+    """Nor what is beside it: as Figure 4 measures like Figure 3, in a script of its own."""
+    scheduler, on_each = cluster
+    (tmp_path / "beside.py").write_text("SCALE = 3\n\ndef scaled(steps):\n    return SCALE * steps\n")
+    (tmp_path / "first.py").write_text(
+        "import beside\nfrom beside import scaled\nfrom minimeta.run import open_run\n"
+        "def measure(path, data):\n    return {'x': [scaled(open_run(path, data)[1].iteration), beside.SCALE, data]}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    measure = importlib.import_module("first").measure
+    try:
+        assert set(on_each(importlib.util.find_spec, "first").values()) == {None}
+        finished = sweep(_jobs(SHORT, 2), "runs", measure, data="images", scheduler=scheduler)
+        assert _results(finished) == {f"seed-{seed}": {"x": [360, 3, str(tmp_path / "images")]} for seed in (0, 1)}
+    finally:
+        del sys.modules["first"], sys.modules["beside"]
+
+
+def test_a_measure_that_fails_on_a_cluster_fails_its_job_alone(cluster, tmp_path, failing):
+    with pytest.raises(mm.SweepError, match="1 of 2 runs failed.*\n  value: ValueError: a bad value$") as caught:
+        sweep([Job(name, SHORT) for name in ("value", "good")], tmp_path / "runs", failing, scheduler=cluster[0])
+    assert 'raise ValueError("a bad value")' in "".join(caught.value.__cause__.__notes__)
+    assert (tmp_path / "runs" / "good" / "result.json").exists()
+
+
+def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(cluster, tmp_path, parameters):
+    scheduler, on_each = cluster
+    jobs, folder = _jobs(LONG, 3), tmp_path / "sweep"
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(sweep, jobs, folder, parameters, scheduler=scheduler)
+        _wait_for(lambda: _under_way(folder))
+        os.kill(on_each(os.getpid).popitem()[1], signal.SIGKILL)
+        assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):
