@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minimeta.errors import MinimetaError, SettingsError, SweepError
+from minimeta.experiment import build
 from minimeta.files import write_atomically
 from minimeta.provenance import provenance
 from minimeta.sweep import Finished, Job, Measure, sweep
@@ -50,7 +52,26 @@ class Sweep(NamedTuple):
 
 
 def run_sweep(figure: Sweep) -> None:
-    """Make the runs that are missing, write ``<out>/<name>.json`` with what produced it, and draw from that file."""
+    """The command line of a sweep: what is wrong is told in one line, but for errors that are no one's settings or data."""
+    options = _options(figure)
+    try:
+        path = options.out / f"{figure.name}.json"
+        options.out.mkdir(parents=True, exist_ok=True)
+        if not options.draw_only:
+            _compute(figure, options, path)
+        elif not path.exists():
+            raise SettingsError(f"there is no {path} to draw from: leave --draw-only out to compute it")
+        print("written:", *map(str, [path, *figure.draw(json.loads(path.read_text()), path)]))
+    except KeyboardInterrupt as stopped:
+        print(f"{figure.name}: {stopped}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except MinimetaError as error:
+        if isinstance(error, SweepError) and error.__cause__ is not None:
+            raise  # its traceback is wanted
+        raise SystemExit(f"{figure.name}: {error}") from None
+
+
+def _options(figure: Sweep) -> argparse.Namespace:
     name = figure.name
     parser = argparse.ArgumentParser(description=figure.description.splitlines()[0])
     parser.add_argument(
@@ -58,27 +79,36 @@ def run_sweep(figure: Sweep) -> None:
     )
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)")
     parser.add_argument("--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)")
-    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the full number of meta-steps (default: 1)")
+    parser.add_argument(
+        "--budget", type=_positive, default=1.0, help="fraction of the full number of meta-steps (default: 1)"
+    )
     parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
     parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{name}.json"
-    if not options.draw_only:
-        runs = options.runs or Path("runs") / (name if options.budget == 1 else f"{name}-{options.budget:g}")
-        try:
-            finished = sweep(
-                figure.jobs(options.budget), runs, figure.measure, data=options.data, processes=options.processes,
-                scheduler=options.scheduler, progress=True,
-            )  # fmt: skip
-        except KeyboardInterrupt as stopped:
-            print(f"{name}: {stopped}", file=sys.stderr)
-            raise SystemExit(130) from None
-        facts = {"budget": options.budget, "trained_by": trained_by(finished), "provenance": provenance()}
-        text = json.dumps(figure.summary(finished, options.budget) | facts) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    print("written:", *map(str, [path, *figure.draw(json.loads(path.read_text()), path)]))
+    return parser.parse_args()
+
+
+def _positive(word: str) -> float:
+    value = float(word)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {word}")
+    return value
+
+
+def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
+    """Make the runs that are missing, and write what is kept of all with what produced it."""
+    budget = options.budget
+    runs = options.runs or Path("runs") / (figure.name if budget == 1 else f"{figure.name}-{budget:g}")
+    jobs = figure.jobs(budget)
+    for job in {job.settings.task: job for job in jobs}.values():
+        build(job.settings, options.data)  # data that are missing are told once, and not by every job
+    finished = sweep(
+        jobs, runs, figure.measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
+        progress=True,
+    )  # fmt: skip
+    facts = {"budget": budget, "trained_by": trained_by(finished), "provenance": provenance()}
+    text = json.dumps(figure.summary(finished, budget) | facts) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:

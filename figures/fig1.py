@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import scaled
 from style import DOUBLE, plt, save
 from tqdm import tqdm
 
 from minimeta.evaluation import Adaptation, adaptation_errors
-from minimeta.experiment import PRESETS, Settings, build
+from minimeta.experiment import PRESETS, build
 from minimeta.files import write_atomically
 from minimeta.meta_training import MetaTraining, checked_mean
 from minimeta.provenance import provenance
@@ -54,18 +55,15 @@ def compute(budget: float) -> dict[str, Any]:
     """Everything the figure and the table show; ``budget`` scales the number of meta-steps."""
     panels = []
     for name, settings in (("before training", None), ("MAML", MAML), ("Reptile", REPTILE)):
-        scaled = _scaled(settings or REPTILE, budget)
-        training = build(scaled).training
+        full = settings or REPTILE
+        made = replace(full, iterations=scaled(full.iterations, budget))
+        training = build(made).training
         phi, seconds = trained(name, training) if settings else (training.start().meta, 0.0)
         panels.append(
-            {"name": name, "settings": scaled.to_dict() if settings else None, "seconds": round(seconds, 1)}
+            {"name": name, "settings": made.to_dict() if settings else None, "seconds": round(seconds, 1)}
             | _evaluated(training, phi)
         )
     return {"budget": budget, "panels": panels, "provenance": provenance()}
-
-
-def _scaled(settings: Settings, budget: float) -> Settings:
-    return replace(settings, iterations=max(1, round(budget * settings.iterations)))
 
 
 def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -155,3 +156,19 @@ def test_a_page_shows_tables_facts_and_numbers_and_names_what_is_missing(figures
     template = "# Title\n\n## One\n\n{{one.md}}\n{{one: deep.0.x}} {{facts one}}\n\n## Two\n\n{{facts two}}\n"
     want = "# Title\n\n## One\n\n| a |\n0.123 10% of the full budget; minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
     assert page(template, tmp_path) == want + "## Not computed yet\n\n- Two\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--draw-only"], r"fig3: there is no .*fig3\.json to draw from"),
+        (["--budget", "0"], "must be above 0, got 0"),
+        (["--data", "nowhere"], "fig3: Omniglot is not in nowhere"),
+    ],
+)
+def test_mistakes_on_a_figures_command_line_are_told_in_a_line(figures, tmp_path, monkeypatch, capsys, words, told):
+    fig3, command = figures("fig3"), figures("command")
+    monkeypatch.setattr(sys, "argv", ["fig3.py", "--out", str(tmp_path), "--runs", str(tmp_path / "runs"), *words])
+    with pytest.raises(SystemExit) as ended:
+        command.run_sweep(command.Sweep("fig3", fig3.__doc__, fig3.jobs, fig3.measure, fig3.summary, fig3.draw))
+    assert re.search(told, f"{ended.value.code}\n{capsys.readouterr().err}")
