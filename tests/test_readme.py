@@ -40,8 +40,26 @@ def test_named_files_tests_and_functions_exist():
             assert not name or f"def {name}(" in sources[file], f"{file} has no {name}"
 
 
-def test_the_sine_table_is_the_committed_result():
-    assert (RESULTS / "fig1.md").read_text() in README
+@pytest.mark.parametrize("name", ["fig1", "family"])
+def test_tables_are_the_committed_results(name):
+    assert (RESULTS / f"{name}.md").read_text() in README
+
+
+def test_the_family_is_as_the_readme_says():
+    result = json.loads((RESULTS / "family.json").read_text())
+    assert (result["budget"], result["seeds"], result["waves"], result["tasks"]) == (1.0, 5, 600, 1000)
+    for rows in result["sine"].values():
+        better, worse = rows["meta-sgd"]["difference"], (rows["maml-agreement"], rows["reptile-agreement"])
+        assert better["than"] == "maml" and better["mean"][1] + better["interval95"][1] < 0
+        assert all(rows["meta-sgd"]["beyond"])  # with every seed a second step and more diverge
+        assert all(row["difference"]["mean"][1] > 0 for row in worse)
+    scores = {name: each["transductive"] for name, each in result["omniglot"].items()}
+    for one, other in (("maml-agreement", "maml"), ("reptile-agreement", "reptile")):
+        assert abs(scores[one]["mean"] - scores[other]["mean"]) < scores[other]["interval95"]
+    settings = result["settings"]
+    assert {each["iterations"] for each in settings["sine"].values()} == {20_000}
+    assert {each["iterations"] for each in settings["omniglot"].values()} == {2_000}
+    assert {each["meta_batch"] for each in settings["omniglot"].values()} == {8}
 
 
 @pytest.mark.parametrize("shots", [1, 5])
