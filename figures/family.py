@@ -207,17 +207,18 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             joint, row = result["sine"][str(shots)]["joint"], result["sine"][str(shots)][name]
             axis.plot(joint["mean"], color="0.75", linestyle=(0, (1, 1)), linewidth=0.9, zorder=1)
             mean, half = np.array(row["mean"]), np.array(row["interval95"])
-            axis.fill_between(range(len(mean)), np.maximum(mean - half, 1e-4), mean + half, color=shade, alpha=0.25, lw=0)
+            known = half < mean  # on a scale of logarithms there is no other interval
+            axis.fill_between(range(len(mean)), mean - half, mean + half, where=known, color=shade, alpha=0.25, lw=0)
             axis.plot(mean, color=shade, marker=mark, markersize=3, label=f"{shots} points", zorder=3)
         axis.set_title(LABELS[name], fontsize=9)
         axis.set_yscale("log")
         axis.set_xticks([0, 1, 5, 10])
-    axes[0, 0].set_ylim(0.01, 12)
-    figure.supxlabel("inner steps", fontsize=9, y=0.04)
+    axes[0, 0].set_ylim(0.008, 40)
+    figure.supxlabel("inner steps", fontsize=9, y=0.055)
     figure.supylabel("mean squared error on unseen waves", fontsize=9, x=0.015)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=3)
-    figure.tight_layout(rect=(0, 0.02, 1, 1), w_pad=0.4)
+    figure.tight_layout(rect=(0, 0.035, 1, 1), w_pad=0.4)
     return save(figure, path)
 
 
