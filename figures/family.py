@@ -236,7 +236,8 @@ def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
     """Errors, accuracies, time and memory as Markdown; ``cost`` is what benchmarks/family_cost.py measured."""
     sine, omniglot = result["sine"], result["omniglot"]
     steps = ["1 step, 10 points", *(f"10 steps, {shots} points" for shots in SHOTS)]
-    head = [*steps, "Omniglot, transductive", "not", "sine", "Omniglot", "memory"]
+    scores, costs = ["Omniglot, transductive", "Omniglot, not"], ["sine meta-step", "Omniglot meta-step", "its memory"]
+    head = [*steps, *scores, *costs]
     lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for name, label in LABELS.items():
         cells = [_cell(sine["10"].get(name), 1), *(_cell(sine[str(shots)].get(name), STEPS) for shots in SHOTS)]
