@@ -7,7 +7,7 @@ key by which a checkpoint knows its run. What does not change a run's numbers (d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -371,11 +371,13 @@ _ONLY_WITH: dict[tuple[str, str], tuple[str, ...]] = {
 }
 
 
-def refuse_unused(settings: Settings, given: Iterable[str]) -> None:
+def refuse_unused(settings: Settings, given: Collection[str]) -> None:
     """Raise the SettingsError of a setting among ``given``, those that the user named, that the run would not read.
 
     Not in ``Settings``, which does not know them: what a preset or an old run set for another algorithm does no harm.
     """
+    if settings.algorithm == "meta-sgd" and "inner_lr" in given:
+        raise SettingsError("meta-sgd learns its step sizes: leave inner_lr out, or set rate_low and rate_high")
     for name in given:
         owners = [owner for owner, own in _ONLY_WITH.items() if name in own]
         if owners and all(getattr(settings, by) != value for by, value in owners):

@@ -75,6 +75,7 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         ),
         (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
         (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),
+        (["train", "sine-meta-sgd", "--inner-lr", "0.1", "--out", "NEW"], "set rate_low and rate_high"),
         (["train", "sine", "--inner-beta1", "0.9", "--out", "NEW"], "set inner to adam"),
         (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
     ],
