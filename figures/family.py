@@ -233,47 +233,55 @@ def draw_and_tabulate(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
-    """Errors, accuracies, time and memory as Markdown; ``cost`` is what benchmarks/family_cost.py measured."""
-    sine, omniglot = result["sine"], result["omniglot"]
-    steps = ["1 step, 10 points", *(f"10 steps, {shots} points" for shots in SHOTS)]
-    scores, costs = ["Omniglot, transductive", "Omniglot, not"], ["sine meta-step", "Omniglot meta-step", "its memory"]
-    head = [*steps, *scores, *costs]
-    lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for name, label in LABELS.items():
-        cells = [_cell(sine["10"].get(name), 1), *(_cell(sine[str(shots)].get(name), STEPS) for shots in SHOTS)]
-        scores = omniglot.get(name, {})
-        cells += [_percent(scores.get(mode)) for mode in ("transductive", "inductive")]
-        times = [cost[task].get(name, {}) for task in ("sine", "omniglot")]
-        cells += [f"{1e3 * each['seconds']:.3g} ms" if each else "" for each in times]
-        cells.append(f"{times[1]['bytes'] / 2**20:.0f} MiB" if times[1] else "")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + differences(sine)
+    """Errors; accuracies, time and memory; differences, as Markdown. ``cost``: what benchmarks/family_cost.py measured."""
+    return "\n".join([errors(result["sine"]), accuracies(result["omniglot"], cost), differences(result["sine"])])
+
+
+def errors(sine: dict[str, Any]) -> str:
+    """After one step and after ten, for each number of points."""
+    head = [f"{step} step{'s' * (step > 1)}, {shots} points" for step in (1, STEPS) for shots in SHOTS]
+    rows = {
+        LABELS[name]: [_cell(sine[str(shots)][name], step) for step in (1, STEPS) for shots in SHOTS] for name in ON_SINE
+    }
+    return _markdown("error on sine waves", head, rows)
+
+
+def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
+    """On Omniglot; and what a meta-step takes, there and on sine waves."""
+    head = ["transductive, %", "not transductive, %", "meta-step, ms", "memory, MiB", "sine meta-step, ms"]
+    rows = {}
+    for name, scores in omniglot.items():
+        here, sine = cost["omniglot"][name], cost["sine"].get(name)
+        rows[LABELS[name]] = [
+            *(f"{scores[mode]['mean']:.1f} ± {scores[mode]['interval95']:.1f}" for mode in ("transductive", "inductive")),
+            f"{1e3 * here['seconds']:.3g}", f"{here['bytes'] / 2**20:.0f}",
+            f"{1e3 * sine['seconds']:.3g}" if sine else "needs classes",
+        ]  # fmt: skip
+    return _markdown("accuracy on Omniglot", head, rows)
+
+
+def _markdown(title: str, head: list[str], rows: dict[str, list[str]]) -> str:
+    lines = [[title, *head], ["---"] * (len(head) + 1), *([label, *cells] for label, cells in rows.items())]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _cell(row: dict[str, Any], step: int) -> str:
+    """An error; or in a word what adapting so far does."""
+    if step >= len(row["mean"]):
+        return "diverges on some" if any(row["beyond"]) else "not made"
+    return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
 
 
 def differences(sine: dict[str, Any]) -> str:
     """COMPARED, after one step and after as many as both make, as Markdown."""
-    lines = ["| error less the other's, wave by wave | " + " | ".join(f"{shots} points" for shots in SHOTS) + " |"]
-    lines.append("|---" * (len(SHOTS) + 1) + "|")
+    table_rows = {}
     for name, than in COMPARED:
         rows = [sine[str(shots)][name]["difference"] for shots in SHOTS]
         for step in sorted({1, len(rows[0]["mean"]) - 1}):
             cells = [f"{row['mean'][step]:+.3f} ± {row['interval95'][step]:.3f}" for row in rows]
             when = f"after {step} step{'s' * (step > 1)}"
-            lines.append(f"| {LABELS[name]}, less {LABELS[than]}, {when} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(row: dict[str, Any] | None, step: int) -> str:
-    """Empty where an algorithm was not trained; a word where it does not adapt so far."""
-    if row is None:
-        return ""
-    if step >= len(row["mean"]):
-        return "diverges" if any(row["beyond"]) else "not made"
-    return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
-
-
-def _percent(row: dict[str, float] | None) -> str:
-    return f"{row['mean']:.1f} ± {row['interval95']:.1f} %" if row else ""
+            table_rows[f"{LABELS[name]}, less {LABELS[than]}, {when}"] = cells
+    return _markdown("error less the other's, wave by wave", [f"{shots} points" for shots in SHOTS], table_rows)
 
 
 if __name__ == "__main__":

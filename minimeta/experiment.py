@@ -145,7 +145,7 @@ _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
     ),
     (
         lambda s: s.tail == "separate" and s.algorithm == "reptile",
-        "reptile steps through all its mini-batches: a separate tail is for the other algorithms",
+        "reptile steps through all its mini-batches: a separate tail is for the other algorithms; set tail to shared",
     ),
     (
         lambda s: s.algorithm == "taml" and s.bias != "entropy" and s.combine == "agreement",
