@@ -18,8 +18,8 @@ import numpy as np
 from ..backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import InnerRule
-from ..objectives import Batch, Differentiable
-from ..trajectory import adapt, unroll
+from ..objectives import Batch, Differentiable, Point
+from ..trajectory import Trajectory, adapt, unroll
 
 
 class Outcome(NamedTuple):
@@ -93,6 +93,16 @@ def only_on(part: str, rule: Any, objective: Any, meta: Array) -> Any:
 def mean(per_task: Array) -> Array:
     """The plain combiner: the mean over tasks, ``(T, M) -> (M,)``."""
     return per_task.mean(axis=0)
+
+
+def unrolled(
+    algorithm: Any, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+) -> tuple[Trajectory, Point]:
+    """The inner loop on all mini-batches but the last, kept as ``algorithm.store`` says; and the last one at its end."""
+    require_minibatches(minibatches)
+    phi, rule = algorithm.inner(objective, meta)
+    trajectory = unroll(objective, phi, minibatches[:-1], rule, algorithm.store, state)
+    return trajectory, objective.at(trajectory.last, minibatches[-1])
 
 
 def require_minibatches(minibatches: Sequence[Batch]) -> None:

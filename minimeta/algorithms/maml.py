@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import SettingsError
-from ..trajectory import Store, descend, unroll
-from .base import Algorithm, Outcome, require_minibatches
+from ..trajectory import Store, descend
+from .base import Algorithm, Outcome, require_minibatches, unrolled
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,7 @@ class MAML(Algorithm):
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
-        require_minibatches(minibatches)
-        phi, rule = self.inner(objective, meta)
-        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store, state)
-        query = objective.at(trajectory.last, minibatches[-1])
+        trajectory, query = unrolled(self, objective, meta, minibatches, state)
         loss, grad = query.loss, query.grad
         del query  # its activations make room for those of the pullback
         direction, _ = trajectory.pullback(grad, rates=False)

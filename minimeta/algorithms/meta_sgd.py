@@ -9,8 +9,8 @@ import numpy as np
 from ..backend import array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import SGD, InnerRule
-from ..trajectory import Store, unroll
-from .base import Algorithm, Outcome, require_minibatches
+from ..trajectory import Store
+from .base import Algorithm, Outcome, unrolled
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class MetaSGD(Algorithm):
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """(dF/dphi, dF/dalpha), ``(T, 2D)``."""
-        require_minibatches(minibatches)
-        phi, rule = self.inner(objective, meta)
-        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store)
-        query = objective.at(trajectory.last, minibatches[-1])
+        trajectory, query = unrolled(self, objective, meta, minibatches)
         loss, grad = query.loss, query.grad
         del query  # its activations make room for those of the pullback
         dphi, dalpha = trajectory.pullback(grad)

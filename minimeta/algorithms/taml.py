@@ -10,8 +10,7 @@ from ..backend import Array
 from ..errors import SettingsError, ShapeError
 from ..losses import Entropy, SoftmaxCrossEntropy
 from ..objectives import Batch, Objective, Point
-from ..trajectory import unroll
-from .base import Outcome, require_minibatches
+from .base import Outcome, unrolled
 from .inequality import Inequality, Theil, as_number
 from .maml import MAML
 
@@ -57,10 +56,7 @@ class TAML(MAML):
 
     def run(self, objective, meta, minibatches, state=None) -> Uncoupled:
         """dF_i/dphi, ``(T, D)``, and what ``couple`` needs."""
-        require_minibatches(minibatches)
-        phi, rule = self.inner(objective, meta)
-        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store, state)
-        query = objective.at(trajectory.last, minibatches[-1])
+        trajectory, query = unrolled(self, objective, meta, minibatches, state)
         loss, grad = query.loss, query.grad
         del query  # its activations make room for the others
         initial = (loss, grad) if len(minibatches) == 1 else _loss_and_grad(trajectory.points[0])
@@ -95,9 +91,7 @@ class EntropyTAML(MAML):
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
         _require_adaptable(objective, minibatches)
-        phi, rule = self.inner(objective, meta)
-        trajectory = unroll(objective, phi, minibatches[:-1], rule, self.store, state)
-        query = objective.at(trajectory.last, minibatches[-1])
+        trajectory, query = unrolled(self, objective, meta, minibatches, state)
         loss, grad = query.loss, query.grad + self.weight * query.under(Entropy()).grad
         del query  # its activations make room for the others
         before = trajectory.points[0].under(Entropy()).grad
