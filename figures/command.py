@@ -114,9 +114,9 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
     """Hours of training of all runs together, and all commits, versions and machines that they were made by and on."""
     trainings = [each.training for each in finished.values()]
-    made = [one for each in trainings for one in each.get("made_by") or [each["provenance"]]]
+    made = [one for each in trainings for one in each["made_by"]]
     return {"hours": round(sum(each["seconds"] for each in trainings) / 3600, 2)} | {
-        name: sorted({str(each[name]) for each in made}) for name in made[0] if name != "date"
+        name: sorted({str(each[name]) for each in made}) for name in made[0]
     }
 
 
