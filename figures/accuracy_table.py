@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import markdown_tables
 from command import scaled
 
 from minimeta.evaluation import Adaptation, accuracy
@@ -62,12 +63,14 @@ class Table(NamedTuple):
         return {"runs": runs}
 
     def markdown(self, result: dict[str, Any]) -> str:
-        """Published and measured side by side; the part of the meta-steps where it is not all of them."""
-        lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
+        """Published and measured side by side, with the part of the meta-steps where it is not all of them; and the runs."""
+        rows = {}
         for name, cells in self.rows.items():
-            lines.append(f"| {name}: paper | " + " | ".join(f"{cell.mean:g} ± {cell.half:g}" for cell in cells) + " |")
-            lines.append("| minimeta | " + " | ".join(_measured(result["runs"][cell.run], cell) for cell in cells) + " |")
-        return "\n".join(lines) + "\n"
+            rows[f"{name}: paper"] = [f"{cell.mean:g} ± {cell.half:g}" for cell in cells]
+            rows[f"{name}: minimeta"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
+        runs = {name: _cost(run) for name, run in result["runs"].items()}
+        head = ["meta-steps", "paper's meta-steps", "unseen tasks", "hours of training", "peak memory, MiB"]
+        return markdown_tables.table("accuracy, %", self.columns, rows) + "\n" + markdown_tables.table("run", head, runs)
 
     def write(self, result: dict[str, Any], path: Path) -> list[Path]:
         """``markdown`` beside the results."""
@@ -79,6 +82,11 @@ def _measured(run: dict[str, Any], cell: Cell) -> str:
     mean, half = run["accuracy"][str(cell.shots)][cell.mode]
     part = run["meta_steps"] / run["of"]
     return f"{mean:.2f} ± {half:.2f}" + ("" if part == 1 else f" ({100 * part:g}% of the steps)")
+
+
+def _cost(run: dict[str, Any]) -> list[str]:
+    memory = f"{run['peak_memory'] / 2**20:.0f}"
+    return [f"{run['meta_steps']:,}", f"{run['of']:,}", f"{run['tasks']:,}", f"{run['hours']:.2f}", memory]
 
 
 def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import markdown_tables
 import numpy as np
 from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
@@ -243,7 +244,7 @@ def errors(sine: dict[str, Any]) -> str:
     rows = {
         LABELS[name]: [_cell(sine[str(shots)][name], step) for step in (1, STEPS) for shots in SHOTS] for name in ON_SINE
     }
-    return _markdown("error on sine waves", head, rows)
+    return markdown_tables.table("error on sine waves", head, rows)
 
 
 def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
@@ -257,12 +258,7 @@ def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
             f"{1e3 * here['seconds']:.3g}", f"{here['bytes'] / 2**20:.0f}",
             f"{1e3 * sine['seconds']:.3g}" if sine else "needs classes",
         ]  # fmt: skip
-    return _markdown("accuracy on Omniglot", head, rows)
-
-
-def _markdown(title: str, head: list[str], rows: dict[str, list[str]]) -> str:
-    lines = [[title, *head], ["---"] * (len(head) + 1), *([label, *cells] for label, cells in rows.items())]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_tables.table("accuracy on Omniglot", head, rows)
 
 
 def _cell(row: dict[str, Any], step: int) -> str:
@@ -281,7 +277,7 @@ def differences(sine: dict[str, Any]) -> str:
             cells = [f"{row['mean'][step]:+.3f} ± {row['interval95'][step]:.3f}" for row in rows]
             when = f"after {step} step{'s' * (step > 1)}"
             table_rows[f"{LABELS[name]}, less {LABELS[than]}, {when}"] = cells
-    return _markdown("error less the other's, wave by wave", [f"{shots} points" for shots in SHOTS], table_rows)
+    return markdown_tables.table("error less the other's, wave by wave", [f"{shots} points" for shots in SHOTS], table_rows)
 
 
 if __name__ == "__main__":

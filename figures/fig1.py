@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import markdown_tables
 import numpy as np
 from command import scaled
 from style import DOUBLE, plt, save
@@ -117,13 +118,12 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 def table(result: dict[str, Any]) -> str:
     """Errors after adaptation, as Markdown."""
-    head = " | ".join(f"{step} step{'s' * (step != 1)}" for step in SHOWN)
-    lines = [f"| mean squared error after | {head} | meta-training |", "|---" * (len(SHOWN) + 2) + "|"]
+    rows = {}
     for panel in result["panels"]:
-        cells = " | ".join(f"{each['mean']:.3f} ± {each['interval95']:.3f}" for each in panel["errors"])
         steps = f"{panel['settings']['iterations']:,} steps, {panel['seconds']:.0f} s" if panel["settings"] else "none"
-        lines.append(f"| {panel['name']} | {cells} | {steps} |")
-    return "\n".join(lines) + "\n"
+        rows[panel["name"]] = [*(f"{each['mean']:.3f} ± {each['interval95']:.3f}" for each in panel["errors"]), steps]
+    head = [*(f"{step} step{'s' * (step != 1)}" for step in SHOWN), "meta-training"]
+    return markdown_tables.table("mean squared error after", head, rows)
 
 
 def main() -> None:

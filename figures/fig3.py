@@ -3,7 +3,9 @@
 5-way 5-shot Omniglot. Inner SGD of step 0.003 on mini-batches of 25 images that do not overlap (5 training shots for each),
 one task a meta-step, 40,000 meta-steps, epsilon falling linearly to 0. g_i is the inner gradient at the i-th mini-batch: g_1
 is joint training, the last of them FOMAML, the sum of all of them Reptile, and their mean Reptile with epsilon / k. Test
-accuracy on unseen characters during training, after 5 inner steps on 25 images, test images predicted together.
+accuracy on unseen characters during training, after 5 inner steps on 25 images, each test image predicted alone.
+
+As in the authors' program the loss of a mini-batch is the sum over its images: on their mean the step is 25 times 0.003.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import markdown_tables
 from command import Sweep, run_sweep, scaled
 from style import SINGLE, plt, save
 
@@ -20,12 +23,14 @@ from minimeta.experiment import PRESETS, Settings
 from minimeta.run import open_run
 from minimeta.sweep import Finished, Job
 
-META_STEPS, LOOKS = 40_000, 20
-TASKS, TASKS_AT_END, QUERIES = 100, 1000, 15
+META_STEPS = 40_000
+LOOKS = (0.0125, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the meta-steps: more where curves rise
+TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 
 _BASE = replace(
-    PRESETS["omniglot-5way"][1], meta_batch=1, inner="sgd", inner_lr=0.003, size=25, eval_shots=5, eval_steps=5, eval_size=25
-)
+    PRESETS["omniglot-5way"][1], meta_batch=1, inner="sgd", inner_lr=0.003, reduction="sum", size=25, eval_shots=5,
+    eval_steps=5, eval_size=25,
+)  # fmt: skip
 MEANS = {2: 0.125, 3: 0.08325, 4: 0.0625}  # the paper's epsilons
 
 
@@ -48,21 +53,26 @@ CURVES: dict[str, tuple[str, Settings]] = (
 
 
 def jobs(budget: float) -> list[Job]:
-    """A run for each curve, looked at LOOKS times."""
+    """A run for each curve, and where it is looked at."""
     steps = scaled(META_STEPS, budget)
-    looks = tuple(sorted({scaled(steps, look / LOOKS) for look in range(1, LOOKS)}))
+    looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
     return [Job(name, replace(settings, iterations=steps), looks) for name, (_, settings) in CURVES.items()]
 
 
 def measure(path: Path, data: str | None) -> dict[str, float]:
-    """Accuracy in % on unseen tasks, the same ones at each look; more of them at the end."""
+    """Accuracy on TASKS unseen tasks, the same ones at each look; at the end, on TASKS_AT_END."""
+    return score(path, data, TASKS, TASKS_AT_END)
+
+
+def score(path: Path, data: str | None, during: int, at_end: int) -> dict[str, float]:
+    """A run's accuracy in %, and half of its interval: over ``during`` tasks, ``at_end`` where it has ended."""
     experiment, state = open_run(path, data, workers=1)
     training, settings = experiment.training, experiment.settings
     scores = accuracy(
         training.objective, training.algorithm, state.meta, experiment.test_tasks, shots=settings.eval_shots,
-        count=TASKS_AT_END if state.iteration == settings.iterations else TASKS, queries=QUERIES, workers=1,
-        adaptation=experiment.adaptation, transductive=(True,), inner_state=state.inner,
-    )[True]  # fmt: skip
+        count=at_end if state.iteration == settings.iterations else during, queries=QUERIES, workers=1,
+        adaptation=experiment.adaptation, transductive=(False,), inner_state=state.inner,
+    )[False]  # fmt: skip
     return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)}
 
 
@@ -73,12 +83,13 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         steps = scaled(META_STEPS, budget)
         points = {**finished[name].looks, steps: finished[name].result}
         settings = replace(settings, iterations=steps)
-        curves[name] = {"label": label, "accuracy": list(points.items()), "settings": settings.to_dict()}
+        hours = round(finished[name].training["seconds"] / 3600, 2)
+        curves[name] = {"label": label, "accuracy": list(points.items()), "hours": hours, "settings": settings.to_dict()}
     return {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES, "curves": curves}
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Colour tells the last gradient; dotted one alone, full a sum, dashed a mean."""
+    """The figure, where colour tells the last gradient (dotted one alone, full a sum, dashed a mean); and the table."""
     figure, axis = plt.subplots(figsize=(1.5 * SINGLE, 3.3))
     colours = {"1": "black", "2": "tab:orange", "3": "tab:green", "4": "tab:blue"}
     styles = {"g": (":", "o"), "sum": ("-", None), "mean": ("--", "s")}
@@ -91,7 +102,19 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     axis.set_ylabel("test accuracy, %")
     axis.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="gradient, accuracy at the end")
-    return save(figure, path)
+    path.with_suffix(".md").write_text(table(result))
+    return [*save(figure, path), path.with_suffix(".md")]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Accuracy at the end, as Markdown."""
+    rows = {}
+    for curve in result["curves"].values():
+        at_end = curve["accuracy"][-1][1]
+        accuracy = f"{at_end['mean']:.2f} ± {at_end['interval95']:.2f}"
+        settings = curve["settings"]
+        rows[curve["label"]] = [accuracy, f"{settings['epsilon']:g}", f"{settings['iterations']:,}", f"{curve['hours']:.2f}"]
+    return markdown_tables.table("gradient", ["accuracy at the end, %", "epsilon", "meta-steps", "hours of training"], rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Figure 4 of the Reptile paper: what happens where the last mini-batch overlaps the earlier ones?
 
-5-way 5-shot Omniglot, with the settings of Figure 3: inner SGD of step 0.003, one task a meta-step, 20 images a class in
-training. Test accuracy at the end against (a) the number of inner steps on mini-batches of 25 images, (b) their size at 4
-inner steps, (c) epsilon at 4 inner steps of 25 images. Reptile and FOMAML cut their mini-batches from passes over the same
-100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew (replacement), or its last from 5 held-out
-images a class (separate tail: these 25 score whatever the size of the mini-batches, and leave 75 images to step on).
+5-way 5-shot Omniglot, with the settings of Figure 3: inner SGD of step 0.003 on the sum over a mini-batch's images, one task
+a meta-step, 20 images a class in training. Test accuracy at the end against (a) the number of inner steps on mini-batches of
+25 images, (b) their size at 4 inner steps, (c) epsilon at 4 inner steps of 25 images. Reptile and FOMAML cut their
+mini-batches from passes over the same 100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew
+(replacement), or its last from 5 held-out images a class (separate tail: these 25 score whatever the size of the
+mini-batches, and leave 75 images to step on).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import fig3
+import markdown_tables
 from command import Sweep, run_sweep, scaled
-from fig3 import measure
 from style import DOUBLE, plt, save
 
 from minimeta.experiment import Settings
 from minimeta.sweep import Finished, Job
 
-META_STEPS, SHOTS, TAIL_SHOTS = 40_000, 20, 5
+META_STEPS, SHOTS, TAIL_SHOTS, TASKS = 40_000, 20, 5, 300
 _BASE = replace(fig3.CURVES["sum4"][1], shots=SHOTS)
 
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,6 +61,11 @@ def jobs(budget: float) -> list[Job]:
     return [Job(name, replace(each, iterations=scaled(META_STEPS, budget))) for name, each in _points().items()]
 
 
+def measure(path: Path, data: str | None) -> dict[str, float]:
+    """Accuracy on TASKS unseen tasks, the same for every run."""
+    return fig3.score(path, data, TASKS, TASKS)
+
+
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     """Accuracy at each point, panel by panel."""
     names = {settings: name for name, settings in _points().items()}
@@ -72,11 +78,11 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     }
     steps = scaled(META_STEPS, budget)
     settings = {curve: replace(settings_of(curve, "k", 4), iterations=steps).to_dict() for curve in CURVES}
-    return {"tasks": fig3.TASKS_AT_END, "queries": fig3.QUERIES, "panels": panels, "settings": settings}
+    return {"tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "settings": settings}
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Three panels on one scale of accuracy."""
+    """Three panels on one scale of accuracy; and the table."""
     styles = {"reptile": ("black", "-", "o"), "separate": ("tab:blue", "--", "s"), "replacement": ("tab:green", "-.", "D"),
               "cycle": ("tab:red", ":", "^")}  # fmt: skip
     figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.5), sharey=True)
@@ -96,7 +102,21 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     axes[0].set_ylabel("test accuracy, %")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.04), ncols=2)
     figure.tight_layout(w_pad=0.6)
-    return save(figure, path)
+    path.with_suffix(".md").write_text(table(result))
+    return [*save(figure, path), path.with_suffix(".md")]
+
+
+def table(result: dict[str, Any]) -> str:
+    """A table for each panel, as Markdown."""
+    tables = []
+    for panel, curves in result["panels"].items():
+        _, setting, values = PANELS[panel]
+        rows = {
+            CURVES[curve][0]: [f"{score['mean']:.1f} ± {score['interval95']:.1f}" for _, score in points]
+            for curve, points in curves.items()
+        }
+        tables.append(markdown_tables.table(f"({panel})", [f"{setting} = {value:g}" for value in values], rows))
+    return "\n".join(tables)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from .errors import (
     VectorsError,
 )
 from .inner import SGD, Adam
-from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy
+from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy, Summed
 from .microscope import compare_directions
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective, Polynomial, Quadratic, Sphere
@@ -60,8 +60,8 @@ __all__ = [
     "DataError", "DeviceError", "DivergenceError", "Entropy", "EntropyTAML", "Episode", "FewShotImages",
     "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
-    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "SweepError", "Theil", "Trajectory", "VectorsError", "adapt",
-    "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_mini_imagenet",
+    "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Summed", "SweepError", "Theil", "Trajectory", "VectorsError",
+    "adapt", "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_mini_imagenet",
     "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot",
     "taylor", "unroll",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ from .algorithms import (
 from .errors import SettingsError
 from .evaluation import Adaptation
 from .inner import SGD, Adam, InnerRule
-from .losses import MeanSquaredError, SoftmaxCrossEntropy
+from .losses import MeanSquaredError, SoftmaxCrossEntropy, Summed
 from .meta_training import MetaTraining
 from .network import mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective
@@ -69,6 +69,9 @@ class Settings:
     tail_shots: int | None = _setting(None, "examples of each class in a separate tail")
     inner: Literal["sgd", "adam"] = _setting("sgd", "inner rule")
     inner_lr: float = _setting(0.02, "inner step size alpha")
+    reduction: Literal["mean", "sum"] = _setting(
+        "mean", "of the losses of a mini-batch's images; the Reptile authors' is a sum"
+    )
     rate_low: float = _setting(0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]")
     rate_high: float = _setting(0.1, "see rate_low")
     regularization: float = _setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
@@ -181,6 +184,10 @@ _REFUSED: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         f"entropy is of class probabilities; on regression: set bias to {', '.join(MEASURES)}",
     ),
     (
+        lambda s: s.algorithm == "taml" and s.bias == "entropy" and s.reduction == "sum",
+        "taml sets the entropy beside the loss of one image: set reduction to mean",
+    ),
+    (
         lambda s: s.part and s.task != "mini-imagenet",
         "a part of the data is taken of mini-imagenet only: leave part out",
     ),
@@ -290,7 +297,8 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         test_tasks = train_tasks
     else:
         convnet = omniglot_convnet if settings.task == "omniglot" else mini_imagenet_convnet
-        objective = Objective(convnet(settings.ways, settings.filters, settings.context or 0), SoftmaxCrossEntropy())
+        loss = Summed(SoftmaxCrossEntropy()) if settings.reduction == "sum" else SoftmaxCrossEntropy()
+        objective = Objective(convnet(settings.ways, settings.filters, settings.context or 0), loss)
         halves, white = _images(settings, data)
         train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways, white) for half in halves)
     training = MetaTraining(
@@ -365,8 +373,8 @@ _ALGORITHMS: dict[str, tuple[Callable[[Settings, InnerRule], Algorithm], tuple[s
 _ONLY_WITH: dict[tuple[str, str], tuple[str, ...]] = {
     **{("algorithm", name): own for name, (_, own) in _ALGORITHMS.items()},
     ("task", "sine"): ("hidden", "activation", "phase", "grid"),
-    ("task", "omniglot"): ("ways", "filters"),
-    ("task", "mini-imagenet"): ("ways", "filters", "part"),
+    ("task", "omniglot"): ("ways", "filters", "reduction"),
+    ("task", "mini-imagenet"): ("ways", "filters", "reduction", "part"),
     ("inner", "adam"): ("inner_beta1", "inner_beta2", "carry_inner_state"),
 }
 

@@ -142,6 +142,32 @@ class Entropy(Loss):
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
 
 
+@dataclass(frozen=True)
+class Summed(Loss):
+    """L = N l: the sum over the batch of N examples, of a ``loss`` l that is a mean over it.
+
+    The Reptile authors' program descends the sum of the cross-entropy. Adam does not notice, but for its eps; an inner SGD
+    of step alpha on the sum is one of step N alpha on the mean.
+    """
+
+    loss: Loss
+
+    def forward(self, z, target):
+        """L = N l(z)."""
+        value, cache = self.loss.forward(z, target)
+        return value * z.shape[1], (cache, z.shape[1])
+
+    def backward(self, cache):
+        """dz = N dl/dz."""
+        inner, examples = cache
+        return self.loss.backward(inner) * examples
+
+    def backward_tangent(self, cache, z_dot):
+        """dz_dot = N (d^2 l / dz^2) z_dot."""
+        inner, examples = cache
+        return self.loss.backward_tangent(inner, z_dot) * examples
+
+
 def _softmax(z: Array) -> tuple[Array, Array, Array]:
     """s = z - z of the likeliest class, p = softmax(z), and log sum_c e^s_c.
 

@@ -39,7 +39,7 @@ from .backend import to_host
 from .errors import SettingsError
 from .inner import SGD, Adam
 from .layers import Layer
-from .losses import Entropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .losses import Entropy, Loss, MeanSquaredError, SoftmaxCrossEntropy, Summed
 from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
 from .objectives import Objective
 from .tasks import Minibatches
@@ -107,7 +107,7 @@ def derivatives(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
     for layer in LAYERS:
         there = _LayerThere(layer, xp)
         yield _judged("layer", repr(layer), lambda seed, there=there: check_layer(there, seed=seed), seeds)
-    for loss in (MeanSquaredError(), SoftmaxCrossEntropy(), Entropy()):
+    for loss in (MeanSquaredError(), SoftmaxCrossEntropy(), Entropy(), Summed(MeanSquaredError())):
         yield _judged("loss", type(loss).__name__, lambda seed, loss=loss: _check_loss(loss, xp, seed), seeds)
     for name, network in NETWORKS.items():
         there = _network_there(network, xp)

@@ -112,6 +112,7 @@ def targets() -> list[Target]:
     add(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
     add(mm.SoftmaxCrossEntropy, "backward backward_tangent", of_loss(mm.SoftmaxCrossEntropy()))
     add(mm.Entropy, "forward backward backward_tangent", of_loss(mm.Entropy()) + of_entropy())
+    add(mm.Summed, "forward backward backward_tangent", of_loss(mm.Summed(mm.MeanSquaredError())) + of_summed())
     add(losses, "_softmax _centred _from_likeliest", of_loss(mm.SoftmaxCrossEntropy()) + of_entropy())
     add(mm.Network, "backward forward_tangent backward_tangent _as_rows", of_network())
     add(NetworkPoint, "_gradients grad input_grad hvp", of_network())
@@ -167,6 +168,13 @@ def of_loss(loss: mm.MeanSquaredError | mm.SoftmaxCrossEntropy) -> tuple[Check, 
     z = rng.standard_normal((2, 3, 4))
     target = rng.integers(0, 4, (2, 3)) if isinstance(loss, mm.SoftmaxCrossEntropy) else rng.standard_normal(z.shape)
     return (partial(check_loss, loss, z, target),)
+
+
+def of_summed() -> tuple[Check, ...]:
+    """The value by its definition."""
+    z, target = np.random.default_rng(0).standard_normal((2, 2, 3, 4))
+    want = ((z - target) ** 2).mean(axis=2).sum(axis=1)
+    return (partial(_agrees, lambda: mm.Summed(mm.MeanSquaredError()).forward(z, target)[0], want),)
 
 
 def of_entropy() -> tuple[Check, ...]:

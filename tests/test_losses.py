@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimeta import Entropy, MeanSquaredError, ShapeError, SoftmaxCrossEntropy
+from minimeta import Entropy, MeanSquaredError, ShapeError, SoftmaxCrossEntropy, Summed
 from minimeta.testing import check_loss
 from minimeta.testing.strategies import seeds, small
 
@@ -117,6 +117,18 @@ def test_entropy_gradients_keep_their_digits_where_a_class_is_nearly_certain(cla
     got = Entropy().backward_tangent(single, z_dot)
     want = Entropy().backward_tangent(double, z_dot.astype(np.float64))
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@given(logits, seeds)
+def test_a_sum_is_the_losses_of_the_examples_alone_added_up(z, seed):
+    rng = np.random.default_rng(seed)
+    for loss, target in (
+        (SoftmaxCrossEntropy(), rng.integers(0, z.shape[2], z.shape[:2])),
+        (MeanSquaredError(), rng.standard_normal(z.shape)),
+    ):
+        check_loss(Summed(loss), z, target, seed=seed)
+        alone = [loss.forward(z[:, n : n + 1], target[:, n : n + 1])[0] for n in range(z.shape[1])]
+        assert np.allclose(Summed(loss).forward(z, target)[0], sum(alone), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 0.5])

@@ -36,7 +36,7 @@ def test_a_survivor_that_is_not_known_fails_the_proof(monkeypatch, capsys):
 def test_every_pass_of_every_layer_and_loss_is_mutated():
     mutated = {target.function for target in mutation.targets()}
     kinds = [getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)]
-    for kind in [*kinds, mm.MeanSquaredError, mm.SoftmaxCrossEntropy, mm.Entropy]:
+    for kind in [*kinds, mm.MeanSquaredError, mm.SoftmaxCrossEntropy, mm.Entropy, mm.Summed]:
         if kind is not layers.Layer:
             for name in set(mutation.PASSES) & set(vars(kind)):
                 assert vars(kind)[name] in mutated, f"{kind.__name__}.{name}"

@@ -111,6 +111,17 @@ def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_
     assert resumed.iteration == end.iteration == 6 and np.array_equal(resumed.meta, end.meta)
 
 
+def test_an_inner_step_on_the_sum_is_one_so_many_times_longer_on_the_mean(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+    small = dict(ways=3, filters=2, shots=3, k=3, size=3, meta_batch=2, iterations=4, inner="sgd", dtype="float64")
+    settings = replace(PRESETS["omniglot-5way"][1], **small, inner_lr=0.01, reduction="sum")
+    on_mean = replace(settings, inner_lr=3 * 0.01, reduction="mean")
+    by_sum, by_mean = (train(each, tmp_path / each.reduction, data=str(tiny)) for each in (settings, on_mean))
+    assert np.allclose(by_sum.meta, by_mean.meta, rtol=0, atol=1e-12)  # rounding of a dozen steps
+    before = build(settings, str(tiny)).training.start().meta
+    assert np.abs(by_sum.meta - before).max() > 1e-3
+
+
 def test_training_and_evaluation_see_disjoint_characters(tiny, monkeypatch):
     monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
     settings = replace(PRESETS["omniglot-5way"][1], ways=3, filters=2, shots=3)
