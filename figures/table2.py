@@ -37,12 +37,12 @@ def _cells(algorithm: str, mode: str, *published: tuple[float, float]) -> tuple[
 TABLE = Table(
     runs={
         "reptile-5way": Trained(PRESETS["omniglot-5way"][1], 1.0, 10_000, {1: 5, 5: 5}),
-        "reptile-20way": Trained(PRESETS["omniglot-20way"][1], 0.02, 1000, {1: 10, 5: 10}),
+        "reptile-20way": Trained(PRESETS["omniglot-20way"][1], 0.01, 1000, {1: 10, 5: 10}),
     }
     | {
         f"{algorithm}-{ways}way-{shots}shot": _maml(algorithm, ways, shots, fraction, 2000 if ways == 5 else 1000)
         for algorithm in ("fomaml", "maml")
-        for ways, shots, fraction in ((5, 1, 0.05), (5, 5, 0.02), (20, 1, 0.01), (20, 5, 0.005))
+        for ways, shots, fraction in ((5, 1, 0.05), (5, 5, 0.02), (20, 1, 0.01), (20, 5, 0.0025))
     },
     columns=("5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
     rows={
