@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import markdown_tables
+import numpy as np
 from command import Sweep, run_sweep, scaled
 from style import SINGLE, plt, save
 
-from minimeta.evaluation import accuracy
+from minimeta.evaluation import Evaluation, accuracy
 from minimeta.experiment import PRESETS, Settings
 from minimeta.run import open_run
 from minimeta.sweep import Finished, Job
@@ -30,6 +31,10 @@ TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 _BASE = replace(
     PRESETS["omniglot-5way"][1], meta_batch=1, inner="sgd", inner_lr=0.003, reduction="sum", size=25, eval_shots=5,
     eval_steps=5, eval_size=25,
+)  # fmt: skip
+# Of which the paper says which is better.
+COMPARED = (
+    ("g2", "g1"), ("sum2", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("sum4", "sum2"), ("mean2", "g2"), ("mean4", "mean2"),
 )  # fmt: skip
 MEANS = {2: 0.125, 3: 0.08325, 4: 0.0625}  # the paper's epsilons
 
@@ -59,33 +64,54 @@ def jobs(budget: float) -> list[Job]:
     return [Job(name, replace(settings, iterations=steps), looks) for name, (_, settings) in CURVES.items()]
 
 
-def measure(path: Path, data: str | None) -> dict[str, float]:
+def measure(path: Path, data: str | None) -> dict[str, Any]:
     """Accuracy on TASKS unseen tasks, the same ones at each look; at the end, on TASKS_AT_END."""
     return score(path, data, TASKS, TASKS_AT_END)
 
 
-def score(path: Path, data: str | None, during: int, at_end: int) -> dict[str, float]:
-    """A run's accuracy in %, and half of its interval: over ``during`` tasks, ``at_end`` where it has ended."""
+def score(path: Path, data: str | None, during: int, at_end: int) -> dict[str, Any]:
+    """A run's accuracy in % and half of its interval, over ``during`` tasks; over ``at_end`` where the run has ended, with
+    the number of images classified right in each."""
     experiment, state = open_run(path, data, workers=1)
     training, settings = experiment.training, experiment.settings
+    ended = state.iteration == settings.iterations
     scores = accuracy(
         training.objective, training.algorithm, state.meta, experiment.test_tasks, shots=settings.eval_shots,
-        count=at_end if state.iteration == settings.iterations else during, queries=QUERIES, workers=1,
-        adaptation=experiment.adaptation, transductive=(False,), inner_state=state.inner,
+        count=at_end if ended else during, queries=QUERIES, workers=1, adaptation=experiment.adaptation,
+        transductive=(False,), inner_state=state.inner,
     )[False]  # fmt: skip
-    return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)}
+    right = np.rint(scores.values * settings.ways * QUERIES).astype(int).tolist()
+    return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)} | (
+        {"right": right} if ended else {}
+    )
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """What the accuracy of one is above the other's on the same tasks, in %."""
+    percent = 100 / (_BASE.ways * QUERIES)
+    by_task = Evaluation(percent * np.subtract(one["right"], other["right"]))
+    return {"mean": float(by_task.mean), "interval95": float(by_task.interval)}
 
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
-    """Accuracy against the meta-step of every curve."""
+    """Accuracy against the meta-step of every curve; at the end, what COMPARED have above each other."""
     curves = {}
     for name, (label, settings) in CURVES.items():
-        steps = scaled(META_STEPS, budget)
-        points = {**finished[name].looks, steps: finished[name].result}
-        settings = replace(settings, iterations=steps)
+        settings = replace(settings, iterations=scaled(META_STEPS, budget))
+        points = {**finished[name].looks, settings.iterations: without_tasks(finished[name].result)}
         hours = round(finished[name].training["seconds"] / 3600, 2)
         curves[name] = {"label": label, "accuracy": list(points.items()), "hours": hours, "settings": settings.to_dict()}
-    return {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES, "curves": curves}
+    differences = [
+        {"of": one, "less": other} | difference(finished[one].result, finished[other].result) for one, other in COMPARED
+    ]
+    return {
+        "tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES, "curves": curves, "differences": differences,
+    }  # fmt: skip
+
+
+def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
+    """What ``score`` gave, less the tasks one by one."""
+    return {key: value for key, value in scored.items() if key != "right"}
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
@@ -107,14 +133,23 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Accuracy at the end, as Markdown."""
-    rows = {}
-    for curve in result["curves"].values():
-        at_end = curve["accuracy"][-1][1]
-        accuracy = f"{at_end['mean']:.2f} ± {at_end['interval95']:.2f}"
-        settings = curve["settings"]
-        rows[curve["label"]] = [accuracy, f"{settings['epsilon']:g}", f"{settings['iterations']:,}", f"{curve['hours']:.2f}"]
-    return markdown_tables.table("gradient", ["accuracy at the end, %", "epsilon", "meta-steps", "hours of training"], rows)
+    """Accuracy at the end, and differences on the same tasks, as Markdown."""
+    curves, rows = result["curves"], {}
+    for curve in curves.values():
+        settings, at_end = curve["settings"], said(curve["accuracy"][-1][1])
+        rows[curve["label"]] = [at_end, f"{settings['epsilon']:g}", f"{settings['iterations']:,}", f"{curve['hours']:.2f}"]
+    differences = {
+        f"{curves[each['of']]['label']} less {curves[each['less']]['label']}": [said(each, "+")]
+        for each in result["differences"]
+    }
+    head = ["accuracy at the end, %", "epsilon", "meta-steps", "hours of training"]
+    compared = markdown_tables.table("on the same tasks", ["difference, percentage points"], differences)
+    return markdown_tables.table("gradient", head, rows) + "\n" + compared
+
+
+def said(scored: dict[str, Any], sign: str = "") -> str:
+    """A mean and its interval."""
+    return f"{scored['mean']:{sign}.2f} ± {scored['interval95']:.2f}"
 
 
 if __name__ == "__main__":

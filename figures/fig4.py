@@ -38,6 +38,7 @@ PANELS: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100)),
     "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0)),
 }
+COMPARED = (("k", 5, 4), ("k", 10, 4), ("size", 50, 25), ("size", 100, 25))
 
 
 def settings_of(curve: str, setting: str, value: float) -> Settings:
@@ -61,24 +62,32 @@ def jobs(budget: float) -> list[Job]:
     return [Job(name, replace(each, iterations=scaled(META_STEPS, budget))) for name, each in _points().items()]
 
 
-def measure(path: Path, data: str | None) -> dict[str, float]:
+def measure(path: Path, data: str | None) -> dict[str, Any]:
     """Accuracy on TASKS unseen tasks, the same for every run."""
     return fig3.score(path, data, TASKS, TASKS)
 
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
-    """Accuracy at each point, panel by panel."""
+    """Accuracy at each point, panel by panel; and what COMPARED points have above each other."""
     names = {settings: name for name, settings in _points().items()}
+
+    def scored(curve: str, setting: str, value: float) -> dict[str, Any]:
+        return finished[names[settings_of(curve, setting, value)]].result
+
     panels = {
-        panel: {
-            curve: [[value, finished[names[settings_of(curve, setting, value)]].result] for value in values]
-            for curve in CURVES
-        }
+        panel: {curve: [[value, fig3.without_tasks(scored(curve, setting, value))] for value in values] for curve in CURVES}
         for panel, (_, setting, values) in PANELS.items()
     }
+    differences = [
+        {"setting": setting, "of": one, "less": other}
+        | {curve: fig3.difference(scored(curve, setting, one), scored(curve, setting, other)) for curve in CURVES}
+        for setting, one, other in COMPARED
+    ]
     steps = scaled(META_STEPS, budget)
     settings = {curve: replace(settings_of(curve, "k", 4), iterations=steps).to_dict() for curve in CURVES}
-    return {"tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "settings": settings}
+    return {
+        "tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "differences": differences, "settings": settings,
+    }  # fmt: skip
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
@@ -107,16 +116,16 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """A table for each panel, as Markdown."""
+    """A table for each panel, and one of differences on the same tasks, as Markdown."""
     tables = []
     for panel, curves in result["panels"].items():
         _, setting, values = PANELS[panel]
-        rows = {
-            CURVES[curve][0]: [f"{score['mean']:.1f} ± {score['interval95']:.1f}" for _, score in points]
-            for curve, points in curves.items()
-        }
+        rows = {CURVES[curve][0]: [fig3.said(score) for _, score in points] for curve, points in curves.items()}
         tables.append(markdown_tables.table(f"({panel})", [f"{setting} = {value:g}" for value in values], rows))
-    return "\n".join(tables)
+    differences = result["differences"]
+    rows = {CURVES[curve][0]: [fig3.said(each[curve], "+") for each in differences] for curve in CURVES}
+    head = [f"{each['setting']} = {each['of']} less {each['less']}" for each in differences]
+    return "\n".join([*tables, markdown_tables.table("on the same tasks", head, rows)])
 
 
 if __name__ == "__main__":

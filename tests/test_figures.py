@@ -103,9 +103,12 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
     for name in ("fig3", "fig4"):
         figure = figures(name)
         finished = {
-            job.name: Finished(_score(i), {look: _score(-look) for look in job.looks}, {"seconds": 1.0})
+            job.name: Finished(
+                _score(i) | {"right": [i, i + 3, i]}, {look: _score(-look) for look in job.looks}, {"seconds": 1.0}
+            )
             for i, job in enumerate(figure.jobs(0.01))
         }
+        place = list(finished).index
         result = json.loads(json.dumps(figure.summary(finished, 0.01)))
         for i, job in enumerate(figure.jobs(0.01)):
             if name == "fig3":
@@ -120,6 +123,16 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
                 ]
                 here = [(setting, value) for setting, value, mean in shown if mean == i]
                 assert here and all(getattr(job.settings, setting) == value for setting, value in here)
+        image = 100 / 15  # one of 5 classes and 3 images in %; tasks that all differ by as much leave no interval
+        for each in result["differences"]:
+            if name == "fig3":
+                assert (
+                    each["mean"] == pytest.approx(image * (place(each["of"]) - place(each["less"])))
+                    and not each["interval95"]
+                )
+            elif each["setting"] == "k":
+                runs = (f"cycle-k{each[key]}-size25-epsilon0.25" for key in ("of", "less"))
+                assert each["cycle"]["mean"] == pytest.approx(image * (place(next(runs)) - place(next(runs))))
         assert [path.suffix for path in figure.draw(result, tmp_path / name)] == [".png", ".pdf", ".md"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +26,7 @@ class FewShotImages:
         if images are not of that shape, or hold fewer than ``ways`` classes.
     """
 
-    images: Array
+    images: Array = field(repr=False)
     ways: int = 5
     white: int = 1
 
