@@ -115,15 +115,17 @@ def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """The figure, where colour tells the last gradient (dotted one alone, full a sum, dashed a mean); and the table."""
+    """The figure, where colour and mark tell the last gradient, and dots one alone, dashes a mean; and the table."""
     figure, axis = plt.subplots(figsize=(1.5 * SINGLE, 3.3))
     colours = {"1": "black", "2": "tab:orange", "3": "tab:green", "4": "tab:blue"}
-    styles = {"g": (":", "o"), "sum": ("-", None), "mean": ("--", "s")}
+    styles, marks = {"g": ":", "sum": "-", "mean": "--"}, {"1": "o", "2": "^", "3": "s", "4": "D"}
     for name, curve in result["curves"].items():
-        line, mark = styles[name[:-1]]
         steps, values = zip(*((step, each["mean"]) for step, each in curve["accuracy"]), strict=True)
         label = f"{curve['label']}   {values[-1]:.1f} %"
-        axis.plot(steps, values, linestyle=line, marker=mark, markersize=2.5, color=colours[name[-1]], label=label)
+        axis.plot(
+            steps, values, linestyle=styles[name[:-1]], marker=marks[name[-1]], markersize=3, color=colours[name[-1]],
+            label=label,
+        )  # fmt: skip
     axis.set_xlabel("meta-step")
     axis.set_ylabel("test accuracy, %")
     axis.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")

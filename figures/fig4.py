@@ -2,7 +2,7 @@
 
 5-way 5-shot Omniglot, with the settings of Figure 3: inner SGD of step 0.003 on the sum over a mini-batch's images, one task
 a meta-step, 20 images a class in training. Test accuracy at the end against (a) the number of inner steps on mini-batches of
-25 images, (b) their size at 4 inner steps, (c) epsilon at 4 inner steps of 25 images. Reptile and FOMAML cut their
+25 images, (b) their size at 4 inner steps, (c) epsilon at 4 inner steps of 50 images. Reptile and FOMAML cut their
 mini-batches from passes over the same 100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew
 (replacement), or its last from 5 held-out images a class (separate tail: these 25 score whatever the size of the
 mini-batches, and leave 75 images to step on).
@@ -33,26 +33,28 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "replacement": ("FOMAML, shared tail, replacement", dict(algorithm="fomaml", order="replacement")),
     "cycle": ("FOMAML, shared tail, cycling", dict(algorithm="fomaml")),
 }  # fmt: skip
-PANELS: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10)),
-    "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100)),
-    "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0)),
+# Label, setting, its values, and what else is set. Where (c) stays at 25 images no mini-batch overlaps another.
+PANELS: dict[str, tuple[str, str, tuple[float, ...], dict[str, Any]]] = {
+    "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10), {}),
+    "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100), {}),
+    "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0), dict(size=50)),
 }
-COMPARED = (("k", 5, 4), ("k", 10, 4), ("size", 50, 25), ("size", 100, 25))
+COMPARED = (("a", 5, 4), ("a", 10, 4), ("b", 50, 25), ("b", 100, 25))
 
 
-def settings_of(curve: str, setting: str, value: float) -> Settings:
+def settings_of(panel: str, curve: str, value: float) -> Settings:
     """One point of one curve."""
-    return replace(_BASE, **(CURVES[curve][1] | {setting: value}))
+    _, setting, _, fixed = PANELS[panel]
+    return replace(_BASE, **(CURVES[curve][1] | fixed | {setting: value}))
 
 
 def _points() -> dict[str, Settings]:
     """Name and settings of each run; a point that two panels share is one run."""
     named = {}
-    for _, setting, values in PANELS.values():
+    for panel, (_, _, values, _) in PANELS.items():
         for curve in CURVES:
             for value in values:
-                settings = settings_of(curve, setting, value)
+                settings = settings_of(panel, curve, value)
                 named[f"{curve}-k{settings.k}-size{settings.size}-epsilon{settings.epsilon:g}"] = settings
     return named
 
@@ -71,20 +73,20 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     """Accuracy at each point, panel by panel; and what COMPARED points have above each other."""
     names = {settings: name for name, settings in _points().items()}
 
-    def scored(curve: str, setting: str, value: float) -> dict[str, Any]:
-        return finished[names[settings_of(curve, setting, value)]].result
+    def scored(panel: str, curve: str, value: float) -> dict[str, Any]:
+        return finished[names[settings_of(panel, curve, value)]].result
 
     panels = {
-        panel: {curve: [[value, fig3.without_tasks(scored(curve, setting, value))] for value in values] for curve in CURVES}
-        for panel, (_, setting, values) in PANELS.items()
+        panel: {curve: [[value, fig3.without_tasks(scored(panel, curve, value))] for value in values] for curve in CURVES}
+        for panel, (_, _, values, _) in PANELS.items()
     }
     differences = [
-        {"setting": setting, "of": one, "less": other}
-        | {curve: fig3.difference(scored(curve, setting, one), scored(curve, setting, other)) for curve in CURVES}
-        for setting, one, other in COMPARED
+        {"panel": panel, "of": one, "less": other}
+        | {curve: fig3.difference(scored(panel, curve, one), scored(panel, curve, other)) for curve in CURVES}
+        for panel, one, other in COMPARED
     ]
     steps = scaled(META_STEPS, budget)
-    settings = {curve: replace(settings_of(curve, "k", 4), iterations=steps).to_dict() for curve in CURVES}
+    settings = {curve: replace(settings_of("a", curve, 4), iterations=steps).to_dict() for curve in CURVES}
     return {
         "tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "differences": differences, "settings": settings,
     }  # fmt: skip
@@ -119,12 +121,12 @@ def table(result: dict[str, Any]) -> str:
     """A table for each panel, and one of differences on the same tasks, as Markdown."""
     tables = []
     for panel, curves in result["panels"].items():
-        _, setting, values = PANELS[panel]
+        _, setting, values, _ = PANELS[panel]
         rows = {CURVES[curve][0]: [fig3.said(score) for _, score in points] for curve, points in curves.items()}
         tables.append(markdown_tables.table(f"({panel})", [f"{setting} = {value:g}" for value in values], rows))
     differences = result["differences"]
     rows = {CURVES[curve][0]: [fig3.said(each[curve], "+") for each in differences] for curve in CURVES}
-    head = [f"{each['setting']} = {each['of']} less {each['less']}" for each in differences]
+    head = [f"{PANELS[each['panel']][1]} = {each['of']} less {each['less']}" for each in differences]
     return "\n".join([*tables, markdown_tables.table("on the same tasks", head, rows)])
 
 
