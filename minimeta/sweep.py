@@ -23,9 +23,9 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event, RLock, Thread
@@ -48,7 +48,8 @@ _SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 @dataclass(frozen=True)
 class Job:
     """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well. The end is
-    measured anyway, and is no look.
+    measured anyway, and is no look. ``by``: what ``measure`` depends on beside the run, such as a number of test tasks, as
+    a JSON object: what was measured by anything else is not taken for this job's.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class Job:
     name: str
     settings: Settings
     looks: tuple[int, ...] = ()
+    by: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         end = self.settings.iterations
@@ -104,7 +106,8 @@ def sweep(
     SweepError
         at the end, when all jobs that can finish have, if some failed: names each and says why.
     SettingsError
-        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings or without these looks.
+        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
+        else, or without these looks.
     KeyboardInterrupt
         on Ctrl-C, at once; the jobs that run on this machine are stopped.
     """
@@ -142,14 +145,9 @@ def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[st
         if done is not None:  # by another sweep, or a process that was taken for dead
             return done
         looks = {str(look): _look(job, path, measure, data, look) for look in job.looks}
-        result = _look(job, path, measure, data, job.settings.iterations)
-        contents = {
-            "settings": job.settings.to_dict(),
-            "result": result,
-            "looks": looks,
-            "training": RunFolder(path).facts(),
-        }
-        return _write(path / "result.json", contents)
+        result = _measured(job, path, measure, data, job.settings.iterations)
+        contents = {"result": result, "looks": looks, "training": RunFolder(path).facts()}
+        return _write(path / "result.json", job, contents)
 
 
 def attempt(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any] | Failure:
@@ -178,11 +176,22 @@ def _portable(error: Exception, told: str) -> Exception:
 
 
 def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
-    """Train until ``iteration`` and measure; or read what was measured there."""
-    file = path / f"look-{iteration}.json"
-    measured = _read(file, f"delete {path} to compute this job again")
-    if measured is not None:
-        return measured
+    """What is measured on the way: now, or what was when the run was there."""
+    file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
+    contents = _read(file, remedy)
+    if contents is None:
+        contents = _write(file, job, {"result": _measured(job, path, measure, data, iteration)})
+    try:
+        _check_of(job, file, contents)
+        return dict(contents["result"])
+    except SettingsError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
+
+
+def _measured(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
+    """Train until ``iteration`` and measure."""
     begun = RunFolder(path).config_path.exists()
     state = train(job.settings, path, resume=begun, data=data, workers=1, saving=Saving(100, 20), until=iteration)
     if state.iteration != iteration:
@@ -192,17 +201,29 @@ def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: i
     measured = measure(path, data)
     if not isinstance(measured, dict):
         raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
-    return _write(file, measured)
+    return measured
 
 
-def _write(path: Path, contents: dict[str, Any]) -> dict[str, Any]:
-    """To a file; the same as a reader of it will see them, no more precise."""
+def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
+    """To a file, with what it is of; the same as a reader of it will see them, no more precise."""
+    contents = {"settings": job.settings.to_dict(), "by": dict(job.by)} | contents
     try:
         text = json.dumps(contents, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise type(error)(f"measure must give what JSON can hold: {error}") from error
     write_atomically(path, lambda file: file.write(text.encode()))
     return json.loads(text)
+
+
+def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
+    """Raise the SettingsError of a file that is of other settings than the job's, or was measured by something else."""
+    if Settings.from_dict(dict(contents["settings"])) != job.settings:
+        raise SettingsError(f"{file} is of a run of other settings: name another folder for this sweep")
+    if contents["by"] != json.loads(json.dumps(dict(job.by))):
+        raise SettingsError(
+            f"{file} was measured by {json.dumps(contents['by'])}, not {json.dumps(dict(job.by))}: name another folder for "
+            "this sweep, or delete the file, if it is of the end of the run, and that is measured again"
+        )
 
 
 def _read(file: Path, remedy: str) -> dict[str, Any] | None:
@@ -232,11 +253,11 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
         return None
     try:
         _finished(contents)
-        settings = dict(contents["settings"])
+        _check_of(job, file, contents)
+    except SettingsError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
-    if Settings.from_dict(settings) != job.settings:
-        raise SettingsError(f"{file} is of a run of other settings: name another folder for this sweep")
     lacking = [look for look in job.looks if str(look) not in contents["looks"]]
     if lacking:
         raise SettingsError(f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep")

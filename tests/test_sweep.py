@@ -293,7 +293,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
         sweep([job], tmp_path, parameters)
     (tmp_path / job.name / "result.json").unlink()
     assert np.isfinite(sweep([job], tmp_path, parameters, processes=1)[job.name].result["phi"]).all()
-    assert _measured(tmp_path, job) == 1  # what was looked at is kept by itself
+    assert _measured(tmp_path, job) == 2  # again, at the end of the run that is there
 
 
 def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
@@ -307,6 +307,28 @@ def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
     (tmp_path / "one" / "config.json").unlink()
     with pytest.raises(mm.SettingsError, match="of other settings: name another folder"):
         sweep([replace(job, settings=replace(SHORT, seed=1))], tmp_path, parameters)
+
+
+def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
+    job = Job("one", SHORT, looks=(7,), by={"tasks": 10, "sizes": (1, 5)})
+    sweep([job], tmp_path, parameters, processes=1)
+    assert sweep([job], tmp_path, parameters)["one"].looks  # as JSON has it, a tuple is a list
+    more = replace(job, by={"tasks": 100, "sizes": (1, 5)})
+    with pytest.raises(mm.SettingsError, match=r'result.json was measured by \{"tasks": 10, .*, not \{"tasks": 100, .*delete'):
+        sweep([more], tmp_path, parameters)
+    (tmp_path / "one" / "result.json").unlink()
+    with pytest.raises(mm.SweepError, match=r"look-7.json was measured by .*: name another folder"):
+        sweep([more], tmp_path, parameters, processes=1)
+    assert sweep([replace(more, looks=())], tmp_path, parameters, processes=1)["one"].result
+    with pytest.raises(mm.SweepError, match=r"look-7.json is of a run of other settings"):
+        sweep([replace(job, name="other")], _with_look(tmp_path, replace(SHORT, seed=1), job.by), parameters, processes=1)
+
+
+def _with_look(root, settings, by):
+    """A folder of a sweep that holds a look of these settings, and no run."""
+    (root / "other").mkdir()
+    (root / "other" / "look-7.json").write_text(json.dumps({"settings": settings.to_dict(), "by": by, "result": {}}))
+    return root
 
 
 def test_a_damaged_look_is_told(tmp_path, parameters):
