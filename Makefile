@@ -11,8 +11,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-BUDGET ?= 1
-
 .PHONY: run test lint figures conformance growth bench clean
 .DELETE_ON_ERROR:
 
@@ -43,10 +41,10 @@ figure-2: $(VENV)/installed
 	$(BIN)/python figures/fig2.py
 
 figure-%: $(VENV)/installed
-	$(BIN)/python figures/fig$*.py --budget $(BUDGET)
+	$(BIN)/python figures/fig$*.py $(if $(BUDGET),--budget $(BUDGET))
 
 table-%: $(VENV)/installed
-	$(BIN)/python figures/table$*.py --budget $(BUDGET)
+	$(BIN)/python figures/table$*.py $(if $(BUDGET),--budget $(BUDGET))
 
 # torch first: what is built on it must find this one.
 $(PEERS)/installed: benchmarks/requirements-peers.txt

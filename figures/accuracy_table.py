@@ -17,13 +17,15 @@ from minimeta.sweep import Finished, Job
 
 
 class Trained(NamedTuple):
-    """A run: settings at all of its paper's meta-steps, the fraction of them that is made here, how it is scored: on
-    ``tasks`` unseen tasks, by number of shots in inner mini-batches of so many images."""
+    """A run: settings at all of its paper's meta-steps; the fraction of them that is made where no other is asked for; how
+    it is scored: on ``tasks`` unseen tasks of ``queries`` images a class, by number of shots in inner mini-batches of so
+    many images."""
 
     settings: Settings
     fraction: float
     tasks: int
     eval_sizes: Mapping[int, int]
+    queries: int = 1
 
 
 class Cell(NamedTuple):
@@ -43,21 +45,23 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Cell, ...]]
 
-    def jobs(self, budget: float) -> list[Job]:
-        """Every run at a fraction of its own budget."""
-        return [
-            Job(name, replace(run.settings, iterations=scaled(run.settings.iterations, budget * run.fraction)))
-            for name, run in self.runs.items()
-        ]
+    def jobs(self, budget: float | None) -> list[Job]:
+        """Every run at a fraction of its paper's meta-steps: ``budget``, or where that is None its own."""
+        jobs = []
+        for name, run in self.runs.items():
+            iterations = scaled(run.settings.iterations, run.fraction if budget is None else budget)
+            by = {"tasks": run.tasks, "queries": run.queries, "sizes": dict(run.eval_sizes)}
+            jobs.append(Job(name, replace(run.settings, iterations=iterations), by=by))
+        return jobs
 
-    def summary(self, finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+    def summary(self, finished: dict[str, Finished], budget: float | None) -> dict[str, Any]:
         """Every run: its accuracies, budget, time and memory."""
         runs = {}
         for job in self.jobs(budget):
             made, run = finished[job.name], self.runs[job.name]
             runs[job.name] = {
                 "accuracy": made.result, "meta_steps": job.settings.iterations, "of": run.settings.iterations,
-                "tasks": run.tasks, "hours": round(made.training["seconds"] / 3600, 2),
+                "tasks": run.tasks, "queries": run.queries, "hours": round(made.training["seconds"] / 3600, 2),
                 "peak_memory": made.training["peak_memory"], "settings": job.settings.to_dict(),
             }  # fmt: skip
         return {"runs": runs}
@@ -69,7 +73,14 @@ class Table(NamedTuple):
             rows[f"{name}: paper"] = [f"{cell.mean:g} ± {cell.half:g}" for cell in cells]
             rows[f"{name}: minimeta"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
         runs = {name: _cost(run) for name, run in result["runs"].items()}
-        head = ["meta-steps", "paper's meta-steps", "unseen tasks", "hours of training", "peak memory, MiB"]
+        head = [
+            "meta-steps",
+            "paper's meta-steps",
+            "unseen tasks",
+            "images a class",
+            "hours of training",
+            "peak memory, MiB",
+        ]
         return markdown_tables.table("accuracy, %", self.columns, rows) + "\n" + markdown_tables.table("run", head, runs)
 
     def write(self, result: dict[str, Any], path: Path) -> list[Path]:
@@ -86,7 +97,14 @@ def _measured(run: dict[str, Any], cell: Cell) -> str:
 
 def _cost(run: dict[str, Any]) -> list[str]:
     memory = f"{run['peak_memory'] / 2**20:.0f}"
-    return [f"{run['meta_steps']:,}", f"{run['of']:,}", f"{run['tasks']:,}", f"{run['hours']:.2f}", memory]
+    return [
+        f"{run['meta_steps']:,}",
+        f"{run['of']:,}",
+        f"{run['tasks']:,}",
+        f"{run['queries']}",
+        f"{run['hours']:.2f}",
+        memory,
+    ]
 
 
 def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:
@@ -96,7 +114,8 @@ def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:
     for shots, size in run.eval_sizes.items():
         scores = accuracy(
             training.objective, training.algorithm, state.meta, experiment.test_tasks, count=run.tasks, shots=shots,
-            adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner, workers=1,
+            queries=run.queries, adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner,
+            workers=1,
         )  # fmt: skip
         result[str(shots)] = {
             mode: [100 * float(scores[together].mean), 100 * float(scores[together].interval)]

@@ -41,14 +41,16 @@ def run(
 
 class Sweep(NamedTuple):
     """A figure or table made of runs. ``jobs(budget)``: the runs at a fraction of the full number of meta-steps;
-    ``summary(finished, budget)``: what is kept of them, in a JSON file; ``draw(summary, path)``: the files made of that."""
+    ``summary(finished, budget)``: what is kept of them, in a JSON file; ``draw(summary, path)``: the files made of that.
+    ``budget``: where none is asked for; None leaves it to ``jobs``."""
 
     name: str
     description: str
-    jobs: Callable[[float], list[Job]]
+    jobs: Callable[[Any], list[Job]]
     measure: Measure
-    summary: Callable[[dict[str, Finished], float], dict[str, Any]]
+    summary: Callable[[dict[str, Finished], Any], dict[str, Any]]
     draw: Callable[[dict[str, Any], Path], list[Path]]
+    budget: float | None = 1.0
 
 
 def run_sweep(figure: Sweep) -> None:
@@ -80,7 +82,10 @@ def _options(figure: Sweep) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)")
     parser.add_argument("--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)")
     parser.add_argument(
-        "--budget", type=_positive, default=1.0, help="fraction of the full number of meta-steps (default: 1)"
+        "--budget",
+        type=_positive,
+        default=figure.budget,
+        help="fraction of the paper's number of meta-steps (default: " + ("1)" if figure.budget else "each run's own)"),
     )
     parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
@@ -98,9 +103,10 @@ def _positive(word: str) -> float:
 def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
     """Make the runs that are missing, and write what is kept of all with what produced it."""
     budget = options.budget
-    runs = options.runs or Path("runs") / (figure.name if budget == 1 else f"{figure.name}-{budget:g}")
+    runs = options.runs or Path("runs") / (figure.name if budget == figure.budget else f"{figure.name}-{budget:g}")
     jobs = figure.jobs(budget)
-    for job in {job.settings.task: job for job in jobs}.values():
+    missing = [job for job in jobs if not (runs / job.name / "result.json").exists()]
+    for job in {job.settings.task: job for job in missing}.values():
         build(job.settings, options.data)  # data that are missing are told once, and not by every job
     finished = sweep(
         jobs, runs, figure.measure, data=options.data, processes=options.processes, scheduler=options.scheduler,

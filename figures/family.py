@@ -62,7 +62,7 @@ ON_SINE: dict[str, dict[str, Any]] = {
     "adml": dict(algorithm="adml"),
 }
 
-_OMNIGLOT = dict(iterations=2_000, meta_batch=8)
+_OMNIGLOT = dict(iterations=2_000, meta_batch=8, reduction="mean")
 _OMNIGLOT_MAML = replace(PRESETS["omniglot-5way-maml"][1], **_OMNIGLOT)
 _OMNIGLOT_REPTILE = replace(PRESETS["omniglot-5way"][1], **_OMNIGLOT)
 ON_OMNIGLOT: dict[str, Settings] = {
@@ -102,13 +102,13 @@ def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
 def jobs(budget: float = 1.0) -> list[Job]:
     """All runs."""
     sine = [
-        Job(f"sine-{shots}-{name}-{seed}", replace(sine_settings(name, shots, budget), seed=seed))
+        Job(f"sine-{shots}-{name}-{seed}", replace(sine_settings(name, shots, budget), seed=seed), by={"waves": WAVES})
         for shots in SHOTS
         for name in ON_SINE
         for seed in range(SEEDS)
     ]
     omniglot = [
-        Job(f"omniglot-{name}", replace(settings, iterations=scaled(settings.iterations, budget)))
+        Job(f"omniglot-{name}", replace(settings, iterations=scaled(settings.iterations, budget)), by={"tasks": TASKS})
         for name, settings in ON_OMNIGLOT.items()
     ]
     return sine + omniglot

@@ -61,7 +61,8 @@ def jobs(budget: float) -> list[Job]:
     """A run for each curve, and where it is looked at."""
     steps = scaled(META_STEPS, budget)
     looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
-    return [Job(name, replace(settings, iterations=steps), looks) for name, (_, settings) in CURVES.items()]
+    by = {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES}
+    return [Job(name, replace(settings, iterations=steps), looks, by) for name, (_, settings) in CURVES.items()]
 
 
 def measure(path: Path, data: str | None) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def _points() -> dict[str, Settings]:
 
 def jobs(budget: float) -> list[Job]:
     """A run for each point."""
-    return [Job(name, replace(each, iterations=scaled(META_STEPS, budget))) for name, each in _points().items()]
+    steps, by = scaled(META_STEPS, budget), {"tasks": TASKS, "queries": fig3.QUERIES}
+    return [Job(name, replace(each, iterations=steps), by=by) for name, each in _points().items()]
 
 
 def measure(path: Path, data: str | None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ SINE = replace(
     PRESETS["sine-maml"][1], iterations=10_000, meta_batch=10, k=6, shots=50, tail_shots=10, inner_lr=0.01,
     epsilon=0.005, epsilon_final=0.0, activation="tanh", phase=PRESETS["sine"][1].phase,
 )  # fmt: skip
-OMNIGLOT = replace(PRESETS["omniglot-5way-maml"][1], iterations=300, meta_batch=4, k=6, inner_lr=0.1)
+OMNIGLOT = replace(PRESETS["omniglot-5way-maml"][1], iterations=300, meta_batch=4, k=6, inner_lr=0.1, reduction="mean")
 STUDIES = (
     Study("sine", SINE, (0, 1, 2, 3, 4), 200, 40, 2, tuple(np.logspace(-5, -1.5, 22))),
     Study("Omniglot", OMNIGLOT, (0,), 12, 12, 1, tuple(np.logspace(-5, -0.5, 13))),

@@ -59,12 +59,13 @@ def _at(tree: Any, path: str) -> str:
 
 
 def facts(result: dict[str, Any]) -> str:
-    """What produced a result, in a sentence."""
-    made = result["provenance"]
-    by = result.get("trained_by")
-    told = f"{100 * result['budget']:g}% of the full budget; " if "budget" in result else ""
-    told += f"{by['hours']:g} hours of training in all; " if by else ""
-    return f"{told}minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
+    """What produced a result, in a sentence or two."""
+    made, by, told = result["provenance"], result.get("trained_by"), ""
+    if by:
+        part = f"{100 * result['budget']:g}% of the paper's" if result["budget"] else "The part of its paper's in the table:"
+        told = f"{part} meta-steps; {by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
+        told += f"{', '.join(by['commit'])}. Summed up by "
+    return told + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
 
 
 def main() -> None:

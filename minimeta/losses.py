@@ -146,8 +146,9 @@ class Entropy(Loss):
 class Summed(Loss):
     """L = N l: the sum over the batch of N examples, of a ``loss`` l that is a mean over it.
 
-    The Reptile authors' program descends the sum of the cross-entropy. Adam does not notice, but for its eps; an inner SGD
-    of step alpha on the sum is one of step N alpha on the mean.
+    The programs of the Reptile and MAML papers differentiate such a sum. An inner SGD of step alpha on the sum is one of
+    step N alpha on the mean. Adam divides N out while all mini-batches have one size; where its moments come from larger
+    ones, as from training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
     """
 
     loss: Loss

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minimeta.evaluation import Adaptation, accuracy
+from minimeta.experiment import PRESETS
+from minimeta.run import open_run, train
 from minimeta.sweep import Finished, _finished, run_job
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
@@ -136,6 +139,93 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
         assert [path.suffix for path in figure.draw(result, tmp_path / name)] == [".png", ".pdf", ".md"]
 
 
+def _of(settings, names):
+    return tuple(getattr(settings, name) for name in names.split())
+
+
+def test_runs_have_their_papers_settings(figures):
+    """PAPER's tables of settings, MAML's commands, and how both programs score; the loss is a sum in both."""
+    fig3, fig4, table1, table2 = map(figures, ("fig3", "fig4", "table1", "table2"))
+    inner = "inner inner_lr reduction k size shots"
+    outer = "outer epsilon epsilon_final meta_batch iterations"
+    for name, run in (("table2", table2.TABLE.runs["reptile-5way"]), ("table2", table2.TABLE.runs["reptile-20way"])):
+        assert _of(run.settings, "inner_beta1 inner_beta2 carry_inner_state eval_steps") == (0.0, 0.999, True, 50), name
+        assert run.queries == 1 and _of(run.settings, "outer epsilon epsilon_final meta_batch") == ("sgd", 1.0, 0.0, 5)
+    five, twenty, mini = table2.TABLE.runs["reptile-5way"], table2.TABLE.runs["reptile-20way"], table1.TABLE.runs["reptile"]
+    assert _of(five.settings, f"ways iterations {inner}") == (5, 100_000, "adam", 0.001, "sum", 5, 10, 10)
+    assert _of(twenty.settings, f"ways iterations {inner}") == (20, 200_000, "adam", 0.0005, "sum", 10, 20, 10)
+    assert _of(mini.settings, f"ways iterations {inner}") == (5, 100_000, "adam", 0.001, "sum", 8, 10, 15)
+    assert (five.eval_sizes, twenty.eval_sizes, mini.eval_sizes) == ({1: 5, 5: 5}, {1: 10, 5: 10}, {1: 5, 5: 15})
+    assert (five.tasks, five.fraction) == (10_000, 1.0)
+    for algorithm in ("maml", "fomaml"):
+        for table, ways, task, alpha, k, batch, steps in (
+            (table2, 5, "5way-", 0.4, 2, (32, 32), 3),
+            (table2, 20, "20way-", 0.1, 6, (16, 16), 5),
+            (table1, 5, "", 0.01, 6, (4, 2), 10),
+        ):  # fmt: skip
+            for shots, tasks in zip((1, 5), batch, strict=True):
+                run = table.TABLE.runs[f"{algorithm}-{task}{shots}shot"]
+                images = ways * shots
+                assert _of(run.settings, f"algorithm ways {inner}") == (
+                    algorithm, ways, "sgd", alpha / shots, "sum", k, images, shots
+                )  # fmt: skip
+                assert _of(run.settings, outer) == ("adam", 0.001, 0.001, tasks, 60_000)
+                assert _of(run.settings, "tail tail_shots eval_steps eval_shots") == (
+                    "separate", 15 if table is table1 else shots, steps, shots
+                )  # fmt: skip
+                assert run.eval_sizes == {shots: images} and run.queries == shots
+                assert algorithm == "maml" or run.settings.fomaml_update == "gradient"
+    for name, (_, settings) in fig3.CURVES.items():
+        assert _of(settings, "inner inner_lr reduction size") == ("sgd", 0.003, "sum", 25)
+        assert _of(settings, "meta_batch eval_shots eval_steps eval_size epsilon_final") == (1, 5, 5, 25, 0.0)
+        assert settings.algorithm == ("reptile" if name[:-1] in ("sum", "mean") or name == "g1" else "fomaml")
+        assert (settings.k, settings.epsilon) == (int(name[-1]), 0.25) or name.startswith("mean")
+    assert {fig4.settings_of("a", curve, 4).shots for curve in ("reptile", "cycle", "replacement")} == {20}
+    assert fig3.META_STEPS == fig4.META_STEPS == 40_000
+
+
+def _noise(settings, data):
+    """Classes of black and white noise to train and to test on."""
+    classes = np.random.default_rng(0).integers(0, 2, (2, 24, 20, 28, 28, 1), dtype=np.uint8)
+    return list(classes), 1
+
+
+def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypatch):
+    """With the moments of training, in both modes, on as many tasks and images as said."""
+    monkeypatch.setattr("minimeta.experiment._images", _noise)
+    accuracy_table, fig3 = figures("accuracy_table"), figures("fig3")
+    small = dict(ways=3, filters=2, size=3, shots=2, iterations=3)
+    adam = replace(PRESETS["omniglot-5way"][1], **small, meta_batch=2, inner_lr=0.3)
+    sgd = replace(fig3.CURVES["sum2"][1], **small, inner_lr=0.3, eval_shots=1, eval_size=3)
+    for name, settings in (("adam", adam), ("sgd", sgd)):
+        end = train(settings, tmp_path / name, workers=1)
+        experiment, state = open_run(tmp_path / name, workers=1)
+        assert np.array_equal(state.meta, end.meta)
+
+        def scored(count, shots, queries, size, here=experiment, end=end):
+            training, steps = here.training, here.settings.eval_steps
+            return accuracy(
+                training.objective, training.algorithm, end.meta, here.test_tasks, count=count, shots=shots, queries=queries,
+                adaptation=Adaptation(steps, size), inner_state=end.inner,
+            )  # fmt: skip
+
+        if name == "adam":
+            run = accuracy_table.Trained(settings, 1.0, 30, {1: 2, 2: 5}, queries=2)
+            result = accuracy_table.accuracies(tmp_path / name, None, run)
+            for shots, size in run.eval_sizes.items():
+                for mode, together in (("transductive", True), ("inductive", False)):
+                    want = scored(30, shots, 2, size)[together]
+                    assert result[str(shots)][mode] == [100 * want.mean, 100 * want.interval]
+        else:
+            want = scored(30, 1, fig3.QUERIES, 3)[False]
+            result = fig3.score(tmp_path / name, None, 10, 30)
+            assert [result["mean"], result["interval95"]] == [100 * want.mean, 100 * want.interval]
+            assert np.allclose(np.array(result["right"]) / (3 * fig3.QUERIES), want.values, rtol=0, atol=1e-12)
+            train(replace(settings, iterations=4), tmp_path / "longer", workers=1, until=3)
+            on_the_way = fig3.score(tmp_path / "longer", None, 10, 30)
+            assert "right" not in on_the_way and on_the_way["interval95"] > 0
+
+
 @pytest.mark.parametrize("name", ["table1", "table2"])
 def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
     table = figures(name).TABLE
@@ -152,8 +242,7 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
     for (title, cells), paper, ours in zip(table.rows.items(), lines[2::2], lines[3::2], strict=False):
         assert paper == f"| {title}: paper | " + " | ".join(f"{cell.mean:g} ± {cell.half:g}" for cell in cells) + " |"
         for cell, said in zip(cells, ours.split(" | ")[1:], strict=True):
-            part = 100 * round(0.5 * table.runs[cell.run].settings.iterations * table.runs[cell.run].fraction)
-            part /= table.runs[cell.run].settings.iterations
+            part = 100 * round(0.5 * table.runs[cell.run].settings.iterations) / table.runs[cell.run].settings.iterations
             got = 80 + cell.shots + 10 * (cell.mode == "transductive")
             assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({part:g}% of the steps)"
 
@@ -166,10 +255,16 @@ def test_the_papers_page_is_written_from_the_committed_results(figures):
 def test_a_page_shows_tables_facts_and_numbers_and_names_what_is_missing(figures, tmp_path):
     page = figures("paper").page
     made = {"commit": "abc", "numpy": "2", "machine": "M", "date": "2026-01-02T03:04:05"}
-    (tmp_path / "one.json").write_text(json.dumps({"budget": 0.1, "deep": [{"x": 0.12345}], "provenance": made}))
+    by = {"hours": 1.5, "commit": ["abc", "def"], "machine": ["N"]}
+    (tmp_path / "one.json").write_text(
+        json.dumps({"budget": 0.1, "trained_by": by, "deep": [{"x": 0.12345}], "provenance": made})
+    )
     (tmp_path / "one.md").write_text("| a |\n")
     template = "# Title\n\n## One\n\n{{one.md}}\n{{one: deep.0.x}} {{facts one}}\n\n## Two\n\n{{facts two}}\n"
-    want = "# Title\n\n## One\n\n| a |\n0.123 10% of the full budget; minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
+    want = "# Title\n\n## One\n\n| a |\n0.123 10% of the paper's meta-steps; "
+    want += (
+        "1.5 hours of training in all, on N, by minimeta abc, def. Summed up by minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
+    )
     assert page(template, tmp_path) == want + "## Not computed yet\n\n- Two\n"
 
 

@@ -314,7 +314,9 @@ def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
     sweep([job], tmp_path, parameters, processes=1)
     assert sweep([job], tmp_path, parameters)["one"].looks  # as JSON has it, a tuple is a list
     more = replace(job, by={"tasks": 100, "sizes": (1, 5)})
-    with pytest.raises(mm.SettingsError, match=r'result.json was measured by \{"tasks": 10, .*, not \{"tasks": 100, .*delete'):
+    with pytest.raises(
+        mm.SettingsError, match=r'result.json was measured by \{"tasks": 10, .*, not \{"tasks": 100, .*delete'
+    ):
         sweep([more], tmp_path, parameters)
     (tmp_path / "one" / "result.json").unlink()
     with pytest.raises(mm.SweepError, match=r"look-7.json was measured by .*: name another folder"):

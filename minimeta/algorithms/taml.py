@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..backend import Array
 from ..errors import SettingsError, ShapeError
-from ..losses import Entropy, SoftmaxCrossEntropy
+from ..losses import Entropy, Loss, SoftmaxCrossEntropy, Summed
 from ..objectives import Batch, Objective, Point
 from .base import Outcome, unrolled
 from .inequality import Inequality, Theil, as_number
@@ -74,7 +74,8 @@ class TAML(MAML):
 class EntropyTAML(MAML):
     """The exact gradient of MAML's objective, and of entropy that is high before adaptation and low after it.
 
-    With H_j(phi) the mean entropy of the class probabilities that phi predicts for mini-batch j, a task's objective is
+    With H_j(phi) the mean entropy of the class probabilities that phi predicts for mini-batch j (its sum, where the loss is
+    ``Summed``), a task's objective is
 
         F(phi) = L_k(phi_k) + weight (H_k(phi_k) - H_1(phi)),      phi_k = U^{k-1}(phi).
 
@@ -90,11 +91,11 @@ class EntropyTAML(MAML):
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
-        _require_adaptable(objective, minibatches)
+        entropy = _entropy_beside(objective, minibatches)
         trajectory, query = unrolled(self, objective, meta, minibatches, state)
-        loss, grad = query.loss, query.grad + self.weight * query.under(Entropy()).grad
+        loss, grad = query.loss, query.grad + self.weight * query.under(entropy).grad
         del query  # its activations make room for the others
-        before = trajectory.points[0].under(Entropy()).grad
+        before = trajectory.points[0].under(entropy).grad
         direction, _ = trajectory.pullback(grad, rates=False)
         return Outcome(direction - self.weight * before, loss, trajectory.states[-1])
 
@@ -112,9 +113,17 @@ def _check_weight(algorithm: TAML | EntropyTAML) -> None:
         )
 
 
-def _require_adaptable(objective: Any, minibatches: Sequence[Batch]) -> None:
-    """Raise the SettingsError of an objective without classes, or the ShapeError of too few mini-batches to adapt."""
-    if not (isinstance(objective, Objective) and isinstance(objective.loss, SoftmaxCrossEntropy)):
+def _entropy_beside(objective: Any, minibatches: Sequence[Batch]) -> Loss:
+    """The entropy, summed over a mini-batch or averaged as the objective's loss is.
+
+    Raises
+    ------
+    SettingsError, ShapeError
+        of an objective without classes, of too few mini-batches to adapt.
+    """
+    loss = getattr(objective, "loss", None)
+    summed = isinstance(loss, Summed)
+    if not (isinstance(objective, Objective) and isinstance(loss.loss if summed else loss, SoftmaxCrossEntropy)):
         raise SettingsError(
             "EntropyTAML is for classification, an Objective with SoftmaxCrossEntropy(): use an inequality measure, "
             "TAML(measure=Theil()), which any positive loss has"
@@ -124,3 +133,4 @@ def _require_adaptable(objective: Any, minibatches: Sequence[Batch]) -> None:
             f"EntropyTAML needs at least two mini-batches a task, got {len(minibatches)}: where nothing is adapted the two "
             "entropies cancel, so use MAML"
         )
+    return Summed(Entropy()) if summed else Entropy()

@@ -226,6 +226,19 @@ def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(problem, 
             assert_same(a.get(), b, type(algorithm).__name__)
 
 
+@given(classified(k=st.integers(2, 3), convnets=False), st.floats(0.01, 1), stores)
+def test_beside_a_sum_entropy_is_a_sum_too(problem, weight, store):
+    """With N times the loss and entropy and an N-th of the inner step, phi_k is the same, and F is N times as large."""
+    objective, phi, batches = problem
+    examples = batches.y[0].shape[1]
+    assume(all(y.shape[1] == examples for y in batches.y))
+    summed = mm.Objective(objective.network, mm.Summed(objective.loss))
+    direction, loss = mm.EntropyTAML(mm.SGD(0.1), store, weight).direction(objective, phi, batches)
+    of_sum, sum_of = mm.EntropyTAML(mm.SGD(0.1 / examples), store, weight).direction(summed, phi, batches)
+    assert np.allclose(sum_of, examples * loss, rtol=1e-12)
+    assert np.allclose(of_sum, examples * direction, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [mm.TAML, mm.EntropyTAML])
 def test_single_precision_stays_single(kind):
     rng = np.random.default_rng(0)
