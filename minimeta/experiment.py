@@ -70,7 +70,7 @@ class Settings:
     inner: Literal["sgd", "adam"] = _setting("sgd", "inner rule")
     inner_lr: float = _setting(0.02, "inner step size alpha")
     reduction: Literal["mean", "sum"] = _setting(
-        "mean", "of the losses of a mini-batch's images; the Reptile authors' is a sum"
+        "mean", "of a mini-batch's losses (images); both papers' programs take the sum"
     )
     rate_low: float = _setting(0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]")
     rate_high: float = _setting(0.1, "see rate_low")

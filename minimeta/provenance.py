@@ -29,7 +29,8 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with a "+" if it was changed since; None elsewhere."""
+    """The commit of the checkout that this package is imported from, with a "+" if the package, or a script that makes
+    results with it, was changed since; None elsewhere."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -38,6 +39,7 @@ def _commit() -> str | None:
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD")[:12] + ("+" if git("status", "--porcelain", "--", "minimeta") else "")
+        changed = git("status", "--porcelain", "--", "minimeta", "figures/*.py", "benchmarks/*.py")
+        return git("rev-parse", "HEAD")[:12] + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
