@@ -883,7 +883,6 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "inequality._relative": ["if False:", "if x.ndim != 1 or x.shape[0] == -1:"],
         "Entropy.forward": ["if False:"],
     },
-    "refuses what has no classes, or is not adapted; test_taml.py sees the refusal": {"EntropyTAML.run": ["pass"]},
     "refuses an empty meta-batch, which has no derivative; tests/algorithms see the refusal": {
         "base.unrolled": ["pass"],
         "ADML.run": ["pass"],
