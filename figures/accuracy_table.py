@@ -19,13 +19,14 @@ from minimeta.sweep import Finished, Job
 class Trained(NamedTuple):
     """A run: settings at all of its paper's meta-steps; the fraction of them that is made where no other is asked for; how
     it is scored: on ``tasks`` unseen tasks of ``queries`` images a class, by number of shots in inner mini-batches of so
-    many images."""
+    many images; in ``modes``, transductive and inductive."""
 
     settings: Settings
     fraction: float
     tasks: int
     eval_sizes: Mapping[int, int]
     queries: int = 1
+    modes: tuple[str, ...] = ("transductive", "inductive")
 
 
 class Cell(NamedTuple):
@@ -50,7 +51,7 @@ class Table(NamedTuple):
         jobs = []
         for name, run in self.runs.items():
             iterations = scaled(run.settings.iterations, run.fraction if budget is None else budget)
-            by = {"tasks": run.tasks, "queries": run.queries, "sizes": dict(run.eval_sizes)}
+            by = {"tasks": run.tasks, "queries": run.queries, "sizes": dict(run.eval_sizes), "modes": run.modes}
             jobs.append(Job(name, replace(run.settings, iterations=iterations), by=by))
         return jobs
 
@@ -108,17 +109,18 @@ def _cost(run: dict[str, Any]) -> list[str]:
 
 
 def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:
-    """What a finished run scores: accuracies in % with intervals, by number of shots, with transduction and without."""
+    """What a finished run scores: accuracies in % with intervals, by number of shots and mode."""
     experiment, state = open_run(path, data, workers=1)
-    training, result = experiment.training, {}
+    training, modes = experiment.training, {mode: mode == "transductive" for mode in run.modes}
+    result = {}
     for shots, size in run.eval_sizes.items():
         scores = accuracy(
             training.objective, training.algorithm, state.meta, experiment.test_tasks, count=run.tasks, shots=shots,
             queries=run.queries, adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner,
-            workers=1,
+            transductive=tuple(modes.values()), workers=1,
         )  # fmt: skip
         result[str(shots)] = {
             mode: [100 * float(scores[together].mean), 100 * float(scores[together].interval)]
-            for mode, together in (("transductive", True), ("inductive", False))
+            for mode, together in modes.items()
         }
     return result

@@ -33,7 +33,7 @@ def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float) -> Tra
         _MAML, inner_lr=_MAML.inner_lr / shots, meta_batch=tasks_a_step, shots=shots, size=images, eval_shots=shots,
         eval_size=images, **update,
     )  # fmt: skip
-    return Trained(settings, fraction, 600, {shots: images}, queries=shots)
+    return Trained(settings, fraction, 600, {shots: images}, queries=shots, modes=("transductive",))
 
 
 def _cells(algorithm: str, mode: str, *published: tuple[float, float]) -> tuple[Cell, ...]:

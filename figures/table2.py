@@ -26,7 +26,7 @@ def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) ->
         settings, inner_lr=settings.inner_lr / shots, shots=shots, tail_shots=shots, size=images, eval_shots=shots,
         eval_size=images, **update,
     )  # fmt: skip
-    return Trained(settings, fraction, tasks, {shots: images}, queries=shots)
+    return Trained(settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",))
 
 
 def _cells(algorithm: str, mode: str, *published: tuple[float, float]) -> tuple[Cell, ...]:

@@ -173,7 +173,7 @@ def test_runs_have_their_papers_settings(figures):
                 assert _of(run.settings, "tail tail_shots eval_steps eval_shots") == (
                     "separate", 15 if table is table1 else shots, steps, shots
                 )  # fmt: skip
-                assert run.eval_sizes == {shots: images} and run.queries == shots
+                assert run.eval_sizes == {shots: images} and run.queries == shots and run.modes == ("transductive",)
                 assert algorithm == "maml" or run.settings.fomaml_update == "gradient"
     for name, (_, settings) in fig3.CURVES.items():
         assert _of(settings, "inner inner_lr reduction size") == ("sgd", 0.003, "sum", 25)
@@ -216,6 +216,8 @@ def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypa
                 for mode, together in (("transductive", True), ("inductive", False)):
                     want = scored(30, shots, 2, size)[together]
                     assert result[str(shots)][mode] == [100 * want.mean, 100 * want.interval]
+            alone = accuracy_table.accuracies(tmp_path / name, None, run._replace(modes=("inductive",)))
+            assert alone == {shots: {"inductive": each["inductive"]} for shots, each in result.items()}
         else:
             want = scored(30, 1, fig3.QUERIES, 3)[False]
             result = fig3.score(tmp_path / name, None, 10, 30)
@@ -233,7 +235,9 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
     finished = {}
     for job in table.jobs(0.5):
         scores = {
-            str(shots): {"transductive": [90.0 + shots, 0.5], "inductive": [80.0 + shots, 0.5]}
+            str(shots): {
+                mode: [90.0 + shots if mode == "transductive" else 80.0 + shots, 0.5] for mode in table.runs[job.name].modes
+            }
             for shots in table.runs[job.name].eval_sizes
         }
         finished[job.name] = Finished(scores, {}, {"seconds": 3600.0, "peak_memory": 1})
