@@ -40,11 +40,12 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """``rows``: by name, a cell for each of ``columns``."""
+    """``rows``: by name, a cell for each of ``columns``; ``ours``: what our rows are called."""
 
     runs: Mapping[str, Trained]
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Cell, ...]]
+    ours: str = "minimeta"
 
     def jobs(self, budget: float | None) -> list[Job]:
         """Every run at a fraction of its paper's meta-steps: ``budget``, or where that is None its own."""
@@ -72,7 +73,7 @@ class Table(NamedTuple):
         rows = {}
         for name, cells in self.rows.items():
             rows[f"{name}: paper"] = [f"{cell.mean:g} ± {cell.half:g}" for cell in cells]
-            rows[f"{name}: minimeta"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
+            rows[f"{name}: {self.ours}"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
         runs = {name: _cost(run) for name, run in result["runs"].items()}
         head = [
             "meta-steps",
