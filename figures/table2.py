@@ -1,9 +1,9 @@
 """Table 2 of the Reptile paper: accuracy on Omniglot, 5-way and 20-way, 1-shot and 5-shot.
 
 Reptile with its paper's settings, trained once for both numbers of shots, and scored on an image a class; MAML and FOMAML
-with those of MAML's paper, trained for each, and scored on as many images as they adapt on, as in its program. ``TABLE``
-says what part of its paper's meta-steps each run makes here, unless another is asked for, and on how many unseen tasks it is
-scored.
+with those of MAML's paper, inner steps on the mean, trained for each, and scored on as many images as they adapt on.
+``TABLE`` says what part of its paper's meta-steps each run makes here, unless another is asked for, and on how many unseen
+tasks it is scored.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) ->
     settings = PRESETS[f"omniglot-{ways}way-maml"][1]
     images = ways * shots  # every mini-batch is all that there is to adapt on
     update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
-    settings = replace(
-        settings, inner_lr=settings.inner_lr / shots, shots=shots, tail_shots=shots, size=images, eval_shots=shots,
-        eval_size=images, **update,
-    )  # fmt: skip
+    settings = replace(settings, shots=shots, tail_shots=shots, size=images, eval_shots=shots, eval_size=images, **update)
     return Trained(settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",))
 
 

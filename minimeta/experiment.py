@@ -70,7 +70,7 @@ class Settings:
     inner: Literal["sgd", "adam"] = _setting("sgd", "inner rule")
     inner_lr: float = _setting(0.02, "inner step size alpha")
     reduction: Literal["mean", "sum"] = _setting(
-        "mean", "of a mini-batch's losses (images); both papers' programs take the sum"
+        "mean", "of a mini-batch's losses (images); the Reptile authors' is the sum"
     )
     rate_low: float = _setting(0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]")
     rate_high: float = _setting(0.1, "see rate_low")
@@ -219,16 +219,17 @@ _SINE_MAML = Settings(
     algorithm="maml", iterations=70_000, meta_batch=25, k=2, size=10, tail="separate", inner_lr=0.01, outer="adam",
     epsilon=0.001, epsilon_final=0.001, hidden="40,40", activation="relu", phase=math.pi, grid=None, eval_steps=10,
 )  # fmt: skip
-# Both papers' programs differentiate the sum of the cross-entropy over a mini-batch (MAML's divides it by the shots). Inner
-# SGD takes so many times longer steps for it. Adam does not, but its moments go from training's mini-batches to
-# evaluation's, whose sums are smaller or larger.
+# The Reptile authors' program differentiates the sum of the cross-entropy over a mini-batch, for which inner SGD takes so
+# many times longer steps. Adam does not, but its moments go from training's mini-batches to evaluation's, whose sums are
+# smaller or larger. MAML's program takes a sum too (over the shots), but on Omniglot averages the last features over their
+# 2 x 2 pixels: on the flattened features here, its steps are taken on the mean.
 _OMNIGLOT = Settings(
     task="omniglot", iterations=100_000, meta_batch=5, k=5, size=10, shots=10, inner="adam", inner_lr=0.001, reduction="sum",
     epsilon=1.0, eval_shots=1, eval_steps=50, eval_size=5,
 )  # fmt: skip
 _OMNIGLOT_MAML = replace(
     _OMNIGLOT, algorithm="maml", iterations=60_000, meta_batch=32, k=2, size=5, tail="separate", shots=1, tail_shots=1,
-    inner="sgd", inner_lr=0.4, outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=3,
+    inner="sgd", inner_lr=0.4, reduction="mean", outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=3,
 )  # fmt: skip
 _MINI_IMAGENET = Settings(
     task="mini-imagenet", iterations=100_000, meta_batch=5, k=8, size=10, shots=15, inner="adam", inner_lr=0.001,

@@ -146,7 +146,7 @@ class Entropy(Loss):
 class Summed(Loss):
     """L = N l: the sum over the batch of N examples, of a ``loss`` l that is a mean over it.
 
-    The programs of the Reptile and MAML papers differentiate such a sum. An inner SGD of step alpha on the sum is one of
+    The programs of the Reptile and MAML papers differentiate such sums. An inner SGD of step alpha on the sum is one of
     step N alpha on the mean. Adam divides N out while all mini-batches have one size; where its moments come from larger
     ones, as from training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
     """
