@@ -181,13 +181,9 @@ def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: i
     contents = _read(file, remedy)
     if contents is None:
         contents = _write(file, job, {"result": _measured(job, path, measure, data, iteration)})
-    try:
+    with _whole(file, remedy):
         _check_of(job, file, contents)
         return dict(contents["result"])
-    except SettingsError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
 
 
 def _measured(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
@@ -213,6 +209,17 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
         raise type(error)(f"measure must give what JSON can hold: {error}") from error
     write_atomically(path, lambda file: file.write(text.encode()))
     return json.loads(text)
+
+
+@contextmanager
+def _whole(file: Path, remedy: str) -> Iterator[None]:
+    """What the contents of ``file`` lack, where they are used, is a CheckpointError that names it, and ``remedy``."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
 
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
@@ -251,13 +258,9 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
     contents = _read(file, remedy)
     if contents is None:
         return None
-    try:
+    with _whole(file, remedy):
         _finished(contents)
         _check_of(job, file, contents)
-    except SettingsError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged: {type(error).__name__}: {error}; {remedy}") from error
     lacking = [look for look in job.looks if str(look) not in contents["looks"]]
     if lacking:
         raise SettingsError(f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep")
