@@ -1,9 +1,20 @@
-"""Hypothesis as the whole suite uses it: no deadlines, since machines are shared; HYPOTHESIS_PROFILE=thorough tries more."""
+"""Hypothesis as the whole suite uses it: no deadlines, since machines are shared; HYPOTHESIS_PROFILE=thorough tries more.
+
+``needs_data(NAME)`` skips a test where MINIMETA_DATA names no folder that holds NAME.
+"""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needs = item.get_closest_marker("needs_data")
+    if needs and not (Path(os.environ.get("MINIMETA_DATA", "nowhere")) / needs.args[0]).exists():
+        pytest.skip(f"MINIMETA_DATA names no folder that holds {needs.args[0]}")

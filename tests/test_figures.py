@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import sys
 from dataclasses import replace
@@ -229,10 +228,7 @@ def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypa
             assert "right" not in on_the_way and on_the_way["interval95"] > 0
 
 
-@pytest.mark.skipif(
-    not (Path(os.environ.get("MINIMETA_DATA", "nowhere")) / "omniglot").exists(),
-    reason="MINIMETA_DATA names no folder that holds omniglot",
-)
+@pytest.mark.needs_data("omniglot")
 def test_the_committed_run_scores_what_its_result_says(figures):
     """100 of its 10,000 tasks; four standard errors of the mean of 100."""
     run = figures("table2").TABLE.runs["reptile-5way"]

@@ -21,7 +21,6 @@ from minimeta.tasks import mini_imagenet
 from minimeta.testing import strict
 
 REAL = Path(os.environ.get("MINIMETA_DATA", "nowhere")) / "mini-imagenet"
-needs_data = pytest.mark.skipif(not REAL.exists(), reason="MINIMETA_DATA names no folder that holds mini-imagenet")
 
 SPLITS = {"train": ["n00000003", "n00000001", "n00000002"], "val": ["n00000004"], "test": ["n00000006", "n00000005"]}
 SUFFIXES = [".jpg", ".JPEG", ".png", ".jpeg"]
@@ -294,7 +293,7 @@ def real_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@needs_data
+@pytest.mark.needs_data("mini-imagenet")
 def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypatch, capsys):
     monkeypatch.setenv("MINIMETA_CACHE", str(real_cache))
     words = [
@@ -320,7 +319,7 @@ def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypat
     assert json.loads(result.read_text())["settings"]["part"] is True
 
 
-@needs_data
+@pytest.mark.needs_data("mini-imagenet")
 def test_the_real_part(real_cache):
     seen = set()
     for split, shape in {"train": (64, 100), "val": (16, 40), "test": (20, 100)}.items():

@@ -3,11 +3,9 @@
 import functools
 import hashlib
 import http.server
-import os
 import threading
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +18,6 @@ from minimeta.experiment import PRESETS, build
 from minimeta.meta_training import checked_mean
 from minimeta.run import Saving, train
 from minimeta.tasks import omniglot
-
-needs_data = pytest.mark.skipif(
-    not (Path(os.environ.get("MINIMETA_DATA", "nowhere")) / "omniglot").exists(),
-    reason="MINIMETA_DATA names no folder that holds omniglot",
-)
 
 
 @pytest.fixture
@@ -229,7 +222,7 @@ def test_no_network_is_one_line(tmp_path):
         omniglot.download_omniglot(tmp_path, "http://127.0.0.1:9/")
 
 
-@needs_data
+@pytest.mark.needs_data("omniglot")
 def test_the_real_omniglot(tmp_path):
     characters = mm.load_omniglot(cache=tmp_path)
     assert characters.images.shape == (1623, 20, 28, 28)
