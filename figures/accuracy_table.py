@@ -30,10 +30,9 @@ class Trained(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A published number: accuracy in % and its interval; and the run, shots and mode that answer it."""
+    """A published accuracy in % with its interval, as printed; and the run, shots and mode that answer it."""
 
-    mean: float
-    half: float
+    published: str
     run: str
     shots: int
     mode: str
@@ -72,7 +71,7 @@ class Table(NamedTuple):
         """Published and measured side by side, with the part of the meta-steps where it is not all of them; and the runs."""
         rows = {}
         for name, cells in self.rows.items():
-            rows[f"{name}: paper"] = [f"{cell.mean:g} ± {cell.half:g}" for cell in cells]
+            rows[f"{name}: paper"] = [cell.published for cell in cells]
             rows[f"{name}: {self.ours}"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
         runs = {name: _cost(run) for name, run in result["runs"].items()}
         head = [
