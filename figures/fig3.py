@@ -116,7 +116,10 @@ def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """The figure, where colour and mark tell the last gradient, and dots one alone, dashes a mean; and the table."""
+    """The figure, where colour and mark tell the last gradient, and dots one alone, dashes a mean; and the table.
+
+    Equal distances of accuracy are equal ratios of error: on a plain scale the nine curves that learn are one.
+    """
     figure, axis = plt.subplots(figsize=(1.5 * SINGLE, 3.3))
     colours = {"1": "black", "2": "tab:orange", "3": "tab:green", "4": "tab:blue"}
     styles, marks = {"g": ":", "sum": "-", "mean": "--"}, {"1": "o", "2": "^", "3": "s", "4": "D"}
@@ -128,7 +131,9 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             label=label,
         )  # fmt: skip
     axis.set_xlabel("meta-step")
-    axis.set_ylabel("test accuracy, %")
+    axis.set_ylabel("test accuracy, % (log scale of the error)")
+    axis.set_yscale("function", functions=(lambda percent: -np.log(100 - percent), lambda y: 100 - np.exp(-y)))
+    axis.set_yticks((25, 50, 70, 80, 85, 90, 92, 94, 96, 97))
     axis.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="gradient, accuracy at the end")
     path.with_suffix(".md").write_text(table(result))

@@ -286,6 +286,26 @@ def test_what_the_page_says_of_table_2_is_in_its_numbers(figures):
         assert published[fomaml][i] > first and published[maml][i] > mean
 
 
+def test_what_the_page_says_of_figure_3_is_in_its_numbers():
+    result = json.loads((RESULTS / "fig3.json").read_text())
+    assert {curve["settings"]["iterations"] for curve in result["curves"].values()} == {40_000}
+    means = {name: [score["mean"] for _, score in curve["accuracy"]] for name, curve in result["curves"].items()}
+    end = {
+        name: (curve["accuracy"][-1][1]["mean"], curve["accuracy"][-1][1]["interval95"])
+        for name, curve in result["curves"].items()
+    }
+    assert max(means["g1"]) == means["g1"][0] and means["g1"][-1] < 26
+    on_the_way = list(zip(means["sum2"], means["g2"], strict=True))[:-1]
+    assert sum(two >= second for two, second in on_the_way) == 1
+    less = {(each["of"], each["less"]): (each["mean"], each["interval95"]) for each in result["differences"]}
+    assert abs(less["sum2", "g2"][0]) < less["sum2", "g2"][1]
+    for better in (("g2", "g1"), ("sum3", "sum2"), ("sum4", "sum3"), ("mean2", "g2"), ("mean4", "mean2")):
+        assert less[better][0] > less[better][1]
+    for better, than in (("mean3", "mean2"), ("mean3", "g2"), ("mean4", "g2"), ("sum4", "mean4")):
+        assert end[better][0] - end[better][1] > end[than][0] + end[than][1]
+    assert abs(end["mean3"][0] - end["mean4"][0]) < 0.1
+
+
 def test_the_papers_page_is_written_from_the_committed_results(figures):
     paper = figures("paper")
     assert paper.PAGE.read_text() == paper.page(paper.TEMPLATE.read_text())
