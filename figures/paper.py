@@ -62,10 +62,9 @@ def facts(result: dict[str, Any]) -> str:
     """What produced a result, in a sentence or two."""
     made, by, told = result["provenance"], result.get("trained_by"), ""
     if by:
-        part = (
-            f"{100 * result['budget']:g}% of the paper's meta-steps; " if result["budget"] else ""
-        )  # the table has each run's
-        told = f"{part}{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
+        if result["budget"]:  # a table without one tells each run's own
+            told = f"{100 * result['budget']:g}% of the paper's meta-steps; "
+        told += f"{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
         told += f"{', '.join(by['commit'])}. Summed up by "
     return told + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
 
