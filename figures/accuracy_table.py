@@ -39,12 +39,13 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """``rows``: by name, a cell for each of ``columns``; ``ours``: what our rows are called."""
+    """``rows``: by name, a cell for each of ``columns``; ``of_a_class``: how many images of each class the paper has, where
+    runs may be made from fewer."""
 
     runs: Mapping[str, Trained]
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Cell, ...]]
-    ours: str = "minimeta"
+    of_a_class: int | None = None
 
     def jobs(self, budget: float | None) -> list[Job]:
         """Every run at a fraction of its paper's meta-steps: ``budget``, or where that is None its own."""
@@ -56,33 +57,34 @@ class Table(NamedTuple):
         return jobs
 
     def summary(self, finished: dict[str, Finished], budget: float | None) -> dict[str, Any]:
-        """Every run: its accuracies, budget, time and memory."""
+        """Every run: its accuracies, budget, time, memory and images."""
         runs = {}
         for job in self.jobs(budget):
             made, run = finished[job.name], self.runs[job.name]
             runs[job.name] = {
                 "accuracy": made.result, "meta_steps": job.settings.iterations, "of": run.settings.iterations,
                 "tasks": run.tasks, "queries": run.queries, "hours": round(made.training["seconds"] / 3600, 2),
-                "peak_memory": made.training["peak_memory"], "settings": job.settings.to_dict(),
+                "peak_memory": made.training["peak_memory"], "images": made.training.get("images"),
+                "settings": job.settings.to_dict(),
             }  # fmt: skip
         return {"runs": runs}
 
     def markdown(self, result: dict[str, Any]) -> str:
         """Published and measured side by side, with the part of the meta-steps where it is not all of them; and the runs."""
-        rows = {}
+        rows, ours = {}, f"minimeta{self._part(result)}"
         for name, cells in self.rows.items():
             rows[f"{name}: paper"] = [cell.published for cell in cells]
-            rows[f"{name}: {self.ours}"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
+            rows[f"{name}: {ours}"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
         runs = {name: _cost(run) for name, run in result["runs"].items()}
-        head = [
-            "meta-steps",
-            "paper's meta-steps",
-            "unseen tasks",
-            "images a class",
-            "hours of training",
-            "peak memory, MiB",
-        ]
+        head = ["meta-steps", "paper's meta-steps", "unseen tasks", "test images a class", "hours of training"]
         return markdown_tables.table("accuracy, %", self.columns, rows) + "\n" + markdown_tables.table("run", head, runs)
+
+    def _part(self, result: dict[str, Any]) -> str:
+        """What our rows must say of the images."""
+        if self.of_a_class is None:
+            return ""
+        (images,) = {run["images"]["a_class"] for run in result["runs"].values()}
+        return "" if images == self.of_a_class else f", on {images} of {self.of_a_class} images of each class"
 
     def write(self, result: dict[str, Any], path: Path) -> list[Path]:
         """``markdown`` beside the results."""
@@ -97,30 +99,24 @@ def _measured(run: dict[str, Any], cell: Cell) -> str:
 
 
 def _cost(run: dict[str, Any]) -> list[str]:
-    memory = f"{run['peak_memory'] / 2**20:.0f}"
-    return [
-        f"{run['meta_steps']:,}",
-        f"{run['of']:,}",
-        f"{run['tasks']:,}",
-        f"{run['queries']}",
-        f"{run['hours']:.2f}",
-        memory,
-    ]
+    counts = [f"{run[name]:,}" for name in ("meta_steps", "of", "tasks", "queries")]
+    return [*counts, f"{run['hours']:.2f}"]
 
 
-def accuracies(path: Path, data: str | None, run: Trained) -> dict[str, Any]:
+def accuracies(
+    path: Path, data: str | None, *, tasks: int, queries: int, sizes: Mapping[int, int], modes: tuple[str, ...]
+) -> dict[str, Any]:
     """What a finished run scores: accuracies in % with intervals, by number of shots and mode."""
     experiment, state = open_run(path, data, workers=1)
-    training, modes = experiment.training, {mode: mode == "transductive" for mode in run.modes}
+    training, together = experiment.training, {mode: mode == "transductive" for mode in modes}
     result = {}
-    for shots, size in run.eval_sizes.items():
+    for shots, size in sizes.items():
         scores = accuracy(
-            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=run.tasks, shots=shots,
-            queries=run.queries, adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner,
-            transductive=tuple(modes.values()), workers=1,
+            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=tasks, shots=shots,
+            queries=queries, adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner,
+            transductive=tuple(together.values()), workers=1,
         )  # fmt: skip
         result[str(shots)] = {
-            mode: [100 * float(scores[together].mean), 100 * float(scores[together].interval)]
-            for mode, together in modes.items()
+            mode: [100 * float(scores[so].mean), 100 * float(scores[so].interval)] for mode, so in together.items()
         }
     return result

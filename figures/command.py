@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,25 +18,24 @@ from minimeta.sweep import Finished, Job, Measure, sweep
 
 
 def run(
-    name: str, description: str, compute: Callable[[], dict[str, Any]], draw: Callable[[dict[str, Any], Path], list[Path]]
-) -> dict[str, Any]:
+    name: str, description: str, compute: Callable[..., dict[str, Any]], draw: Callable[[dict[str, Any], Path], list[Path]],
+    scales: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Compute to ``<out>/<name>.json``, with what produced it, and draw from that file; what was drawn.
 
-    ``--draw-only`` draws again from the file that is there.
+    ``--draw-only`` draws again from the file that is there. With ``scales``, ``compute`` is called with the ``--budget``.
     """
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), help=f"folder for {name}.json, .png and .pdf (default: out)"
-    )
-    parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
+    parser = _parser(name, description)
+    if scales:
+        _add_budget(parser, 1.0)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{name}.json"
-    if not options.draw_only:
-        text = json.dumps(compute() | {"provenance": provenance()}) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    result = json.loads(path.read_text())
-    print("written:", *(str(each) for each in [path, *draw(result, path)]))
+    made = {"budget": options.budget} if scales else {}
+    with _told(name):
+        path = _place(options, name)
+        if not options.draw_only:
+            _write(path, made | compute(*made.values()) | {"provenance": provenance()})
+        result = _stored(path)
+        print("written:", *map(str, [path, *draw(result, path)]))
     return result
 
 
@@ -54,42 +54,74 @@ class Sweep(NamedTuple):
 
 
 def run_sweep(figure: Sweep) -> None:
-    """The command line of a sweep: what is wrong is told in one line, but for errors that are no one's settings or data."""
+    """The command line of a sweep."""
     options = _options(figure)
-    try:
-        path = options.out / f"{figure.name}.json"
-        options.out.mkdir(parents=True, exist_ok=True)
+    with _told(figure.name):
+        path = _place(options, figure.name)
         if not options.draw_only:
             _compute(figure, options, path)
-        elif not path.exists():
-            raise SettingsError(f"there is no {path} to draw from: leave --draw-only out to compute it")
-        print("written:", *map(str, [path, *figure.draw(json.loads(path.read_text()), path)]))
+        print("written:", *map(str, [path, *figure.draw(_stored(path), path)]))
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What is wrong is told in one line, but for errors that are no one's settings, data or files."""
+    try:
+        yield
     except KeyboardInterrupt as stopped:
-        print(f"{figure.name}: {stopped}", file=sys.stderr)
+        print(f"{name}: {stopped or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None
-    except MinimetaError as error:
+    except (MinimetaError, OSError) as error:
         if isinstance(error, SweepError) and error.__cause__ is not None:
             raise  # its traceback is wanted
-        raise SystemExit(f"{figure.name}: {error}") from None
+        raise SystemExit(f"{name}: {error}") from None
+
+
+def _place(options: argparse.Namespace, name: str) -> Path:
+    """Where the result lies."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options.out / f"{name}.json"
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    text = json.dumps(result) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The result in a file."""
+    if not path.exists():
+        raise SettingsError(f"there is no {path} to draw from: leave --draw-only out to compute it")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SettingsError(f"{path} is damaged ({error}): leave --draw-only out to compute it anew") from error
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help=f"folder for {name}.json and what is drawn (default: out)"
+    )
+    parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
+    return parser
+
+
+def _add_budget(parser: argparse.ArgumentParser, default: float | None) -> None:
+    told = f"{default:g}" if default else "each run's own"
+    parser.add_argument(
+        "--budget", type=_positive, default=default, help=f"fraction of the paper's number of meta-steps (default: {told})"
+    )
 
 
 def _options(figure: Sweep) -> argparse.Namespace:
     name = figure.name
-    parser = argparse.ArgumentParser(description=figure.description.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), help=f"folder for {name}.json and what is drawn (default: out)"
-    )
+    parser = _parser(name, figure.description)
+    _add_budget(parser, figure.budget)
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)")
     parser.add_argument("--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)")
-    parser.add_argument(
-        "--budget",
-        type=_positive,
-        default=figure.budget,
-        help="fraction of the paper's number of meta-steps (default: " + ("1)" if figure.budget else "each run's own)"),
-    )
     parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
-    parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
     return parser.parse_args()
 
 
@@ -113,17 +145,19 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
         progress=True,
     )  # fmt: skip
     facts = {"budget": budget, "trained_by": trained_by(finished), "provenance": provenance()}
-    text = json.dumps(figure.summary(finished, budget) | facts) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    _write(path, figure.summary(finished, budget) | facts)
 
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
-    """Hours of training of all runs together, and all commits, versions and machines that they were made by and on."""
+    """Hours of training of all runs together; all commits, versions and machines that they were made by and on, and where
+    it is known, the commits that measured them."""
     trainings = [each.training for each in finished.values()]
     made = [one for each in trainings for one in each["made_by"]]
-    return {"hours": round(sum(each["seconds"] for each in trainings) / 3600, 2)} | {
-        name: sorted({str(each[name]) for each in made}) for name in made[0]
-    }
+    told = {name: sorted({str(each[name]) for each in made}) for name in made[0]}
+    measured = sorted({str(each.measured_by["commit"]) for each in finished.values() if each.measured_by})
+    if measured:
+        told["measured"] = measured
+    return {"hours": round(sum(each["seconds"] for each in trainings) / 3600, 2)} | told
 
 
 def scaled(iterations: int, budget: float) -> int:

@@ -117,17 +117,17 @@ def jobs(budget: float = 1.0) -> list[Job]:
 # One finished run.
 
 
-def measure(path: Path, data: str | None) -> dict[str, Any]:
-    """A run's errors or accuracies on unseen tasks."""
+def measure(path: Path, data: str | None, **count: int) -> dict[str, Any]:
+    """A run's errors on unseen ``waves``, or accuracies on unseen ``tasks``."""
     experiment, state = open_run(path, data, workers=1)
-    return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(experiment, state)
+    return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(experiment, state, **count)
 
 
-def _sine_errors(experiment: Experiment, state: MetaState) -> dict[str, Any]:
+def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[str, Any]:
     def errors(steps: int) -> np.ndarray:
         training, settings = experiment.training, experiment.settings
         return adaptation_errors(
-            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=WAVES, workers=1,
+            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=waves, workers=1,
             shots=settings.eval_shots, adaptation=Adaptation(steps, settings.eval_size), inner_state=state.inner,
         ).values  # fmt: skip
 
@@ -140,10 +140,10 @@ def _sine_errors(experiment: Experiment, state: MetaState) -> dict[str, Any]:
     return {"errors": errors(steps).astype(np.float32).round(5).tolist(), "beyond": beyond}
 
 
-def _accuracies(experiment: Experiment, state: MetaState) -> dict[str, Any]:
+def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[str, Any]:
     training, settings = experiment.training, experiment.settings
     scores = accuracy(
-        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=TASKS, workers=1,
+        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=tasks, workers=1,
         shots=settings.eval_shots, adaptation=experiment.adaptation, inner_state=state.inner,
     )  # fmt: skip
     return {

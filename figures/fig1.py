@@ -6,8 +6,6 @@ each network adapts to the same unseen wave by 32 gradient steps on 10 points; a
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +13,13 @@ from typing import Any
 
 import markdown_tables
 import numpy as np
-from command import scaled
+from command import run, scaled
 from style import DOUBLE, plt, save
 from tqdm import tqdm
 
 from minimeta.evaluation import Adaptation, adaptation_errors
 from minimeta.experiment import PRESETS, build
-from minimeta.files import write_atomically
 from minimeta.meta_training import MetaTraining, checked_mean
-from minimeta.provenance import provenance
 from minimeta.tasks import Sinusoid, minibatches_of
 
 SHOTS, STEPS, WAVES, WAVE_SEED = 10, 32, 100, 0
@@ -64,7 +60,7 @@ def compute(budget: float) -> dict[str, Any]:
             {"name": name, "settings": made.to_dict() if settings else None, "seconds": round(seconds, 1)}
             | _evaluated(training, phi)
         )
-    return {"budget": budget, "panels": panels, "provenance": provenance()}
+    return {"panels": panels}
 
 
 def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:
@@ -92,7 +88,7 @@ def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Three panels, one wave: the network before adaptation, on the way, and after 32 steps."""
+    """Three panels, one wave: the network before adaptation, on the way, and after 32 steps; and the table."""
     figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.3), sharey=True)
     shades = plt.get_cmap("Blues")(np.linspace(0.35, 1.0, len(SHOWN)))
     for letter, axis, panel in zip("abc", axes, result["panels"], strict=True):
@@ -113,7 +109,8 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=4)
     figure.tight_layout(w_pad=0.6)
-    return save(figure, path)
+    path.with_suffix(".md").write_text(table(result))
+    return [*save(figure, path), path.with_suffix(".md")]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -126,25 +123,6 @@ def table(result: dict[str, Any]) -> str:
     return markdown_tables.table("mean squared error after", head, rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for fig1.json, .md, .png and .pdf (default: out)"
-    )
-    parser.add_argument("--budget", type=float, default=1.0, help="fraction of the meta-steps (default: 1)")
-    parser.add_argument("--draw-only", action="store_true", help="draw again from fig1.json")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "fig1.json"
-    if not options.draw_only:
-        text = json.dumps(compute(options.budget)) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    result = json.loads(path.read_text())
-    written = draw(result, path)
-    (options.out / "fig1.md").write_text(table(result))
-    print(f"\n{WAVES} unseen waves, {SHOTS} points each, 95% intervals:\n\n{table(result)}")
-    print("written:", *(str(each) for each in [path, path.with_suffix(".md"), *written]))
-
-
 if __name__ == "__main__":
-    main()
+    drawn = run("fig1", __doc__, compute, draw, scales=True)
+    print(f"\n{WAVES} unseen waves, {SHOTS} points each, 95% intervals:\n\n{table(drawn)}")

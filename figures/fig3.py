@@ -34,7 +34,8 @@ _BASE = replace(
 )  # fmt: skip
 # Of which the paper says which is better.
 COMPARED = (
-    ("g2", "g1"), ("sum2", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("sum4", "sum2"), ("mean2", "g2"), ("mean4", "mean2"),
+    ("g2", "g1"), ("g3", "g2"), ("g4", "g3"), ("sum2", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("sum4", "sum2"),
+    ("mean2", "g2"), ("mean4", "mean2"),
 )  # fmt: skip
 MEANS = {2: 0.125, 3: 0.08325, 4: 0.0625}  # the paper's epsilons
 
@@ -65,23 +66,18 @@ def jobs(budget: float) -> list[Job]:
     return [Job(name, replace(settings, iterations=steps), looks, by) for name, (_, settings) in CURVES.items()]
 
 
-def measure(path: Path, data: str | None) -> dict[str, Any]:
-    """Accuracy on TASKS unseen tasks, the same ones at each look; at the end, on TASKS_AT_END."""
-    return score(path, data, TASKS, TASKS_AT_END)
-
-
-def score(path: Path, data: str | None, during: int, at_end: int) -> dict[str, Any]:
-    """A run's accuracy in % and half of its interval, over ``during`` tasks; over ``at_end`` where the run has ended, with
-    the number of images classified right in each."""
+def measure(path: Path, data: str | None, *, tasks: int, queries: int, tasks_at_end: int | None = None) -> dict[str, Any]:
+    """A run's accuracy in % and half of its interval, over the same unseen ``tasks`` at each look; over ``tasks_at_end``, if
+    said, where the run has ended, with the number of images classified right in each."""
     experiment, state = open_run(path, data, workers=1)
     training, settings = experiment.training, experiment.settings
     ended = state.iteration == settings.iterations
     scores = accuracy(
         training.objective, training.algorithm, state.meta, experiment.test_tasks, shots=settings.eval_shots,
-        count=at_end if ended else during, queries=QUERIES, workers=1, adaptation=experiment.adaptation,
+        count=tasks_at_end or tasks if ended else tasks, queries=queries, workers=1, adaptation=experiment.adaptation,
         transductive=(False,), inner_state=state.inner,
     )[False]  # fmt: skip
-    right = np.rint(scores.values * settings.ways * QUERIES).astype(int).tolist()
+    right = np.rint(scores.values * settings.ways * queries).astype(int).tolist()
     return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)} | (
         {"right": right} if ended else {}
     )
@@ -111,7 +107,7 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
 
 
 def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
-    """What ``score`` gave, less the tasks one by one."""
+    """What ``measure`` gave, less the tasks one by one."""
     return {key: value for key, value in scored.items() if key != "right"}
 
 

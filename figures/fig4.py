@@ -65,11 +65,6 @@ def jobs(budget: float) -> list[Job]:
     return [Job(name, replace(each, iterations=steps), by=by) for name, each in _points().items()]
 
 
-def measure(path: Path, data: str | None) -> dict[str, Any]:
-    """Accuracy on TASKS unseen tasks, the same for every run."""
-    return fig3.score(path, data, TASKS, TASKS)
-
-
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     """Accuracy at each point, panel by panel; and what COMPARED points have above each other."""
     names = {settings: name for name, settings in _points().items()}
@@ -132,4 +127,4 @@ def table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_sweep(Sweep("fig4", __doc__, jobs, measure, summary, draw))
+    run_sweep(Sweep("fig4", __doc__, jobs, fig3.measure, summary, draw))

@@ -65,7 +65,8 @@ def facts(result: dict[str, Any]) -> str:
         if result["budget"]:  # a table without one tells each run's own
             told = f"{100 * result['budget']:g}% of the paper's meta-steps; "
         told += f"{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
-        told += f"{', '.join(by['commit'])}. Summed up by "
+        told += f"{', '.join(by['commit'])}. "
+        told += f"Scored by minimeta {', '.join(by['measured'])}. Summed up by " if "measured" in by else "Summed up by "
     return told + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
 
 

@@ -9,8 +9,6 @@ tasks it is scored.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from accuracy_table import Cell, Table, Trained, accuracies
 from command import Sweep, run_sweep
@@ -58,10 +56,5 @@ TABLE = Table(
 jobs = TABLE.jobs
 
 
-def measure(path: Path, data: str | None) -> dict[str, Any]:
-    """A run's accuracies."""
-    return accuracies(path, data, TABLE.runs[path.name])
-
-
 if __name__ == "__main__":
-    run_sweep(Sweep("table2", __doc__, jobs, measure, TABLE.summary, TABLE.write, budget=None))
+    run_sweep(Sweep("table2", __doc__, jobs, accuracies, TABLE.summary, TABLE.write, budget=None))

@@ -6,6 +6,7 @@ key by which a checkpoint knows its run. What does not change a run's numbers (d
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -276,6 +277,7 @@ class Experiment:
     settings: Settings
     training: MetaTraining
     test_tasks: Sinusoid | FewShotImages
+    images: dict[str, Any] | None = None  # how many of a class there are, and their digest
 
     @property
     def adaptation(self) -> Adaptation:
@@ -294,12 +296,12 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         sizes = [1, *_sizes(settings.hidden), 1]
         objective = Objective(mlp(sizes, settings.activation, settings.context or 0), MeanSquaredError())
         train_tasks = Sinusoid(phases=(0.0, settings.phase), grid=settings.grid or None)
-        test_tasks = train_tasks
+        test_tasks, images = train_tasks, None
     else:
         convnet = omniglot_convnet if settings.task == "omniglot" else mini_imagenet_convnet
         loss = Summed(SoftmaxCrossEntropy()) if settings.reduction == "sum" else SoftmaxCrossEntropy()
         objective = Objective(convnet(settings.ways, settings.filters, settings.context or 0), loss)
-        halves, white = _images(settings, data)
+        halves, white, images = _images(settings, data)
         train_tasks, test_tasks = (FewShotImages(xp.asarray(half), settings.ways, white) for half in halves)
     training = MetaTraining(
         objective=objective,
@@ -317,14 +319,24 @@ def build(settings: Settings, data: str | None = None, xp: ModuleType = np, work
         xp=xp,
         workers=workers,
     )
-    return Experiment(settings, training, test_tasks)
+    return Experiment(settings, training, test_tasks, images)
 
 
-def _images(settings: Settings, data: str | None) -> tuple[Sequence[np.ndarray], int]:
-    """Images to train and to test on, and what is white in them."""
+def _images(settings: Settings, data: str | None) -> tuple[Sequence[np.ndarray], int, dict[str, Any]]:
+    """Images to train and to test on, what is white in them, and what tells them from others."""
     if settings.task == "omniglot":
-        return split_omniglot(load_omniglot(data).images, settings.seed), 1
-    return [load_mini_imagenet(data, split, settings.part).images for split in ("train", "test")], 255
+        images = load_omniglot(data).images
+        return split_omniglot(images, settings.seed), 1, _told_apart(images)
+    halves = [load_mini_imagenet(data, split, settings.part).images for split in ("train", "test")]
+    return halves, 255, _told_apart(*halves)
+
+
+def _told_apart(*images: np.ndarray) -> dict[str, Any]:
+    """How many there are of a class, and the first digits of the SHA-256 of all: no other images have both."""
+    digest = hashlib.sha256()
+    for each in images:
+        digest.update(np.ascontiguousarray(each))
+    return {"a_class": images[0].shape[1], "sha256": digest.hexdigest()[:12]}
 
 
 def schedule_of(settings: Settings) -> MinibatchSchedule:

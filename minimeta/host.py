@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -65,15 +68,38 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _BlasAtOneThread:
+    """Holds BLAS to one thread while any thread of this process is inside: the limit is the process's, and the first to
+    leave must not lift it for those who still compute."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limit.enter_context(threadpool_limits(1, user_api="blas"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.close()
+
+
+_blas_at_one_thread = _BlasAtOneThread()
+
+
 @contextmanager
 def workers(count: int) -> Iterator[Callable[[Callable[..., Result], Sequence[tuple]], list[Result]]]:
     """A function ``starmap(f, arguments)`` that runs on ``count`` threads, with BLAS held to one thread.
 
     BLAS is held to one thread for ``count = 1`` too, so that the numbers do not depend on ``count``.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
+    with _blas_at_one_thread:
         if count == 1:
             yield lambda f, arguments: [f(*each) for each in arguments]
         else:
@@ -94,5 +120,9 @@ def peak_memory() -> int | None:
         import resource
     except ImportError:
         return None
+    # Not ru_maxrss where there is another way: on Linux a program's begins at that of the process that started it.
+    status = Path("/proc/self/status")
+    if status.exists() and (told := re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)):
+        return 1024 * int(told[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def train(
     CheckpointError, DataError, SettingsError
     """
     folder = RunFolder(Path(out))
-    if resume and Settings.from_dict(folder.config()) != settings:
+    if resume and settings_in(folder.config_path, folder.config()) != settings:
         raise CheckpointError(f"{out} was begun with other settings than those it is to be resumed with")
     experiment = _build(settings, data, xp, workers)
     experiment.training.sample(0)  # what the tasks cannot serve is refused before anything is written
@@ -71,12 +72,14 @@ def train(
         if resume and folder.begun:
             state = folder.load(config, xp)
             folder.clear_after(state.iteration)
+            _check_same_images(folder, experiment)
         else:
             state = experiment.training.start()
             folder.save(state, config)
         last, end = state, min(settings.iterations if until is None else until, settings.iterations)
         if state.iteration < end:
-            folder.append_metrics({"iteration": state.iteration, "provenance": provenance(xp.__name__)})
+            made = {"provenance": provenance(xp.__name__), "images": experiment.images}
+            folder.append_metrics({"iteration": state.iteration} | made)
         try:
             for last in _advance(experiment.training, state, folder, saving, progress, end):
                 folder.save(last, config)
@@ -87,6 +90,13 @@ def train(
     return last
 
 
+def _check_same_images(folder: RunFolder, experiment: Experiment) -> None:
+    """Refuse to go on with other images than those that a run was begun with, where its metrics tell."""
+    begun = folder.facts().get("images")
+    if begun not in (None, experiment.images):
+        raise CheckpointError(f"{folder.path} was begun with other images: {begun}, not {experiment.images}")
+
+
 def open_run(
     out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
@@ -94,7 +104,15 @@ def open_run(
     folder = RunFolder(Path(out))
     config = folder.config()
     state = folder.load(config, xp)
-    return _build(Settings.from_dict(config), data, xp, workers), state
+    return _build(settings_in(folder.config_path, config), data, xp, workers), state
+
+
+def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
+    """The settings that ``file`` holds; what is wrong with them is told with its name."""
+    try:
+        return Settings.from_dict(dict(stored))
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from error
 
 
 _built: ContextVar[dict[tuple, Experiment] | None] = ContextVar("_built", default=None)

@@ -38,9 +38,10 @@ from .experiment import Settings
 from .files import locked, write_atomically
 from .host import available_cores
 from .processes import Died, fresh_processes
-from .run import Saving, built_once, train
+from .provenance import provenance
+from .run import Saving, built_once, settings_in, train
 
-Measure = Callable[[Path, str | None], dict[str, Any]]  # run folder, data folder -> a JSON object
+Measure = Callable[..., dict[str, Any]]  # (run folder, data folder, **what the job measures by) -> a JSON object
 
 _SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 
@@ -48,8 +49,8 @@ _SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 @dataclass(frozen=True)
 class Job:
     """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well. The end is
-    measured anyway, and is no look. ``by``: what ``measure`` depends on beside the run, such as a number of test tasks, as
-    a JSON object: what was measured by anything else is not taken for this job's.
+    measured anyway, and is no look. ``by``: keyword arguments of ``measure``, such as a number of test tasks, of what JSON
+    can hold: what was measured by anything else is not taken for this job's.
 
     Raises
     ------
@@ -71,11 +72,13 @@ class Job:
 
 class Finished(NamedTuple):
     """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
-    metrics tell (seconds, peak memory, what produced it). A Dask worker's peak memory is that of all its jobs so far."""
+    metrics tell (seconds, peak memory, what produced it and from which images); ``measured_by``: what made ``result``,
+    None in a result file older than that. A Dask worker's peak memory is that of all its jobs so far."""
 
     result: dict[str, Any]
     looks: dict[int, dict[str, Any]]
     training: dict[str, Any]
+    measured_by: dict[str, Any] | None = None
 
 
 class Failure(NamedTuple):
@@ -94,12 +97,14 @@ def sweep(
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool = False,
+    saving: Saving = Saving(10, 20),
 ) -> dict[str, Finished]:
     """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
 
-    ``measure`` is a function that another process can import; the workers of a cluster get the modules beside it as well.
-    ``data`` is where images are; ``processes`` defaults to the number of cores; ``scheduler`` is a Dask scheduler's address,
-    ``tcp://HOST:PORT``, instead of local processes.
+    ``measure`` is called with the run's folder, ``data`` and the job's ``by``; it is a function that another process can
+    import; the workers of a cluster get the modules beside it as well. ``data`` is where images are; ``processes`` defaults
+    to the number of cores; ``scheduler`` is a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes;
+    ``saving``: how often runs write metrics and checkpoints.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def sweep(
         at the end, when all jobs that can finish have, if some failed: names each and says why.
     SettingsError
         if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
-        else, or without these looks.
+        else, or without these looks; or if runs of one task were made from different images.
     KeyboardInterrupt
         on Ctrl-C, at once; the jobs that run on this machine are stopped.
     """
@@ -115,17 +120,19 @@ def sweep(
     data = None if data is None else str(Path(data).absolute())
     _check(jobs, root)
     results = {job.name: _result(job, root / job.name) for job in jobs}
+    _check_images(jobs, results)
     missing = [job for job in jobs if results[job.name] is None]
     failures: dict[str, Failure] = {}
     try:
         with _watched(jobs, root, progress), _submitter(scheduler, processes) as submit:
-            for index, outcome in submit([(job, root / job.name, measure, data) for job in missing]):
+            for index, outcome in submit([(job, root / job.name, measure, data, saving) for job in missing]):
                 kept = failures if isinstance(outcome, Failure) else results
                 kept[missing[index].name] = outcome
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: called again, the sweep goes on from the checkpoints in {root}") from None
     if failures:
         _raise(failures, len(jobs))
+    _check_images(jobs, results)
     return {job.name: _finished(results[job.name]) for job in jobs}
 
 
@@ -137,26 +144,43 @@ def _raise(failures: dict[str, Failure], count: int) -> None:
     raise SweepError(f"{len(failures)} of {count} runs failed; the others are done and kept:\n{told}") from cause
 
 
-def run_job(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any]:
+def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | None]) -> None:
+    """Raise the SettingsError of results that are there and are not of the same images."""
+    of_task: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        contents = results[job.name]
+        if contents is not None and (images := contents["training"].get("images")):
+            of_task.setdefault(job.settings.task, {})[json.dumps(images)] = job.name
+    for seen in of_task.values():
+        if len(seen) > 1:
+            told = "; ".join(f"{name}: {images}" for images, name in seen.items())
+            raise SettingsError(f"runs were made from different images: name another folder for this sweep ({told})")
+
+
+def run_job(job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = Saving(10, 20)) -> dict[str, Any]:
     """One job from wherever it stands to its end; the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"), built_once():
         done = _result(job, path)
         if done is not None:  # by another sweep, or a process that was taken for dead
             return done
-        looks = {str(look): _look(job, path, measure, data, look) for look in job.looks}
-        result = _measured(job, path, measure, data, job.settings.iterations)
+
+        def measured(iteration: int) -> dict[str, Any]:
+            return _measured(job, path, measure, data, saving, iteration)
+
+        looks = {str(look): _look(job, path, measured, look) for look in job.looks}
+        result = measured(job.settings.iterations)
         contents = {"result": result, "looks": looks, "training": RunFolder(path).facts()}
         return _write(path / "result.json", job, contents)
 
 
-def attempt(job: Job, path: Path, measure: Measure, data: str | None) -> dict[str, Any] | Failure:
+def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
     """``run_job`` in another process: an error is a result, too."""
     from tqdm import tqdm
 
     tqdm.set_lock(RLock())  # its own would be a semaphore, which a process that is killed leaves behind
     try:
-        return run_job(job, path, measure, data)
+        return run_job(job, path, *how)
     except MinimetaError as error:
         return Failure(str(error) or type(error).__name__)
     except Exception as error:  # whatever a measure may raise fails its job alone, and is raised at the end of the sweep
@@ -175,34 +199,34 @@ def _portable(error: Exception, told: str) -> Exception:
     return error
 
 
-def _look(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
+def _look(job: Job, path: Path, measured: Callable[[int], dict[str, Any]], iteration: int) -> dict[str, Any]:
     """What is measured on the way: now, or what was when the run was there."""
     file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
     contents = _read(file, remedy)
     if contents is None:
-        contents = _write(file, job, {"result": _measured(job, path, measure, data, iteration)})
+        contents = _write(file, job, {"result": measured(iteration)})
     with _whole(file, remedy):
         _check_of(job, file, contents)
         return dict(contents["result"])
 
 
-def _measured(job: Job, path: Path, measure: Measure, data: str | None, iteration: int) -> dict[str, Any]:
+def _measured(job: Job, path: Path, measure: Measure, data: str | None, saving: Saving, iteration: int) -> dict[str, Any]:
     """Train until ``iteration`` and measure."""
     begun = RunFolder(path).config_path.exists()
-    state = train(job.settings, path, resume=begun, data=data, workers=1, saving=Saving(100, 20), until=iteration)
+    state = train(job.settings, path, resume=begun, data=data, workers=1, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
             f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
         )
-    measured = measure(path, data)
+    measured = measure(path, data, **job.by)
     if not isinstance(measured, dict):
         raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
     return measured
 
 
 def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
-    """To a file, with what it is of; the same as a reader of it will see them, no more precise."""
-    contents = {"settings": job.settings.to_dict(), "by": dict(job.by)} | contents
+    """To a file, with what it is of and what measured it; the same as a reader of it will see them, no more precise."""
+    contents = {"settings": job.settings.to_dict(), "by": dict(job.by), "measured_by": provenance()} | contents
     try:
         text = json.dumps(contents, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -224,7 +248,7 @@ def _whole(file: Path, remedy: str) -> Iterator[None]:
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
     """Raise the SettingsError of a file that is of other settings than the job's, or was measured by something else."""
-    if Settings.from_dict(dict(contents["settings"])) != job.settings:
+    if settings_in(file, contents["settings"]) != job.settings:
         raise SettingsError(f"{file} is of a run of other settings: name another folder for this sweep")
     if contents["by"] != json.loads(json.dumps(dict(job.by))):
         raise SettingsError(
@@ -269,7 +293,7 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
 
 def _finished(contents: dict[str, Any]) -> Finished:
     looks = {int(look): result for look, result in contents["looks"].items()}
-    return Finished(contents["result"], looks, contents["training"])
+    return Finished(contents["result"], looks, contents["training"], contents.get("measured_by"))
 
 
 @contextmanager
@@ -296,7 +320,7 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
         if Path(job.name).name != job.name or not job.name.strip("."):
             raise SettingsError(f"a job's name is its folder's: {job.name!r} cannot be one")
         run = RunFolder(root / job.name)
-        if run.config_path.exists() and Settings.from_dict(run.config()) != job.settings:
+        if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
             raise SettingsError(f"{run.path} holds a run of other settings: name another folder for this sweep")
 
 
@@ -331,7 +355,7 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         raise SettingsError("a scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
         client = distributed.Client(scheduler, timeout=10)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no address at all
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
     def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
@@ -339,14 +363,20 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
         places = {future.key: index for index, future in enumerate(futures)}
         for future in distributed.as_completed(futures):
-            error = future.exception()
-            told = f"{type(error).__name__}: {error}"
-            yield places[future.key], future.result() if error is None else Failure(told, error)
+            yield places[future.key], _outcome(future)
 
     try:
         yield submit
     finally:
         client.close()
+
+
+def _outcome(future: Any) -> Any:
+    """What a call on a cluster gave, or why it gave nothing."""
+    if future.cancelled():
+        return Failure("lost with its scheduler: called again, the sweep goes on from the last checkpoint")
+    error = future.exception()
+    return future.result() if error is None else Failure(f"{type(error).__name__}: {error}", error)
 
 
 def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
@@ -359,7 +389,7 @@ def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
     return attempt(*arguments)
 
 
-def _packed(arguments: tuple[Job, Path, Measure, str | None]) -> bytes:
+def _packed(arguments: tuple) -> bytes:
     """Arguments of ``attempt`` as bytes, with the source of ``measure`` where it is not from an installed package."""
     import cloudpickle
 

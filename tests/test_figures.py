@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minimeta.evaluation import Adaptation, accuracy
+from minimeta.evaluation import Adaptation, Evaluation, accuracy
 from minimeta.experiment import PRESETS
 from minimeta.run import open_run, train
-from minimeta.sweep import Finished, _finished, run_job
+from minimeta.sweep import Finished, Job, _finished, run_job
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 RESULTS = FIGURES / "results"
@@ -49,11 +49,28 @@ def test_figure_3s_means_step_as_far_as_its_sums_by_their_number(figures):
         assert total.shots * total.ways == k * total.size  # mini-batches that do not overlap
 
 
-def test_figure_4s_panels_meet_at_four_steps(figures):
+def test_figure_4s_points_are_those_of_its_paper(figures):
+    """Where the first 4 mini-batches of 25 make a pass over the 100 images, and panels meet."""
     fig4 = figures("fig4")
-    for curve in fig4.CURVES:
-        assert fig4.settings_of("a", curve, 4) == fig4.settings_of("b", curve, 25)
+    panels = {panel: (setting, values, fixed) for panel, (_, setting, values, fixed) in fig4.PANELS.items()}
+    assert panels == {
+        "a": ("k", (2, 3, 4, 5, 6, 8, 10), {}),
+        "b": ("size", (10, 25, 50, 75, 100), {}),
+        "c": ("epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0), {"size": 50}),
+    }
+    curves = {
+        "reptile": ("reptile", "shared", "cycle", 20, None), "separate": ("fomaml", "separate", "cycle", 15, 5),
+        "replacement": ("fomaml", "shared", "replacement", 20, None), "cycle": ("fomaml", "shared", "cycle", 20, None),
+    }  # fmt: skip
+    assert fig4.CURVES.keys() == curves.keys()
+    for curve, want in curves.items():
+        settings = fig4.settings_of("a", curve, 4)
+        assert _of(settings, "algorithm tail order shots tail_shots") == want
+        assert _of(settings, "k size epsilon inner inner_lr reduction") == (4, 25, 0.25, "sgd", 0.003, "sum")
+        assert settings == fig4.settings_of("b", curve, 25)
         assert fig4.settings_of("b", curve, 50) == fig4.settings_of("c", curve, 0.25)
+    points = sum(len(values) for _, values, _ in panels.values())
+    assert len(fig4.jobs(1.0)) == len(curves) * (points - 2)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -182,12 +199,17 @@ def test_runs_have_their_papers_settings(figures):
         assert (settings.k, settings.epsilon) == (int(name[-1]), 0.25) or name.startswith("mean")
     assert {fig4.settings_of("a", curve, 4).shots for curve in ("reptile", "cycle", "replacement")} == {20}
     assert fig3.META_STEPS == fig4.META_STEPS == 40_000
+    assert [job.by for job in fig3.jobs(1.0)] == 10 * [{"tasks": 60, "tasks_at_end": 1000, "queries": 3}]
+    assert [job.by for job in fig4.jobs(1.0)] == len(fig4.jobs(1.0)) * [{"tasks": 300, "queries": 3}]
+    assert {job.name: job.by for job in table2.jobs(None)}["reptile-5way"] == {
+        "tasks": 10_000, "queries": 1, "sizes": {1: 5, 5: 5}, "modes": ("transductive", "inductive")
+    }  # fmt: skip
 
 
 def _noise(settings, data):
-    """Classes of black and white noise to train and to test on."""
+    """Classes of black and white noise to train and to test on, what is white, and what tells them from others."""
     classes = np.random.default_rng(0).integers(0, 2, (2, 24, 20, 28, 28, 1), dtype=np.uint8)
-    return list(classes), 1
+    return list(classes), 1, {"a_class": 20, "sha256": "of noise"}
 
 
 def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypatch):
@@ -210,22 +232,25 @@ def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypa
             )  # fmt: skip
 
         if name == "adam":
-            run = accuracy_table.Trained(settings, 1.0, 30, {1: 2, 2: 5}, queries=2)
-            result = accuracy_table.accuracies(tmp_path / name, None, run)
-            for shots, size in run.eval_sizes.items():
+            table = accuracy_table.Table({name: accuracy_table.Trained(settings, 1.0, 30, {1: 2, 2: 5}, queries=2)}, (), {})
+            (job,) = table.jobs(None)
+            result = accuracy_table.accuracies(tmp_path / name, None, **job.by)
+            for shots, size in ((1, 2), (2, 5)):
                 for mode, together in (("transductive", True), ("inductive", False)):
                     want = scored(30, shots, 2, size)[together]
                     assert result[str(shots)][mode] == [100 * want.mean, 100 * want.interval]
-            alone = accuracy_table.accuracies(tmp_path / name, None, run._replace(modes=("inductive",)))
+            alone = accuracy_table.accuracies(tmp_path / name, None, **(job.by | {"modes": ("inductive",)}))
             assert alone == {shots: {"inductive": each["inductive"]} for shots, each in result.items()}
         else:
-            want = scored(30, 1, fig3.QUERIES, 3)[False]
-            result = fig3.score(tmp_path / name, None, 10, 30)
+            want, by = scored(30, 1, 3, 3)[False], {"tasks": 10, "tasks_at_end": 30, "queries": 3}
+            result = fig3.measure(tmp_path / name, None, **by)
             assert [result["mean"], result["interval95"]] == [100 * want.mean, 100 * want.interval]
-            assert np.allclose(np.array(result["right"]) / (3 * fig3.QUERIES), want.values, rtol=0, atol=1e-12)
+            assert np.allclose(np.array(result["right"]) / (3 * 3), want.values, rtol=0, atol=1e-12)
             train(replace(settings, iterations=4), tmp_path / "longer", workers=1, until=3)
-            on_the_way = fig3.score(tmp_path / "longer", None, 10, 30)
-            assert "right" not in on_the_way and on_the_way["interval95"] > 0
+            on_the_way = fig3.measure(tmp_path / "longer", None, **by)
+            some = scored(10, 1, 3, 3, *open_run(tmp_path / "longer", workers=1))[False]
+            assert on_the_way == {"mean": 100 * some.mean, "interval95": 100 * some.interval}
+            assert len(fig3.measure(tmp_path / name, None, tasks=20, queries=3)["right"]) == 20  # as Figure 4 does
 
 
 @pytest.mark.needs_data("omniglot")
@@ -240,9 +265,14 @@ def test_the_committed_run_scores_what_its_result_says(figures):
         experiment.training.objective, experiment.training.algorithm, state.meta, experiment.test_tasks, count=100, shots=1,
         adaptation=experiment.adaptation, inner_state=state.inner,
     )  # fmt: skip
-    for mode, together in (("transductive", True), ("inductive", False)):
-        error = 100 * scores[together].mean - said["result"]["1"][mode][0]
-        assert abs(error) <= 4 / 1.96 * 100 * scores[together].interval
+    means = {together: said["result"]["1"][mode][0] for mode, together in (("transductive", True), ("inductive", False))}
+    together_less_alone = Evaluation(scores[True].values - scores[False].values)  # far more certain than either
+    for got, want in (
+        (scores[True], means[True]),
+        (scores[False], means[False]),
+        (together_less_alone, means[True] - means[False]),
+    ):
+        assert abs(100 * got.mean - want) <= 4 / 1.96 * 100 * got.interval
 
 
 @pytest.mark.parametrize("name", ["table1", "table2"])
@@ -257,15 +287,19 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
             }
             for shots in table.runs[job.name].eval_sizes
         }
-        finished[job.name] = Finished(scores, {}, {"seconds": 3600.0, "peak_memory": 1})
+        images = {"a_class": 100, "sha256": "abc"}
+        finished[job.name] = Finished(scores, {}, {"seconds": 3600.0, "peak_memory": 1, "images": images})
+    part = ", on 100 of 600 images of each class" if name == "table1" else ""
     lines = table.markdown(json.loads(json.dumps(table.summary(finished, 0.5)))).splitlines()
     assert len(lines) == 2 + 2 * len(table.rows) + 1 + 2 + len(table.runs)
     for (title, cells), paper, ours in zip(table.rows.items(), lines[2::2], lines[3::2], strict=False):
         assert paper == f"| {title}: paper | " + " | ".join(cell.published for cell in cells) + " |"
-        for cell, said in zip(cells, ours.split(" | ")[1:], strict=True):
-            part = 100 * round(0.5 * table.runs[cell.run].settings.iterations) / table.runs[cell.run].settings.iterations
+        told, *scores = ours.split(" | ")
+        assert told == f"| {title}: minimeta{part}"
+        for cell, said in zip(cells, scores, strict=True):
+            percent = 100 * round(0.5 * table.runs[cell.run].settings.iterations) / table.runs[cell.run].settings.iterations
             got = 80 + cell.shots + 10 * (cell.mode == "transductive")
-            assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({part:g}% of the steps)"
+            assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({percent:g}% of the steps)"
 
 
 def test_what_the_page_says_of_table_2_is_in_its_numbers(figures):
@@ -327,17 +361,94 @@ def test_a_page_shows_tables_facts_and_numbers_and_names_what_is_missing(figures
     assert page(template, tmp_path) == want + "## Not computed yet\n\n- Two\n"
 
 
+@pytest.mark.parametrize("name", ["fig1", "fig3", "fig4", "table1", "table2"])
+def test_committed_tables_are_those_of_their_results(figures, name):
+    if not (RESULTS / f"{name}.json").exists():
+        pytest.skip(f"{name} is not computed yet")
+    figure = figures(name)
+    table = figure.TABLE.markdown if name.startswith("table") else figure.table
+    assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+@pytest.fixture
+def waves(figures, tmp_path, monkeypatch):
+    """The command line of a figure of two small runs, called with words; and where its result goes."""
+    command, path = figures("command"), tmp_path / "out" / "waves.json"
+
+    def jobs(budget):
+        settings = replace(PRESETS["sine"][1], meta_batch=1, hidden="4", iterations=command.scaled(400, budget))
+        return [Job(f"seed-{seed}", replace(settings, seed=seed), by={"waves": 20}) for seed in (0, 1)]
+
+    def summary(finished, budget):
+        return {name: [each.training["iteration"], each.result["errors"]] for name, each in finished.items()}
+
+    def draw(result, path):
+        path.with_suffix(".md").write_text(json.dumps(result))
+        return [path.with_suffix(".md")]
+
+    def call(*words):
+        places = ["--out", str(path.parent), "--runs", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", ["waves.py", *places, *words])
+        command.run_sweep(command.Sweep("waves", "Waves.", jobs, figures("family").measure, summary, draw))
+
+    return call, path
+
+
+def test_a_sweeps_result_tells_what_made_it(waves):
+    """Draws from what it wrote, which is the same where nothing is left to compute."""
+    call, path = waves
+    results = []
+    for _ in range(2):
+        call("--budget", "0.25", "--processes", "1")
+        results.append(json.loads(path.read_text()))
+        assert json.loads(path.with_suffix(".md").read_text()) == results[-1]
+    assert results[0] | {"provenance": None} == results[1] | {"provenance": None}
+    by, made = results[0]["trained_by"], results[0]["provenance"]
+    assert [results[0][f"seed-{seed}"][0] for seed in (0, 1)] == [100, 100] and results[0]["budget"] == 0.25
+    assert by["commit"] == by["measured"] == [str(made["commit"])] and by["numpy"] == [np.__version__]
+    assert results[0]["seed-0"][1] != results[0]["seed-1"][1]
+
+
+def test_hours_of_training_are_those_of_all_runs(figures):
+    made = {"commit": "a", "machine": "M"}
+    finished = {
+        "one": Finished({}, {}, {"seconds": 5400.0, "made_by": [made]}, {"commit": "c"}),
+        "two": Finished({}, {}, {"seconds": 1800.0, "made_by": [made | {"commit": "b"}, made]}),
+    }
+    told = figures("command").trained_by(finished)
+    assert told == {"hours": 2.0, "commit": ["a", "b"], "machine": ["M"], "measured": ["c"]}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--draw-only"], r"fig3: there is no .*fig3\.json to draw from"),
-        (["--budget", "0"], "must be above 0, got 0"),
-        (["--data", "nowhere"], "fig3: Omniglot is not in nowhere"),
+        (["--draw-only"], r"waves: there is no .*waves\.json to draw from"),
+        *((["--budget", word], f"must be above 0, got {word}") for word in ("0", "-1", "nan", "inf")),
+        (["--processes", "0"], "waves: processes must be 1 or more"),
     ],
 )
-def test_mistakes_on_a_figures_command_line_are_told_in_a_line(figures, tmp_path, monkeypatch, capsys, words, told):
-    fig3, command = figures("fig3"), figures("command")
-    monkeypatch.setattr(sys, "argv", ["fig3.py", "--out", str(tmp_path), "--runs", str(tmp_path / "runs"), *words])
+def test_mistakes_on_a_figures_command_line_are_told_in_a_line(waves, capsys, words, told):
     with pytest.raises(SystemExit) as ended:
-        command.run_sweep(command.Sweep("fig3", fig3.__doc__, fig3.jobs, fig3.measure, fig3.summary, fig3.draw))
+        waves[0](*words)
     assert re.search(told, f"{ended.value.code}\n{capsys.readouterr().err}")
+
+
+def test_damaged_results_and_wrong_places_are_told_in_a_line(waves):
+    call, path = waves
+    path.parent.mkdir()
+    path.write_text('{"budget": 1')
+    with pytest.raises(SystemExit, match=r"^waves: .*waves\.json is damaged .*leave --draw-only out"):
+        call("--draw-only")
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("")
+    with pytest.raises(SystemExit, match=r"^waves: .*File exists"):
+        call("--draw-only")
+
+
+def test_a_figure_without_its_images_says_what_is_missing(figures, tmp_path, monkeypatch):
+    fig3, command = figures("fig3"), figures("command")
+    words = ["--out", str(tmp_path), "--runs", str(tmp_path / "runs"), "--data", "nowhere"]
+    monkeypatch.setattr(sys, "argv", ["fig3.py", *words])
+    with pytest.raises(SystemExit, match="^fig3: Omniglot is not in nowhere"):
+        command.run_sweep(command.Sweep("fig3", fig3.__doc__, fig3.jobs, fig3.measure, fig3.summary, fig3.draw))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -243,6 +244,15 @@ def test_settings_altered_behind_a_checkpoint_are_noticed(tmp_path):
     folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"inner_lr": 0.5}))
     with pytest.raises(CheckpointError, match="other settings"):
         open_run(folder.path)
+
+
+def test_settings_of_another_version_are_told_with_their_file(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(SHORT, folder.path)
+    folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"momentum": 0.5}))
+    told = f"{folder.config_path}: unknown settings: momentum"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        train(SHORT, folder.path, resume=True)
 
 
 def test_a_pickle_is_never_loaded(tmp_path):

@@ -19,11 +19,11 @@ import minimeta as mm
 from minimeta.checkpoint import RunFolder
 from minimeta.experiment import PRESETS
 from minimeta.files import locked
-from minimeta.run import train
+from minimeta.run import Saving, train
 from minimeta.sweep import Job, run_job, sweep
 
 SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
-LONG = replace(SHORT, iterations=2_000)
+LONG = replace(SHORT, iterations=4_000)
 ENDLESS = replace(SHORT, iterations=1_000_000)
 
 # In a file of its own: another process must be able to import it.
@@ -31,11 +31,11 @@ MEASURING = """
 import json
 from minimeta.checkpoint import RunFolder
 
-def parameters(path, data):
+def parameters(path, data, **by):
     with open(path / "measured", "a") as file:
         file.write("once\\n")
     folder = RunFolder(path)
-    return {"phi": folder.load(folder.config()).meta.tolist()}
+    return {"phi": folder.load(folder.config()).meta.tolist()} | by
 """
 
 
@@ -86,9 +86,19 @@ def _wait_for(condition, seconds=60.0):
         time.sleep(0.02)
 
 
-def _under_way(folder):
-    """Whether a run of the sweep has begun, and none is done."""
-    return any(folder.glob("*/metrics.jsonl")) and not any(folder.glob("*/result.json"))
+OFTEN = Saving(10, 0.0)
+
+
+def _on_the_way(folder):
+    """How many runs of the sweep have a checkpoint beyond their start, and no result."""
+    begun = [RunFolder(file.parent) for file in folder.glob("*/checkpoint.npz")]
+    return sum(run.load(run.config()).iteration > 0 and not (run.path / "result.json").exists() for run in begun)
+
+
+def _gone_on_with(folder):
+    """How many runs went on from a checkpoint beyond their start."""
+    runs = [RunFolder(path.parent).metrics() for path in folder.glob("*/metrics.jsonl")]
+    return sum(any(entry["iteration"] > 0 for entry in run if "provenance" in entry) for run in runs)
 
 
 @pytest.fixture
@@ -100,10 +110,12 @@ def begin(tmp_path, parameters):
             told = [(job.name, job.settings.to_dict()) for job in jobs]
             program = tmp_path / "program.py"
             program.write_text(
-                "from minimeta.experiment import Settings\nfrom minimeta.sweep import Job, sweep\n"
+                "from minimeta.experiment import Settings\nfrom minimeta.run import Saving\n"
+                "from minimeta.sweep import Job, sweep\n"
                 f"from measuring import parameters\nJOBS = {told!r}\n"
                 "if __name__ == '__main__':\n"
-                f"    sweep([Job(n, Settings.from_dict(s)) for n, s in JOBS], {str(folder)!r}, parameters, processes=2)\n"
+                f"    sweep([Job(n, Settings.from_dict(s)) for n, s in JOBS], {str(folder)!r}, parameters, processes=2,\n"
+                f"          saving={OFTEN!r})\n"
             )
             words = [sys.executable, program]
             process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -132,10 +144,11 @@ def _two_begun(folder):
 def test_a_killed_sweep_goes_on_where_it_stopped(begin, tmp_path, parameters):
     jobs, folder = _jobs(LONG, 2), tmp_path / "sweep"
     process = begin(jobs, folder)
-    _wait_for(lambda: _under_way(folder))
+    _wait_for(lambda: _on_the_way(folder) == 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert _results(sweep(jobs, folder, parameters, processes=2)) == _alone(jobs, tmp_path / "alone")
+    assert _gone_on_with(folder) == 2
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the sweep alone", "to all its processes"])
@@ -312,7 +325,9 @@ def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
 def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
     job = Job("one", SHORT, looks=(7,), by={"tasks": 10, "sizes": (1, 5)})
     sweep([job], tmp_path, parameters, processes=1)
-    assert sweep([job], tmp_path, parameters)["one"].looks  # as JSON has it, a tuple is a list
+    (one,) = sweep([job], tmp_path, parameters).values()
+    for got in (one.result, one.looks[7]):  # as JSON has it, a tuple is a list
+        assert (got["tasks"], got["sizes"]) == (10, [1, 5])
     more = replace(job, by={"tasks": 100, "sizes": (1, 5)})
     with pytest.raises(
         mm.SettingsError, match=r'result.json was measured by \{"tasks": 10, .*, not \{"tasks": 100, .*delete'
@@ -389,6 +404,51 @@ def test_what_made_a_part_of_a_run_is_told(tmp_path, parameters, monkeypatch):
     assert [each["commit"] for each in folder.facts()["made_by"]] == ["a", "c"]
 
 
+def test_what_measured_a_run_is_told(tmp_path, parameters, monkeypatch):
+    (job,) = _jobs(SHORT, 1)
+    monkeypatch.setattr("minimeta.run.provenance", lambda module: {"commit": "a"})
+    monkeypatch.setattr("minimeta.sweep.provenance", lambda: {"commit": "b"})
+    run_job(job, tmp_path / job.name, parameters, None)
+    finished = sweep([job], tmp_path, parameters)[job.name]
+    assert (finished.training["made_by"], finished.measured_by) == ([{"commit": "a"}], {"commit": "b"})
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """Sets the images that runs find."""
+
+    def here(seed):
+        halves = np.random.default_rng(seed).integers(0, 2, (2, 8, 20, 28, 28, 1), dtype=np.uint8)
+        monkeypatch.setattr("minimeta.experiment._images", lambda *_: (halves, 1, {"a_class": 20, "sha256": f"of {seed}"}))
+
+    return here
+
+
+ON_IMAGES = replace(PRESETS["omniglot-5way"][1], iterations=3, meta_batch=1, ways=3, filters=2, size=3, shots=2)
+
+
+def test_a_run_goes_on_with_its_own_images_alone(tmp_path, images):
+    images(0)
+    train(ON_IMAGES, tmp_path / "run", until=2, workers=1)
+    images(1)
+    with pytest.raises(mm.CheckpointError, match="was begun with other images: .*of 0.*, not .*of 1"):
+        train(ON_IMAGES, tmp_path / "run", resume=True, workers=1)
+    images(0)
+    assert train(ON_IMAGES, tmp_path / "run", resume=True, workers=1).iteration == 3
+
+
+def test_runs_of_different_images_are_not_taken_together(tmp_path, parameters, images):
+    jobs = [Job(f"seed-{seed}", replace(ON_IMAGES, seed=seed)) for seed in (0, 1)]
+    for job in jobs:
+        images(0)
+        run_job(job, tmp_path / "same" / job.name, parameters, None)
+        images(job.settings.seed)
+        run_job(job, tmp_path / "different" / job.name, parameters, None)
+    assert len(sweep(jobs, tmp_path / "same", parameters)) == 2
+    with pytest.raises(mm.SettingsError, match="runs were made from different images.*seed-0: .*of 0.*seed-1: .*of 1"):
+        sweep(jobs, tmp_path / "different", parameters)
+
+
 def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypatch):
     monkeypatch.setattr("minimeta.sweep._SAY_SO_AFTER", 0.1)
     (job,) = _jobs(SHORT, 1)
@@ -405,7 +465,7 @@ def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypa
 
 @pytest.fixture
 def cluster():
-    """Two workers, and what calls a function on each."""
+    """Two workers, and a client."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
     with (
         distributed.LocalCluster(
@@ -413,12 +473,12 @@ def cluster():
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        yield cluster.scheduler_address, client.run
+        yield cluster.scheduler_address, client
 
 
 def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, monkeypatch):
     """Nor what is beside it: as Figure 4 measures like Figure 3, in a script of its own."""
-    scheduler, on_each = cluster
+    scheduler, client = cluster
     (tmp_path / "beside.py").write_text("SCALE = 3\n\ndef scaled(steps):\n    return SCALE * steps\n")
     (tmp_path / "first.py").write_text(
         "import beside\nfrom beside import scaled\nfrom minimeta.run import open_run\n"
@@ -428,7 +488,7 @@ def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     measure = importlib.import_module("first").measure
     try:
-        assert set(on_each(importlib.util.find_spec, "first").values()) == {None}
+        assert set(client.run(importlib.util.find_spec, "first").values()) == {None}
         finished = sweep(_jobs(SHORT, 2), "runs", measure, data="images", scheduler=scheduler)
         assert _results(finished) == {f"seed-{seed}": {"x": [360, 3, str(tmp_path / "images")]} for seed in (0, 1)}
     finally:
@@ -443,19 +503,32 @@ def test_a_measure_that_fails_on_a_cluster_fails_its_job_alone(cluster, tmp_path
 
 
 def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(cluster, tmp_path, parameters):
-    scheduler, on_each = cluster
+    scheduler, client = cluster
     jobs, folder = _jobs(LONG, 3), tmp_path / "sweep"
     with ThreadPoolExecutor(1) as pool:
-        results = pool.submit(sweep, jobs, folder, parameters, scheduler=scheduler)
-        _wait_for(lambda: _under_way(folder))
-        os.kill(on_each(os.getpid).popitem()[1], signal.SIGKILL)
+        results = pool.submit(sweep, jobs, folder, parameters, scheduler=scheduler, saving=OFTEN)
+        _wait_for(lambda: _on_the_way(folder) == 2)
+        os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
         assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
+    assert _gone_on_with(folder) == 1
+
+
+def test_a_cluster_that_goes_away_is_told(cluster, tmp_path, parameters):
+    scheduler, client = cluster
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(sweep, _jobs(ENDLESS, 3), tmp_path, parameters, scheduler=scheduler)
+        _wait_for(lambda: _two_begun(tmp_path))
+        client.shutdown()
+        with pytest.raises(mm.SweepError, match="3 of 3 runs failed") as caught:
+            results.result(60)
+    assert str(caught.value).count("lost with its scheduler: called again, the sweep goes on") == 3
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):
     pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
-    with pytest.raises(mm.SettingsError, match="no Dask scheduler answers"):
-        sweep(_jobs(SHORT, 1), tmp_path, parameters, scheduler="tcp://127.0.0.1:9")
+    for address in ("tcp://127.0.0.1:9", "tcp://127.0.0.1:port", "nothing://here", "nowhere"):
+        with pytest.raises(mm.SettingsError, match="no Dask scheduler answers"):
+            sweep(_jobs(SHORT, 1), tmp_path, parameters, scheduler=address)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(mm.SettingsError, match="pip install 'minimeta\\[dask\\]'"):
         sweep(_jobs(SHORT, 1), tmp_path, parameters, scheduler="tcp://127.0.0.1:9")

@@ -1,9 +1,12 @@
 """How threads share tasks: every step once, in order, and the same bits for any number of threads."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minimeta as mm
 from minimeta import host
@@ -38,6 +41,23 @@ def test_the_wrap_around_plan_makes_every_step_once_in_equal_parts_and_no_task_o
 def test_whole_tasks_are_shared_evenly(tasks, threads):
     lengths = [share.whole[1] - share.whole[0] for share in by_tasks(tasks, threads)]
     assert sum(lengths) == tasks and max(lengths) - min(lengths) <= 1
+
+
+def test_blas_stays_at_one_thread_until_the_last_has_left():
+    """As where two runs are in one process: its limit is lifted by the last that ends, not by the first."""
+
+    def threads():
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        assert threads() == {2}
+        with ExitStack() as one, ExitStack() as other:
+            one.enter_context(host.workers(1))
+            other.enter_context(host.workers(1))
+            one.close()
+            assert threads() == {1}
+            other.close()
+            assert threads() == {2}
 
 
 def _outcome(algorithm, problem, state, threads, together):

@@ -61,7 +61,8 @@ def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
     """Names, sizes and times of the files ``names`` in it."""
     lines = []
     for name in names:
-        status = os.stat(folder / name)
+        with damage_told(folder / name):
+            status = os.stat(folder / name)
         lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
     return "".join(lines).encode()
 

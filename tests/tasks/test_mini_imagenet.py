@@ -212,6 +212,15 @@ def test_a_damaged_image_is_named(folders, archives, tables):
     assert not (folders.parent / "cache").exists()
 
 
+def test_a_link_to_an_image_that_is_gone_is_named(folders, tables):
+    gone = folders / "mini-imagenet" / "val" / "n00000004" / "n00000004_0.jpg"
+    for data, image in ((folders, gone), (tables, tables / "images" / gone.name)):
+        image.unlink()
+        image.symlink_to("nowhere.jpg")
+        with pytest.raises(DataError, match=r"n00000004_0.jpg cannot be read: No such file"):
+            mm.load_mini_imagenet(data, "val")
+
+
 def test_a_damaged_archive_is_one_line(archives):
     path = archives / "miniimagenet" / "val.zip"
     whole = path.read_bytes()
