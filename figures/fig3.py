@@ -32,7 +32,7 @@ _BASE = replace(
     PRESETS["omniglot-5way"][1], meta_batch=1, inner="sgd", inner_lr=0.003, reduction="sum", size=25, eval_shots=5,
     eval_steps=5, eval_size=25,
 )  # fmt: skip
-# Of which the paper says which is better.
+# On the same tasks.
 COMPARED = (
     ("g2", "g1"), ("g3", "g2"), ("g4", "g3"), ("sum2", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("sum4", "sum2"),
     ("mean2", "g2"), ("mean4", "mean2"),

@@ -333,7 +333,8 @@ def test_what_the_page_says_of_figure_3_is_in_its_numbers():
     assert sum(two >= second for two, second in on_the_way) == 1
     less = {(each["of"], each["less"]): (each["mean"], each["interval95"]) for each in result["differences"]}
     assert abs(less["sum2", "g2"][0]) < less["sum2", "g2"][1]
-    for better in (("g2", "g1"), ("sum3", "sum2"), ("sum4", "sum3"), ("mean2", "g2"), ("mean4", "mean2")):
+    assert less["g4", "g3"][0] < -less["g4", "g3"][1]
+    for better in (("g2", "g1"), ("g3", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("mean2", "g2"), ("mean4", "mean2")):
         assert less[better][0] > less[better][1]
     for better, than in (("mean3", "mean2"), ("mean3", "g2"), ("mean4", "g2"), ("sum4", "mean4")):
         assert end[better][0] - end[better][1] > end[than][0] + end[than][1]
