@@ -18,7 +18,8 @@ from .algorithms import Algorithm
 from .backend import Array, array_module, to_host
 from .errors import DivergenceError, SettingsError
 from .objectives import Objective
-from .tasks import Episode, FewShotImages, Sinusoid, minibatches_of
+from .task_parallel import fitting_together
+from .tasks import Episode, FewShotImages, Minibatches, Sinusoid, minibatches_of
 from .tasks.minibatches import Order
 
 _EVALUATION = 2  # stream of random numbers under one seed: after meta_training's
@@ -81,14 +82,21 @@ def accuracy(
         if an adaptation ends in predictions that are not finite.
     """
 
+    xp = array_module(meta)
+    together = fitting_together(objective, adaptation.size, meta.dtype) if xp is np else CHUNK
+    groups = host.even_chunks(CHUNK, -(-CHUNK // together))
+
     def score(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, shots, queries, dtype=meta.dtype)
         batches = minibatches_of(rng, episode.support, adaptation.steps, adaptation.size, adaptation.order)
-        phi = algorithm.adapt(objective, meta, batches, inner_state)
-        return np.stack([_share_right(objective, phi, episode, together) for together in transductive], axis=1)
+        return np.concatenate([score_of(episode.of_tasks(*group), batches.of_tasks(*group)) for group in groups])
 
-    values = _over_chunks(score, count, seed, workers, array_module(meta), progress)
-    return {together: Evaluation(values[:, i]) for i, together in enumerate(transductive)}
+    def score_of(episode: Episode, batches: Minibatches) -> np.ndarray:
+        phi = algorithm.adapt(objective, meta, batches, inner_state)
+        return np.stack([_share_right(objective, phi, episode, at_once) for at_once in transductive], axis=1)
+
+    values = _over_chunks(score, count, seed, workers, xp, progress)
+    return {at_once: Evaluation(values[:, i]) for i, at_once in enumerate(transductive)}
 
 
 def adaptation_errors(
@@ -143,11 +151,11 @@ def _over_chunks(
     return values
 
 
-def _share_right(objective: Objective, phi: Array, episode: Episode, together: bool) -> np.ndarray:
+def _share_right(objective: Objective, phi: Array, episode: Episode, at_once: bool) -> np.ndarray:
     """Share of each task's query images whose largest logit is the right one, ``(T,)`` on the host."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
-    if together:
+    if at_once:
         logits = objective.network.forward(phi, x)
     else:
         alone = [

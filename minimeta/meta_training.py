@@ -20,7 +20,7 @@ from .backend import Array, array_module, to_host
 from .errors import DivergenceError, SettingsError
 from .inner import SGD, Adam
 from .objectives import Differentiable
-from .task_parallel import TaskParallel
+from .task_parallel import TaskParallel, fitting_together
 from .tasks import Minibatches, MinibatchSchedule
 
 _INIT, _TASKS = 0, 1  # streams of random numbers under one seed
@@ -121,8 +121,7 @@ class MetaTraining:
     def _together(self) -> int:
         if self.xp is not np:
             return self.meta_batch
-        numbers = getattr(self.objective, "activations", 0) * self.schedule.size
-        return host.tasks_together(numbers * np.dtype(self.dtype).itemsize)
+        return fitting_together(self.objective, self.schedule.size, self.dtype)
 
 
 def checked_mean(losses: Sequence[Array], first_iteration: int) -> float:

@@ -19,13 +19,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .algorithms import Algorithm, Outcome
 from .backend import Array, array_module
 from .errors import SettingsError
-from .host import even_chunks
+from .host import even_chunks, tasks_together
 from .objectives import Differentiable
 from .tasks import Minibatches
 from .trajectory import descend
+
+
+def fitting_together(objective: Any, size: int, dtype: Any) -> int:
+    """How many tasks to take through a layer at once, in mini-batches of ``size``; all where the objective, one of the
+    user's own, does not say how many numbers it computes on its way."""
+    return tasks_together(getattr(objective, "activations", 0) * size * np.dtype(dtype).itemsize)
 
 
 class Share(NamedTuple):

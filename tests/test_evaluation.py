@@ -38,6 +38,31 @@ def test_more_tasks_begin_with_the_same_tasks_whatever_the_workers():
         _errors(1)
 
 
+@pytest.mark.parametrize("together", [1, 3, 10])
+def test_accuracy_does_not_depend_on_how_many_tasks_are_taken_through_a_layer_at_once(monkeypatch, together):
+    images = np.random.default_rng(0).integers(0, 2, (8, 6, 28, 28, 1), dtype=np.uint8)
+    objective = mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy())
+    phi, seen, adapted = objective.init(np.random.default_rng(1), np.float32), [], mm.Reptile.adapt
+
+    def adapt(algorithm, objective, meta, minibatches, state):
+        seen.append(minibatches.tasks)
+        return adapted(algorithm, objective, meta, minibatches, state)
+
+    def scores():
+        tasks, adaptation = mm.FewShotImages(images, 3), Adaptation(3, 3)
+        by_way = accuracy(
+            objective, mm.Reptile(mm.SGD(0.3)), phi, tasks, count=20, shots=2, adaptation=adaptation, workers=1
+        )
+        return by_way[True].values, by_way[False].values
+
+    want = scores()
+    monkeypatch.setattr(mm.Reptile, "adapt", adapt)
+    monkeypatch.setattr("minimeta.host._TOGETHER_BYTES", together * 3 * objective.activations * phi.itemsize)
+    for got, expected in zip(scores(), want, strict=True):
+        assert_same(got, expected, "accuracy")
+    assert max(seen) == together and sum(seen) == 20
+
+
 def test_errors_begin_before_adaptation_and_end_after_it():
     objective = mm.Objective(mm.mlp([1, 6, 1]), mm.MeanSquaredError())
     phi = objective.init(np.random.default_rng(0), np.float64)

@@ -81,6 +81,10 @@ class Episode(NamedTuple):
     support: tuple[Array, Array]
     query: tuple[Array, Array]
 
+    def of_tasks(self, start: int, stop: int) -> Episode:
+        """That of tasks ``start`` to ``stop`` (exclusive), as views."""
+        return Episode(*((x[start:stop], y[start:stop]) for x, y in self))
+
 
 @dataclass(frozen=True)
 class MinibatchSchedule:
