@@ -46,7 +46,7 @@ TABLE = Table(
     runs={"reptile": Trained(_REPTILE, 0.01, 300, {1: 5, 5: 15})}
     | {
         f"{algorithm}-{shots}shot": _maml(algorithm, shots, tasks_a_step, fraction, tasks)
-        for algorithm, fraction in (("fomaml", 0.005), ("maml", 0.0025))
+        for algorithm, fraction in (("fomaml", 0.005), ("maml", 0.001))
         for shots, tasks_a_step, tasks in ((1, 4, 600), (5, 2, 300))
     },
     columns=("5-way 1-shot", "5-way 5-shot"),
