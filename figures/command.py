@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,10 +126,10 @@ def _options(figure: Sweep) -> argparse.Namespace:
 
 
 def _positive(word: str) -> float:
-    value = float(word)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {word}")
-    return value
+    with suppress(ValueError):
+        if 0 < (value := float(word)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {word}")
 
 
 def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from itertools import chain, count
 from pathlib import Path
@@ -278,8 +278,19 @@ def _add_train(commands: Any) -> None:
         else:
             kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
             letter = {int: "N", float: "X"}.get(kind, "WORDS")
-            group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=letter, help=shown)
+            read = kind if kind is hint else _or_none(kind)
+            group.add_argument(flag, type=read, default=argparse.SUPPRESS, metavar=letter, help=shown)
     parser.set_defaults(run=_train)
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    """What reads a value of ``kind``, and ``none`` as None."""
+
+    def read(word: str) -> Any:
+        return None if word == "none" else kind(word)
+
+    read.__name__ = kind.__name__  # what argparse calls a word that is none
+    return read
 
 
 def _add_eval(commands: Any) -> None:

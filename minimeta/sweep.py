@@ -113,11 +113,17 @@ def sweep(
     SettingsError
         if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
         else, or without these looks; or if runs of one task were made from different images.
+    CheckpointError
+        if what a folder holds of a job is damaged.
     KeyboardInterrupt
         on Ctrl-C, at once; the jobs that run on this machine are stopped.
     """
     root = Path(folder).absolute()  # a worker may have another working directory
     data = None if data is None else str(Path(data).absolute())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{root} cannot be a folder of runs: {error}") from error
     _check(jobs, root)
     results = {job.name: _result(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
@@ -322,6 +328,16 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
         run = RunFolder(root / job.name)
         if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
             raise SettingsError(f"{run.path} holds a run of other settings: name another folder for this sweep")
+        if run.begun and not (run.path / "result.json").exists():
+            _check_checkpoint(run)
+
+
+def _check_checkpoint(run: RunFolder) -> None:
+    """A run that cannot go on is told now, not when its turn has come."""
+    try:
+        run.load(run.config())
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete {run.path} to compute this job again") from error
 
 
 Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
@@ -435,9 +451,15 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
                 counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
         return sum(counts.values())
 
+    def show(bar: Any) -> None:  # a run that has made its last step is still to be measured
+        done = sum((root / job.name / "result.json").exists() for job in jobs)
+        bar.set_postfix_str(f"{done} of {len(jobs)} runs measured", refresh=False)
+        bar.update(look() - bar.n)
+        bar.refresh()
+
     def watch(bar: Any) -> None:
         while not over.wait(1.0):
-            bar.update(look() - bar.n)
+            show(bar)
 
     with tqdm(total=total, initial=look(), unit="step", unit_scale=True, disable=None if progress else True) as bar:
         watcher = Thread(target=watch, args=(bar,), daemon=True)
@@ -447,7 +469,7 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
         finally:
             over.set()
             watcher.join()
-            bar.update(look() - bar.n)
+            show(bar)
 
 
 def _steps_done(metrics: Path) -> int:

@@ -40,6 +40,16 @@ def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_setting_that_may_be_none_can_be_set_so(capsys):
+    assert main(["train", "omniglot-5way-maml", "--tail", "shared", "--tail-shots", "none", "--shots", "2", "--show"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == PRESETS["omniglot-5way-maml"][1].to_dict() | {"tail": "shared", "tail_shots": None, "shots": 2}
+    for words in (["--tail-shots", "few"], ["--ways", "none"]):
+        with pytest.raises(SystemExit):
+            main(["train", "omniglot-5way-maml", *words])
+        assert f"invalid int value: '{words[1]}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_maml_is_told_what_to_store(store, capsys):
     assert main(["train", "sine-maml", "--store", store, "--show"]) == 0

@@ -424,7 +424,7 @@ def test_hours_of_training_are_those_of_all_runs(figures):
     ("words", "told"),
     [
         (["--draw-only"], r"waves: there is no .*waves\.json to draw from"),
-        *((["--budget", word], f"must be above 0, got {word}") for word in ("0", "-1", "nan", "inf")),
+        *((["--budget", word], f"must be a number above 0, got {word}") for word in ("0", "-1", "nan", "inf", "abc")),
         (["--processes", "0"], "waves: processes must be 1 or more"),
     ],
 )

@@ -362,6 +362,21 @@ def test_a_damaged_look_is_told(tmp_path, parameters):
             sweep([job], tmp_path, parameters)
 
 
+def test_a_run_that_cannot_go_on_is_told_before_any_other_begins(tmp_path, parameters):
+    one, other = _jobs(SHORT, 2)
+    train(SHORT, tmp_path / one.name, until=60, workers=1)
+    (tmp_path / one.name / "checkpoint.npz").write_bytes(b"PK")
+    with pytest.raises(
+        mm.CheckpointError, match=r"checkpoint.npz is damaged: .*; delete .*seed-0 to compute this job again"
+    ):
+        sweep([one, other], tmp_path, parameters, processes=1)
+    assert not (tmp_path / other.name).exists()
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/within"):
+        with pytest.raises(mm.SettingsError, match="cannot be a folder of runs"):
+            sweep([other], tmp_path / folder, parameters, processes=1)
+
+
 def test_looks_lie_within_a_run(tmp_path, parameters):
     for look in (0, -1, SHORT.iterations + 1):
         with pytest.raises(mm.SettingsError, match=f"has 120 meta-steps and cannot be looked at after {look}"):

@@ -122,7 +122,9 @@ class MinibatchSchedule:
         if any(count is not None and count < 1 for count in (self.shots, self.tail_shots)):
             raise SettingsError(f"shots and tail_shots must be 1 or more, got {self.shots} and {self.tail_shots}")
         if self.tail == "shared" and self.tail_shots is not None:
-            raise SettingsError("tail_shots is for a separate tail: set tail='separate', or leave tail_shots out")
+            raise SettingsError(
+                "tail_shots is for a separate tail: set tail='separate', or no tail_shots (--tail-shots none)"
+            )
 
     @property
     def cut(self) -> int:
