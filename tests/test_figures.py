@@ -308,9 +308,9 @@ def test_what_the_page_says_of_table_2_is_in_its_numbers(figures):
     for title, cells in table.rows.items():
         published[title] = [float(cell.published.split()[0]) for cell in cells]
         ours[title] = [runs[cell.run]["accuracy"][str(cell.shots)][cell.mode] for cell in cells]
-    for title, short in (("Reptile, transduction", 0.5), ("Reptile", 0.8)):
+    for title, short in (("Reptile, transduction", 0.51), ("Reptile", 0.76)):
         gaps = [paper - mean for paper, (mean, _) in zip(published[title], ours[title], strict=True)]
-        assert round(gaps[0], 1) == short and 0 <= gaps[1] < 0.2
+        assert round(gaps[0], 2) == short and 0 <= gaps[1] < 0.2
     parts = {name: run["meta_steps"] / run["of"] for name, run in runs.items()}
     assert parts.pop("reptile-5way") == 1 and (min(parts.values()), max(parts.values())) == (0.0025, 0.05)
     maml, fomaml = "MAML, transduction", "FOMAML, transduction"
