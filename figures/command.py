@@ -150,13 +150,13 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
     """Hours of training of all runs together; all commits, versions and machines that they were made by and on, and where
-    it is known, the commits that measured them."""
+    it is known of all, the commits that measured them."""
     trainings = [each.training for each in finished.values()]
     made = [one for each in trainings for one in each["made_by"]]
     told = {name: sorted({str(each[name]) for each in made}) for name in made[0]}
-    measured = sorted({str(each.measured_by["commit"]) for each in finished.values() if each.measured_by})
-    if measured:
-        told["measured"] = measured
+    measured = [each.measured_by for each in finished.values()]
+    if None not in measured:
+        told["measured"] = sorted({str(each["commit"]) for each in measured})
     return {"hours": round(sum(each["seconds"] for each in trainings) / 3600, 2)} | told
 
 

@@ -439,10 +439,12 @@ def test_hours_of_training_are_those_of_all_runs(figures):
     made = {"commit": "a", "machine": "M"}
     finished = {
         "one": Finished({}, {}, {"seconds": 5400.0, "made_by": [made]}, {"commit": "c"}),
-        "two": Finished({}, {}, {"seconds": 1800.0, "made_by": [made | {"commit": "b"}, made]}),
+        "two": Finished({}, {}, {"seconds": 1800.0, "made_by": [made | {"commit": "b"}, made]}, {"commit": "b"}),
     }
-    told = figures("command").trained_by(finished)
-    assert told == {"hours": 2.0, "commit": ["a", "b"], "machine": ["M"], "measured": ["c"]}
+    trained_by = figures("command").trained_by
+    told = {"hours": 2.0, "commit": ["a", "b"], "machine": ["M"]}
+    assert trained_by(finished) == told | {"measured": ["b", "c"]}
+    assert trained_by(finished | {"two": finished["two"]._replace(measured_by=None)}) == told  # not known of all
 
 
 @pytest.mark.parametrize(
