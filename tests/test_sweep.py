@@ -20,7 +20,7 @@ from minimeta.checkpoint import RunFolder
 from minimeta.experiment import PRESETS
 from minimeta.files import locked
 from minimeta.run import Saving, train
-from minimeta.sweep import Job, run_job, sweep
+from minimeta.sweep import Job, _steps_done, run_job, sweep
 
 SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
 LONG = replace(SHORT, iterations=4_000)
@@ -417,6 +417,14 @@ def test_what_made_a_part_of_a_run_is_told(tmp_path, parameters, monkeypatch):
     folder.clear_after(80)
     folder.append_metrics({"iteration": 80, "provenance": {"commit": "g"}})  # killed before it had made one
     assert [each["commit"] for each in folder.facts()["made_by"]] == ["a", "c"]
+
+
+def test_the_steps_of_a_run_are_those_of_its_last_whole_line(tmp_path):
+    metrics, lines = tmp_path / "metrics.jsonl", [json.dumps({"iteration": i, "loss": 0.5}) + "\n" for i in range(1000)]
+    assert _steps_done(metrics) == 0
+    for text, steps in (("", 0), ("".join(lines), 999), ("".join(lines) + lines[-1][:-1], 999), (lines[7] + '{"it', 7)):
+        metrics.write_text(text)
+        assert _steps_done(metrics) == steps
 
 
 def test_what_measured_a_run_is_told(tmp_path, parameters, monkeypatch):
