@@ -37,7 +37,7 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
 PANELS: dict[str, tuple[str, str, tuple[float, ...], dict[str, Any]]] = {
     "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10), {}),
     "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100), {}),
-    "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.125, 0.25, 0.5, 1.0), dict(size=50)),
+    "c": ("outer step size $\\epsilon$", "epsilon", (0.0625, 0.25, 1.0), dict(size=50)),
 }
 COMPARED = (("a", 5, 4), ("a", 10, 4), ("b", 50, 25), ("b", 100, 25))
 
