@@ -44,6 +44,7 @@ from .run import Saving, built_once, settings_in, train
 Measure = Callable[..., dict[str, Any]]  # (run folder, data folder, **what the job measures by) -> a JSON object
 
 _SAY_SO_AFTER = 5.0  # seconds of waiting for another process
+_SAVING = Saving(10, 20)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def sweep(
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool = False,
-    saving: Saving = Saving(10, 20),
+    saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
     """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
 
@@ -163,7 +164,7 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
             raise SettingsError(f"runs were made from different images: name another folder for this sweep ({told})")
 
 
-def run_job(job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = Saving(10, 20)) -> dict[str, Any]:
+def run_job(job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING) -> dict[str, Any]:
     """One job from wherever it stands to its end; the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"), built_once():
