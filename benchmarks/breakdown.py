@@ -29,9 +29,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 import minimeta as mm
-from minimeta import host
+from minimeta.arrays import threads
 from minimeta.files import write_atomically
-from minimeta.provenance import provenance
+from minimeta.runs.provenance import provenance
 
 HERE = Path(__file__).resolve().parent
 REPEATS = 15
@@ -44,10 +44,16 @@ class Noting(np.ndarray):
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         plain = [each.view(np.ndarray) if isinstance(each, Noting) else each for each in inputs]
-        into = None if out is None else tuple(each.view(np.ndarray) if isinstance(each, Noting) else each for each in out)
+        into = (
+            None
+            if out is None
+            else tuple(each.view(np.ndarray) if isinstance(each, Noting) else each for each in out)
+        )
         if method == "__call__" and not options:
             Noting.notes.append((ufunc, [_form(each) for each in plain], into is not None))
-        result = getattr(ufunc, method)(*plain, **options, **({} if into is None else {"out": into}))
+        result = getattr(ufunc, method)(
+            *plain, **options, **({} if into is None else {"out": into})
+        )
         if out is not None:
             return out[0]
         return result.view(Noting) if isinstance(result, np.ndarray) else result
@@ -86,7 +92,9 @@ def maml(small: bool) -> tuple[Callable, np.ndarray]:
     return lambda phi: algorithm.run(objective, phi, batches), phi
 
 
-def adam_step(network: Callable[[int], mm.Network], filters: int, tasks: int) -> Callable[[bool], tuple]:
+def adam_step(
+    network: Callable[[int], mm.Network], filters: int, tasks: int
+) -> Callable[[bool], tuple]:
     def make(small: bool) -> tuple[Callable, np.ndarray]:
         rng = np.random.default_rng(0)
         shape = (1, 1) if small else (tasks, 10)
@@ -141,7 +149,9 @@ def replay(notes: list[tuple], rng: np.random.Generator) -> float:
             arrays = [_like(form, rng) for form in forms]
             # Not into the operand itself: again and again, its numbers would run off to infinity or to denormals.
             out = {"out": np.empty_like(ufunc(*arrays))} if in_place else {}
-            known[key] = milliseconds(lambda ufunc=ufunc, arrays=arrays, out=out: ufunc(*arrays, **out), 0.02)
+            known[key] = milliseconds(
+                lambda ufunc=ufunc, arrays=arrays, out=out: ufunc(*arrays, **out), 0.02
+            )
         total += known[key]
     return total
 
@@ -155,7 +165,8 @@ def _is_product(note: tuple) -> bool:
 def multiply_adds(notes: list[tuple]) -> int:
     """Of matrix products."""
     return sum(
-        int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1] for _, (a, b), _ in notes
+        int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1]
+        for _, (a, b), _ in notes
     )
 
 
@@ -221,14 +232,21 @@ def broken_down(step: Step) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "breakdown.json", help="default: benchmarks/results")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "results" / "breakdown.json",
+        help="default: benchmarks/results",
+    )
     options = parser.parse_args()
-    with host.workers(1):
+    with threads.workers(1):
         results = {"provenance": provenance(), "peak_gigaflops": round(peak(), 1), "steps": {}}
         for name, step in STEPS.items():
             results["steps"][name] = broken_down(step)
             print(json.dumps(results["steps"][name], indent=1))
-    write_atomically(options.out, lambda file: file.write((json.dumps(results, indent=1) + "\n").encode()))
+    write_atomically(
+        options.out, lambda file: file.write((json.dumps(results, indent=1) + "\n").encode())
+    )
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from minimeta import (
     mini_imagenet_convnet,
     mlp,
     omniglot_convnet,
-    vectors,
 )  # fmt: skip
 from minimeta.losses import Loss
-from minimeta.meta_training import TaskDistribution
+from minimeta.testing import conformance_vectors as vectors
+from minimeta.training.meta_training import TaskDistribution
 
 Kind = Literal["maml", "reptile", "evaluation", "hvp", "memory"]
 
@@ -62,12 +62,17 @@ class Case:
 
     def minibatches(self) -> Minibatches:
         """The mini-batches, float64."""
-        return self.distribution.sample(self._rng("tasks"), self.tasks, self.schedule, np.float64, np)
+        return self.distribution.sample(
+            self._rng("tasks"), self.tasks, self.schedule, np.float64, np
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """phi ``(D,)``, v ``(T, D)`` and the mini-batches x_1, y_1, x_2, .. by name: float64, labels int64."""
         rng = self._rng("phi")
-        named = {"phi": self.network.init(rng, np.float64), "v": rng.standard_normal((self.tasks, self.network.size))}
+        named = {
+            "phi": self.network.init(rng, np.float64),
+            "v": rng.standard_normal((self.tasks, self.network.size)),
+        }
         for i, (x, y) in enumerate(self.minibatches(), start=1):
             named |= {f"x_{i}": x, f"y_{i}": y}
         return named
@@ -76,8 +81,18 @@ class Case:
         """The case as JSON, without its arrays."""
         sizes = tuple(x.shape[1] for x, _ in self.minibatches())
         problem = vectors.Problem(self.name, self.network, self.loss, self.rule, sizes, self.tasks)
-        outer = None if self.outer is None else {"type": type(self.outer).__name__, **asdict(self.outer)}
-        return {"name": self.name, "title": self.title, "kind": self.kind, **problem.describe(), "outer": outer}
+        outer = (
+            None
+            if self.outer is None
+            else {"type": type(self.outer).__name__, **asdict(self.outer)}
+        )
+        return {
+            "name": self.name,
+            "title": self.title,
+            "kind": self.kind,
+            **problem.describe(),
+            "outer": outer,
+        }
 
     def write(self, folder: Path) -> None:
         """``case.json`` and ``arrays.npz`` in a new ``folder``."""
@@ -91,7 +106,9 @@ class Case:
 
 def random_images(side: int, channels: int, white: int) -> FewShotImages:
     """5-way tasks from 20 classes of 20 images of independent pixels."""
-    images = np.random.default_rng(0).integers(0, white, (20, 20, side, side, channels), dtype=np.uint8, endpoint=True)
+    images = np.random.default_rng(0).integers(
+        0, white, (20, 20, side, side, channels), dtype=np.uint8, endpoint=True
+    )
     return FewShotImages(images, ways=5, white=white)
 
 
@@ -104,7 +121,9 @@ _OMNIGLOT_IMAGES, _MINI_IMAGES = random_images(28, 1, white=1), random_images(84
 
 def _one_shot(steps: int, order: Literal["cycle", "replacement"] = "cycle") -> MinibatchSchedule:
     """Steps on the 5 support images of a 5-way 1-shot task, then its 5 query images."""
-    return MinibatchSchedule(k=steps + 1, size=5, tail="separate", order=order, shots=1, tail_shots=1)
+    return MinibatchSchedule(
+        k=steps + 1, size=5, tail="separate", order=order, shots=1, tail_shots=1
+    )
 
 
 def _inner(steps: int) -> str:

@@ -2,7 +2,7 @@
 
 Every adapter in benchmarks/peers reads the vectors as any third party would (JSON and npz), computes what its library offers
 by its own means, in float64, in the peers' environment (benchmarks/requirements-peers.txt), and is graded by
-``minimeta.vectors.grade``. Writes conformance.json and conformance.md.
+``minimeta.testing.conformance_vectors.grade``. Writes conformance.json and conformance.md.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minimeta import vectors
 from minimeta.files import write_atomically
-from minimeta.provenance import provenance
+from minimeta.runs.provenance import provenance
+from minimeta.testing import conformance_vectors as vectors
 
 HERE = Path(__file__).resolve().parent
 PEERS = {
@@ -34,10 +34,19 @@ def run_peer(python: str, script: str, folder: Path, results: Path) -> dict[str,
     # The adapters must not find minimeta.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
-        [python, HERE / "peers" / script, folder, results], capture_output=True, text=True, env=environment, check=False
+        [python, HERE / "peers" / script, folder, results],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     if ended.returncode != 0:
-        return {"not_run": (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1], "grades": []}
+        return {
+            "not_run": (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[
+                -1
+            ],
+            "grades": [],
+        }
     facts = json.loads((results / "peer.json").read_text())
     try:
         return facts | {"grades": [vars(each) for each in vectors.grade(folder, results)]}
@@ -52,7 +61,9 @@ def summarize(grades: list[dict[str, Any]], raised: dict[str, str]) -> str:
     if not offered:
         return f"raises in {stopped}" if stopped else "not offered"
     passed = [each["error"] for each in offered if each["status"] == "pass"]
-    wrong = [each["error"] for each in offered if each["status"] == "fail" and each["error"] is not None]
+    wrong = [
+        each["error"] for each in offered if each["status"] == "fail" and each["error"] is not None
+    ]
     not_finite = sum("not finite" in each["note"] for each in offered)
     parts = [f"{max(passed):.0e}"] if passed else []
     parts += [f"differs in {len(wrong)}, up to {max(wrong):.0e}"] if wrong else []
@@ -67,7 +78,11 @@ def table(peers: dict[str, Any], belongs: Callable[[str], bool]) -> str:
     for quantity in vectors.RESULTS:
         cells = []
         for peer in peers.values():
-            chosen = [each for each in peer["grades"] if each["quantity"] == quantity and belongs(each["problem"])]
+            chosen = [
+                each
+                for each in peer["grades"]
+                if each["quantity"] == quantity and belongs(each["problem"])
+            ]
             cells.append(summarize(chosen, peer["raised"]) if chosen else "not run")
         lines.append(f"| `{quantity}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -77,11 +92,14 @@ def markdown(peers: dict[str, Any]) -> str:
     """The tables, and what was run."""
     adam = {problem.name for problem in vectors.PROBLEMS if "-adam-" in problem.name}
     versions = [
-        f"- {name}: " + (f"not run: {peer['not_run']}" if "not_run" in peer else _joined(peer["versions"]))
+        f"- {name}: "
+        + (f"not run: {peer['not_run']}" if "not_run" in peer else _joined(peer["versions"]))
         for name, peer in peers.items()
     ]
     raised = [
-        f"- {name}, {problem}: {text}" for name, peer in peers.items() for problem, text in peer.get("raised", {}).items()
+        f"- {name}, {problem}: {text}"
+        for name, peer in peers.items()
+        for problem, text in peer.get("raised", {}).items()
     ]
     parts = [
         "# The peers, graded by the conformance vectors",
@@ -106,7 +124,9 @@ def _joined(versions: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", required=True, help="the interpreter of the peers' environment")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="default: benchmarks/results")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="default: benchmarks/results"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "vectors"
@@ -115,9 +135,17 @@ def main() -> None:
         for name, script in PEERS.items():
             peers[name] = run_peer(options.python, script, folder, Path(scratch) / script)
             print(f"{name}: {peers[name].get('not_run') or len(peers[name]['grades'])}")
-    facts = {"provenance": provenance(), "vectors": vectors.VERSION, "tolerance": vectors.TOLERANCE, "peers": peers}
+    facts = {
+        "provenance": provenance(),
+        "vectors": vectors.VERSION,
+        "tolerance": vectors.TOLERANCE,
+        "peers": peers,
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    for file, text in (("conformance.json", json.dumps(facts, indent=1) + "\n"), ("conformance.md", markdown(peers))):
+    for file, text in (
+        ("conformance.json", json.dumps(facts, indent=1) + "\n"),
+        ("conformance.md", markdown(peers)),
+    ):
         write_atomically(options.out / file, lambda stream, text=text: stream.write(text.encode()))
         print(f"written to {options.out / file}")
 

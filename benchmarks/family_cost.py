@@ -29,9 +29,9 @@ sys.path.append(str(HERE.parent / "figures"))
 from family import ON_OMNIGLOT, ON_SINE, sine_settings  # noqa: E402
 
 from minimeta import gradient_agreement, mean  # noqa: E402
-from minimeta.experiment import Settings, build  # noqa: E402
 from minimeta.files import write_atomically  # noqa: E402
-from minimeta.provenance import provenance  # noqa: E402
+from minimeta.runs.experiment import Settings, build  # noqa: E402
+from minimeta.runs.provenance import provenance  # noqa: E402
 
 POINTS, ROUNDS = 10, 7
 SETTINGS: dict[str, dict[str, Settings]] = {
@@ -79,7 +79,9 @@ def times(task: str, data: str | None) -> dict[str, dict[str, float]]:
 def combiners(task: str, data: str | None) -> dict[str, tuple[Callable, np.ndarray]]:
     """The two combiners, with the directions of MAML's first meta-batch."""
     training = build(SETTINGS[task]["maml"], data).training
-    directions, _ = training.algorithm.direction(training.objective, training.start().meta, training.sample(0))
+    directions, _ = training.algorithm.direction(
+        training.objective, training.start().meta, training.sample(0)
+    )
     return {f"combiner {each.__name__}": (each, directions) for each in (mean, gradient_agreement)}
 
 
@@ -107,9 +109,19 @@ def grown_apart(task: str, name: str, data: str | None) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for family_cost.json (default: results)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "results",
+        help="folder for family_cost.json (default: results)",
+    )
     parser.add_argument("--data", metavar="DIR", help="where Omniglot is (default: MINIMETA_DATA)")
-    parser.add_argument("--grown", nargs=2, metavar=("TASK", "ALGORITHM"), help="print the memory of one, and no more")
+    parser.add_argument(
+        "--grown",
+        nargs=2,
+        metavar=("TASK", "ALGORITHM"),
+        help="print the memory of one, and no more",
+    )
     options = parser.parse_args()
     if options.grown:
         task, name = options.grown
@@ -125,7 +137,8 @@ def main() -> None:
             print(f"{task:10}{name:30}{1e3 * row['seconds']:10.4f} ms {memory}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(
-        options.out / "family_cost.json", lambda file: file.write((json.dumps(result, indent=1) + "\n").encode())
+        options.out / "family_cost.json",
+        lambda file: file.write((json.dumps(result, indent=1) + "\n").encode()),
     )
 
 

@@ -28,10 +28,19 @@ import numpy as np
 from ours import Fixed
 from peers.timing import resident, resident_after_reset
 
-from minimeta import MAML, SGD, Minibatches, MinibatchSchedule, Objective, Reptile, SoftmaxCrossEntropy, omniglot_convnet
+from minimeta import (
+    MAML,
+    SGD,
+    Minibatches,
+    MinibatchSchedule,
+    Objective,
+    Reptile,
+    SoftmaxCrossEntropy,
+    omniglot_convnet,
+)
 from minimeta.files import write_atomically
-from minimeta.meta_training import MetaTraining
-from minimeta.provenance import provenance
+from minimeta.runs.provenance import provenance
+from minimeta.training.meta_training import MetaTraining
 
 HERE = Path(__file__).resolve().parent
 WAYS, STEPS = 5, 5
@@ -91,7 +100,9 @@ def meta_training(case: Case) -> MetaTraining:
     """Makes ``case.k`` inner steps: MAML has one mini-batch more, on which it scores."""
     rng = np.random.default_rng(0)
     lead = (case.k + (case.algorithm == "maml"), case.tasks, case.size)
-    minibatches = Minibatches(rng.random((*lead, 28, 28, 1), dtype=np.float32), rng.integers(0, WAYS, lead))
+    minibatches = Minibatches(
+        rng.random((*lead, 28, 28, 1), dtype=np.float32), rng.integers(0, WAYS, lead)
+    )
     rule = SGD(1e-3)
     return MetaTraining(
         Objective(omniglot_convnet(WAYS, case.filters), SoftmaxCrossEntropy()),
@@ -141,9 +152,18 @@ def compute() -> dict[str, Any]:
     for sweep in SWEEPS:
         for method in sweep.methods:
             base = replace(sweep.base, **METHODS[method])
-            points = [measured_apart(replace(base, **{sweep.setting: value})) for value in sweep.values]
-            settings = {name: value for name, value in asdict(base).items() if name != sweep.setting}
-            curve = {"setting": sweep.setting, "method": method, "fixed": settings, "values": sweep.values}
+            points = [
+                measured_apart(replace(base, **{sweep.setting: value})) for value in sweep.values
+            ]
+            settings = {
+                name: value for name, value in asdict(base).items() if name != sweep.setting
+            }
+            curve = {
+                "setting": sweep.setting,
+                "method": method,
+                "fixed": settings,
+                "values": sweep.values,
+            }
             for quantity in QUANTITIES:
                 curve[quantity] = [point[quantity] for point in points]
             curves.append(curve | {"growth": growth(curve)})
@@ -155,7 +175,10 @@ def growth(curve: dict[str, Any]) -> dict[str, Any]:
     """What the legend says of a curve."""
     values, seconds, taken = (curve[name] for name in ("values", *QUANTITIES))
     if curve["setting"] == "workers":
-        return {"speedup": round(seconds[0] / min(seconds), 3), "memory_ratio": round(max(taken) / taken[0], 3)}
+        return {
+            "speedup": round(seconds[0] / min(seconds), 3),
+            "memory_ratio": round(max(taken) / taken[0], 3),
+        }
     found: dict[str, Any] = {name: round(exponent(values, curve[name]), 3) for name in QUANTITIES}
     if curve["setting"] == "k" and curve["fixed"]["algorithm"] == "maml":
         constant, power = above_constant(values, taken)
@@ -229,7 +252,9 @@ def said(curve: dict[str, Any], quantity: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="default: benchmarks/results")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="default: benchmarks/results"
+    )
     parser.add_argument("--draw", action="store_true", help="draw again from growth.json")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -12,9 +12,10 @@ from cases import CASES, Case
 from peers import timing
 from peers.timing import Arrays, Program, Settings
 
-from minimeta import MAML, Minibatches, Reptile, host
+from minimeta import MAML, Minibatches, Reptile
 from minimeta.algorithms import Algorithm
-from minimeta.meta_training import MetaState, MetaTraining
+from minimeta.arrays import threads as host_threads
+from minimeta.training.meta_training import MetaState, MetaTraining
 
 ONE_THREAD = "one thread"
 GRADIENT, PRODUCT = "gradient alone", "product alone, at a known gradient"
@@ -34,7 +35,9 @@ class Fixed:
 def build(stack: ExitStack, settings: Settings, arrays: Arrays, variant: str) -> Program:
     """The program of a case; ``stack`` keeps its threads."""
     case, k = CASES[settings["name"]], settings["k"]
-    batches = Minibatches([arrays[f"x_{i + 1}"] for i in range(k)], [arrays[f"y_{i + 1}"] for i in range(k)])
+    batches = Minibatches(
+        [arrays[f"x_{i + 1}"] for i in range(k)], [arrays[f"y_{i + 1}"] for i in range(k)]
+    )
     return BUILDERS[case.kind](stack, case, batches, arrays, variant)
 
 
@@ -47,35 +50,51 @@ def training_of(case: Case, batches: Minibatches, dtype: Any, workers: int | Non
     )  # fmt: skip
 
 
-def meta_step(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:
+def meta_step(
+    stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
+) -> Program:
     training = training_of(case, batches, arrays["phi"].dtype, 1 if variant == ONE_THREAD else None)
     step = stack.enter_context(training.stepper())
 
     def results(state: tuple[MetaState, np.ndarray]) -> Arrays:
         meta, losses = state
         found = {"phi": meta.meta, "loss": losses}
-        if case.kind == "maml":  # after one step Adam's first moment is the direction times 1 - beta1
+        if (
+            case.kind == "maml"
+        ):  # after one step Adam's first moment is the direction times 1 - beta1
             found["direction"] = meta.outer.m / (1 - case.outer.beta1)
         return found
 
-    return Program(lambda: (MetaState(0, arrays["phi"], None, None), None), lambda state: step(state[0]), results)
+    return Program(
+        lambda: (MetaState(0, arrays["phi"], None, None), None),
+        lambda state: step(state[0]),
+        results,
+    )
 
 
-def evaluation(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:
-    threads = 1 if variant == ONE_THREAD else host.available_cores()
-    starmap = stack.enter_context(host.workers(threads))
+def evaluation(
+    stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
+) -> Program:
+    threads = 1 if variant == ONE_THREAD else host_threads.available_cores()
+    starmap = stack.enter_context(host_threads.workers(threads))
     objective, algorithm = case.objective(), Reptile(case.rule)
 
     def predictions(start: int, stop: int) -> np.ndarray:
         own = batches.of_tasks(start, stop)
-        return objective.network.forward(algorithm.adapt(objective, arrays["phi"], own[:-1]), own[-1][0])
+        return objective.network.forward(
+            algorithm.adapt(objective, arrays["phi"], own[:-1]), own[-1][0]
+        )
 
-    chunks = host.even_chunks(case.tasks, threads)
+    chunks = host_threads.even_chunks(case.tasks, threads)
     return computing(lambda: {"prediction": np.concatenate(starmap(predictions, chunks))})
 
 
-def product(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:
-    stack.enter_context(host.workers(1))  # as in training: the threads have tasks of their own
+def product(
+    stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
+) -> Program:
+    stack.enter_context(
+        host_threads.workers(1)
+    )  # as in training: the threads have tasks of their own
     objective = case.objective()
     if variant == GRADIENT:
         return computing(lambda: {"grad": objective.at(arrays["phi"], batches[0]).grad})
@@ -90,8 +109,10 @@ def product(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, 
     return computing(both)
 
 
-def gradient(stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str) -> Program:
-    stack.enter_context(host.workers(1))
+def gradient(
+    stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
+) -> Program:
+    stack.enter_context(host_threads.workers(1))
     objective, algorithm = case.objective(), MAML(case.rule, store=variant)
     return computing(lambda: {"maml": algorithm.direction(objective, arrays["phi"], batches)[0]})
 
@@ -107,4 +128,6 @@ BUILDERS: dict[str, Callable[..., Program]] = {
 
 if __name__ == "__main__":
     with ExitStack() as stack:
-        timing.serve(lambda settings, arrays, variant: build(stack, settings, arrays, variant), ("numpy",))
+        timing.serve(
+            lambda settings, arrays, variant: build(stack, settings, arrays, variant), ("numpy",)
+        )

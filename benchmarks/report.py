@@ -45,14 +45,25 @@ def times_of(case: dict[str, Any]) -> str:
         if "milliseconds" in row:
             rows.append([*name, milliseconds(row), ratio(row) if "ratio" in row else "1"])
         else:
-            rows.append([*name, row.get("not_run") or f"not timed: differs by {max(row['errors'].values()):.0e}", ""])
+            rows.append(
+                [
+                    *name,
+                    row.get("not_run")
+                    or f"not timed: differs by {max(row['errors'].values()):.0e}",
+                    "",
+                ]
+            )
     return f"### {case['title']}\n\n" + table(["", "how", "time", "minimeta / it"], rows)
 
 
 def summary(speed: dict[str, Any]) -> str:
     """The fastest way of each peer, for every piece of work."""
     timed = [case for case in speed["cases"].values() if case["kind"] != "memory"]
-    peers = list(dict.fromkeys(row["peer"] for case in timed for row in case["entries"] if row["peer"] != OURS))
+    peers = list(
+        dict.fromkeys(
+            row["peer"] for case in timed for row in case["entries"] if row["peer"] != OURS
+        )
+    )
     rows = []
     for case in timed:
         cells = []
@@ -70,7 +81,9 @@ def aims(speed: dict[str, Any]) -> str:
     for aim in speed["aims"]:
         unit = " ms" if aim["unit"] == "milliseconds" else ""
         item = speed["cases"][aim["case"]]["title"]
-        peers = ", ".join(aim["peers"]) + (f" ({_spaced(aim['variant'])})" if aim["variant"] else "")
+        peers = ", ".join(aim["peers"]) + (
+            f" ({_spaced(aim['variant'])})" if aim["variant"] else ""
+        )
         rows.append([
             item, f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
             f"{aim['at_most']:g}{unit}", f"{aim['found']:.2g}{unit}", "yes" if aim["reached"] else "no",
@@ -81,12 +94,16 @@ def aims(speed: dict[str, Any]) -> str:
 def memory(speed: dict[str, Any]) -> str:
     """MiB that a MAML gradient adds, a row for each way, a column for each number of steps."""
     cases = [case for case in speed["cases"].values() if case["kind"] == "memory"]
-    steps = [name.rpartition("-")[2] for name, case in speed["cases"].items() if case["kind"] == "memory"]
+    steps = [
+        name.rpartition("-")[2] for name, case in speed["cases"].items() if case["kind"] == "memory"
+    ]
     found: dict[str, dict[int, str]] = {}
     for column, case in enumerate(cases):
         for row in case["entries"]:
             if "bytes" in row:
-                found.setdefault(f"{row['peer']}, {row['variant']}", {})[column] = f"{row['bytes'] / 2**20:.1f}"
+                found.setdefault(f"{row['peer']}, {row['variant']}", {})[column] = (
+                    f"{row['bytes'] / 2**20:.1f}"
+                )
     rows = [[name, *(cells.get(i, "") for i in range(len(cases)))] for name, cells in found.items()]
     return table(["inner steps", *steps], rows)
 
@@ -97,11 +114,21 @@ def breakdown(parts: dict[str, Any]) -> str:
     for step in parts["steps"].values():
         times = step["milliseconds"]
         shares = [
-            f"{times[name]:.3g} ms ({times[name] / times['step']:.0%})" for name in ("products", "passes", "rest", "calls")
+            f"{times[name]:.3g} ms ({times[name] / times['step']:.0%})"
+            for name in ("products", "passes", "rest", "calls")
         ]
         speed = f"{step['gigaflops_of_products']:.0f} ({step['gigaflops_of_products'] / parts['peak_gigaflops']:.0%})"
         calls = str(step["matrix_products"] + step["other_operations"])
-        rows.append([step["title"], f"{times['step']:.3g} ms", *shares, speed, calls, f"{step['two_threads_by_one']:.2f}"])
+        rows.append(
+            [
+                step["title"],
+                f"{times['step']:.3g} ms",
+                *shares,
+                speed,
+                calls,
+                f"{step['two_threads_by_one']:.2f}",
+            ]
+        )
     head = ["step, one thread", "time", "matrix products", "passes over memory", "rest: copies, allocation, cold caches",
             "the same calls on tiny arrays", "GFLOP/s of the products (of peak)", "operations",
             "two threads by one"]  # fmt: skip
@@ -114,7 +141,9 @@ def versions(speed: dict[str, Any]) -> str:
     for case in speed["cases"].values():
         for row in case["entries"]:
             found |= row.get("versions", {})
-    commits = sorted({case["provenance"]["commit"] or "unknown" for case in speed["cases"].values()})
+    commits = sorted(
+        {case["provenance"]["commit"] or "unknown" for case in speed["cases"].values()}
+    )
     first = next(iter(speed["cases"].values()))["provenance"]
     packages = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
     machine = f"{first['machine']}, Python {first['python']}"
@@ -123,12 +152,16 @@ def versions(speed: dict[str, Any]) -> str:
 
 def page() -> str:
     """All of docs/speed.md: the text of speed_page.md with every {{name}} filled in."""
-    speed, parts = (json.loads((RESULTS / name).read_text()) for name in ("speed.json", "breakdown.json"))
+    speed, parts = (
+        json.loads((RESULTS / name).read_text()) for name in ("speed.json", "breakdown.json")
+    )
     filled = {
         "versions": versions(speed),
         "aims": aims(speed),
         "breakdown": breakdown(parts),
-        "times": "\n\n".join(times_of(case) for case in speed["cases"].values() if case["kind"] != "memory"),
+        "times": "\n\n".join(
+            times_of(case) for case in speed["cases"].values() if case["kind"] != "memory"
+        ),
         "memory": memory(speed),
     }
     text = (ROOT / "benchmarks" / "speed_page.md").read_text()

@@ -27,8 +27,8 @@ from ours import GRADIENT, ONE_THREAD, PRODUCT
 from peers.timing import Arrays
 
 from minimeta.files import write_atomically
-from minimeta.provenance import provenance
-from minimeta.trajectory import STORES
+from minimeta.inner import STORES
+from minimeta.runs.provenance import provenance
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 1e-8
@@ -54,7 +54,9 @@ def jax(*variants: str) -> list[Entry]:
 
 def checkpointed(*variants: str) -> list[Entry]:
     """JAX with jax.checkpoint on the inner step: less memory for more time, as a peer of its own."""
-    return [Entry("JAX, checkpoint", "peers/speed_jax.py", f"{each},checkpoint") for each in variants]
+    return [
+        Entry("JAX, checkpoint", "peers/speed_jax.py", f"{each},checkpoint") for each in variants
+    ]
 
 
 def torch(*variants: str) -> list[Entry]:
@@ -144,7 +146,9 @@ AIMS = (
     Aim(_SINES, 0.01, ("higher",)),
     Aim(("omniglot-reptile",), 0.40, _TORCH),
     Aim(("omniglot-reptile",), 0.10, ("JAX",), "vmap,scan,conv"),
-    Aim(("omniglot-reptile",), 0.10, ("JAX",)),  # also where its convolution is written anew as a matrix product
+    Aim(
+        ("omniglot-reptile",), 0.10, ("JAX",)
+    ),  # also where its convolution is written anew as a matrix product
     Aim(("omniglot-reptile",), 50.0, unit="milliseconds"),
     Aim(_OMNIGLOTS, 0.40, (*_TORCH, "JAX")),
     Aim(("omniglot-hvp",), 2.5, (OURS,), GRADIENT, own=PRODUCT),
@@ -177,7 +181,9 @@ class Worker:
         if not line:
             status = self._process.wait()
             self._log.seek(0)
-            raise WorkerError((self._log.read().strip().splitlines() or [f"exit status {status}"])[-1])
+            raise WorkerError(
+                (self._log.read().strip().splitlines() or [f"exit status {status}"])[-1]
+            )
         return json.loads(line)
 
 
@@ -186,8 +192,16 @@ def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Work
     """A worker for the case in ``folder``; it ends with the block."""
     mine = entry.peer == OURS
     # Peers must not find minimeta.
-    environment = {name: value for name, value in os.environ.items() if mine or name != "PYTHONPATH"}
-    command = [sys.executable if mine else python, HERE / entry.script, folder, entry.variant, dtype]
+    environment = {
+        name: value for name, value in os.environ.items() if mine or name != "PYTHONPATH"
+    }
+    command = [
+        sys.executable if mine else python,
+        HERE / entry.script,
+        folder,
+        entry.variant,
+        dtype,
+    ]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
@@ -209,16 +223,25 @@ def results_of(entry: Entry, python: str, folder: Path) -> tuple[Arrays, dict[st
             return {name: stored[name] for name in stored.files}, process.versions
 
 
-def errors(description: dict[str, Any], phi: np.ndarray, got: Arrays, want: Arrays) -> dict[str, float]:
+def errors(
+    description: dict[str, Any], phi: np.ndarray, got: Arrays, want: Arrays
+) -> dict[str, float]:
     """max |got - want| / max |want| of each result; of a new phi, that of its change from ``phi``."""
-    return {name: _error(*_comparable(description, phi, name, got[name], want[name])) for name in got}
+    return {
+        name: _error(*_comparable(description, phi, name, got[name], want[name])) for name in got
+    }
 
 
-def _comparable(description: dict[str, Any], phi: np.ndarray, name: str, *arrays: np.ndarray) -> Sequence[np.ndarray]:
+def _comparable(
+    description: dict[str, Any], phi: np.ndarray, name: str, *arrays: np.ndarray
+) -> Sequence[np.ndarray]:
     if name != "phi":
         return arrays
     kept = np.full(len(phi), True)
-    if "Adam" in (description["rule"]["type"], (description["outer"] or description["rule"])["type"]):
+    if "Adam" in (
+        description["rule"]["type"],
+        (description["outer"] or description["rule"])["type"],
+    ):
         kept = ~zero_gradients(description)
     return [(array - phi)[kept] for array in arrays]
 
@@ -259,22 +282,31 @@ def compared(case: Case, python: str, folder: Path) -> list[dict[str, Any]]:
             row["errors"] = errors(description, phi, got, want)
             row["agrees"] = bool(got) and max(row["errors"].values()) <= TOLERANCE
         rows.append(row)
-        print(f"  {_who(row)}: {'agrees' if row['agrees'] else 'DIFFERS'} {row.get('not_run', row['errors'])}", flush=True)
+        print(
+            f"  {_who(row)}: {'agrees' if row['agrees'] else 'DIFFERS'} {row.get('not_run', row['errors'])}",
+            flush=True,
+        )
     return rows
 
 
 # How long do they take, and how much memory?
 
 
-def time_in_turn(rows: list[dict[str, Any]], python: str, folder: Path, rounds: int, seconds: float) -> None:
+def time_in_turn(
+    rows: list[dict[str, Any]], python: str, folder: Path, rounds: int, seconds: float
+) -> None:
     """Add times and ratios to the rows that agree: in every round ours, a peer, ours, the next peer, .."""
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker(_entry(row), python, folder, "float32")) for row in rows]
+        workers = [
+            stack.enter_context(worker(_entry(row), python, folder, "float32")) for row in rows
+        ]
         times: list[list[float]] = [[] for _ in rows]
         ratios: list[list[float]] = [[] for _ in rows]
         for _ in range(rounds):
             for i in range(1, len(rows)):
-                mine, theirs = (each.ask(f"time {seconds}")["seconds"] for each in (workers[0], workers[i]))
+                mine, theirs = (
+                    each.ask(f"time {seconds}")["seconds"] for each in (workers[0], workers[i])
+                )
                 times[0].append(mine)
                 times[i].append(theirs)
                 ratios[i].append(mine / theirs)
@@ -321,7 +353,10 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
         elif rounds:
             time_in_turn(agreeing, python, folder, rounds, seconds)
     for row in agreeing if rounds else []:
-        print(f"  {_who(row)}: {row.get('milliseconds', row.get('bytes'))}, ours / theirs {row.get('ratio')}", flush=True)
+        print(
+            f"  {_who(row)}: {row.get('milliseconds', row.get('bytes'))}, ours / theirs {row.get('ratio')}",
+            flush=True,
+        )
     return {
         "title": case.title, "kind": case.kind, "provenance": provenance(), "rounds": rounds, "seconds": seconds,
         "tolerance": TOLERANCE, "entries": rows,
@@ -351,7 +386,9 @@ def _found(aim: Aim, case: dict[str, Any]) -> float | None:
         own = min(row["bytes"] for row in case["entries"] if row["peer"] == OURS)
         return max((own / max(row["bytes"], 1) for row in others if _meant(aim, row)), default=None)
     by_first = next((row["ratio"]["median"] for row in others if row["variant"] == aim.own), 1.0)
-    return max((row["ratio"]["median"] / by_first for row in others if _meant(aim, row)), default=None)
+    return max(
+        (row["ratio"]["median"] / by_first for row in others if _meant(aim, row)), default=None
+    )
 
 
 def _meant(aim: Aim, row: dict[str, Any]) -> bool:
@@ -368,10 +405,19 @@ def save(path: Path, cases: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", help="the interpreter of the peers' environment")
-    parser.add_argument("--only", help="names of cases, or how they begin, with commas between (default: all)")
-    parser.add_argument("--rounds", type=int, default=7, help="default: 7; 0 only compares the results, and writes nothing")
+    parser.add_argument(
+        "--only", help="names of cases, or how they begin, with commas between (default: all)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=7,
+        help="default: 7; 0 only compares the results, and writes nothing",
+    )
     parser.add_argument("--seconds", type=float, default=0.5, help="of one turn (default: 0.5)")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json", help="other cases in it stay")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results" / "speed.json", help="other cases in it stay"
+    )
     parser.add_argument("--draw", action="store_true", help="only draw again what is in --out")
     options = parser.parse_args()
     cases = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}

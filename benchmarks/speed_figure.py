@@ -51,16 +51,32 @@ def _draw_times(axis: Any, cases: dict[str, Any], aims: list[dict[str, Any]]) ->
     height, places, labels = 0, [], []
     for name, case in cases.items():
         ours = case["entries"][0]["milliseconds"]["median"]
-        axis.text(1.0, height, f" {case['title']}: {_time(ours)}", va="center", ha="left", fontsize=8, weight="bold")
+        axis.text(
+            1.0,
+            height,
+            f" {case['title']}: {_time(ours)}",
+            va="center",
+            ha="left",
+            fontsize=8,
+            weight="bold",
+        )
         for row in _fastest(case):
             height += 1
             places.append(height)
             labels.append(_label(row))
             _draw_bar(axis, height, row)
             for aim in aims:
-                if aim["case"] == name and row["peer"] in aim["peers"] and aim["variant"] in (None, row["variant"]):
+                if (
+                    aim["case"] == name
+                    and row["peer"] in aim["peers"]
+                    and aim["variant"] in (None, row["variant"])
+                ):
                     axis.plot(
-                        [1 / aim["at_most"]] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1.8, zorder=1
+                        [1 / aim["at_most"]] * 2,
+                        [height - 0.45, height + 0.45],
+                        color="black",
+                        linewidth=1.8,
+                        zorder=1,
                     )
         height += 1
     axis.axvline(1, color="black", linewidth=0.6)
@@ -93,12 +109,18 @@ def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:
     for name, case in cases.items():
         for row in case["entries"]:
             if "bytes" in row:
-                lines.setdefault((row["peer"], row["variant"]), []).append((int(name.split("-")[1]), row["bytes"] / 2**20))
+                lines.setdefault((row["peer"], row["variant"]), []).append(
+                    (int(name.split("-")[1]), row["bytes"] / 2**20)
+                )
     shapes: dict[str, int] = {}
     for (peer, variant), points in lines.items():
         number = shapes[peer] = shapes.get(peer, -1) + 1
         label = variant.removeprefix("map,scan,").removesuffix(",checkpoint")
-        style = dict(color=COLORS[peer], marker="os^Dv"[number], linestyle=("-", "--", ":", "-.", "-")[number])
+        style = dict(
+            color=COLORS[peer],
+            marker="os^Dv"[number],
+            linestyle=("-", "--", ":", "-.", "-")[number],
+        )
         axis.plot(*zip(*points, strict=True), label=f"{peer}, {label}", markersize=3.5, **style)
     axis.set_xscale("log")
     axis.set_yscale("log")

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import markdown_tables
 from command import scaled
 
-from minimeta.evaluation import Adaptation, accuracy
-from minimeta.experiment import Settings
-from minimeta.run import open_run
-from minimeta.sweep import Finished, Job
+from minimeta.runs.experiment import Settings
+from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.train import open_run
+from minimeta.training.evaluation import Adaptation, accuracy
 
 
 class Trained(NamedTuple):
@@ -52,7 +52,12 @@ class Table(NamedTuple):
         jobs = []
         for name, run in self.runs.items():
             iterations = scaled(run.settings.iterations, run.fraction if budget is None else budget)
-            by = {"tasks": run.tasks, "queries": run.queries, "sizes": dict(run.eval_sizes), "modes": run.modes}
+            by = {
+                "tasks": run.tasks,
+                "queries": run.queries,
+                "sizes": dict(run.eval_sizes),
+                "modes": run.modes,
+            }
             jobs.append(Job(name, replace(run.settings, iterations=iterations), by=by))
         return jobs
 
@@ -76,15 +81,29 @@ class Table(NamedTuple):
             rows[f"{name}: paper"] = [cell.published for cell in cells]
             rows[f"{name}: {ours}"] = [_measured(result["runs"][cell.run], cell) for cell in cells]
         runs = {name: _cost(run) for name, run in result["runs"].items()}
-        head = ["meta-steps", "paper's meta-steps", "unseen tasks", "test images a class", "hours of training"]
-        return markdown_tables.table("accuracy, %", self.columns, rows) + "\n" + markdown_tables.table("run", head, runs)
+        head = [
+            "meta-steps",
+            "paper's meta-steps",
+            "unseen tasks",
+            "test images a class",
+            "hours of training",
+        ]
+        return (
+            markdown_tables.table("accuracy, %", self.columns, rows)
+            + "\n"
+            + markdown_tables.table("run", head, runs)
+        )
 
     def _part(self, result: dict[str, Any]) -> str:
         """What our rows must say of the images."""
         if self.of_a_class is None:
             return ""
         (images,) = {run["images"]["a_class"] for run in result["runs"].values()}
-        return "" if images == self.of_a_class else f", on {images} of {self.of_a_class} images of each class"
+        return (
+            ""
+            if images == self.of_a_class
+            else f", on {images} of {self.of_a_class} images of each class"
+        )
 
     def write(self, result: dict[str, Any], path: Path) -> list[Path]:
         """``markdown`` beside the results."""
@@ -104,7 +123,13 @@ def _cost(run: dict[str, Any]) -> list[str]:
 
 
 def accuracies(
-    path: Path, data: str | None, *, tasks: int, queries: int, sizes: Mapping[int, int], modes: tuple[str, ...]
+    path: Path,
+    data: str | None,
+    *,
+    tasks: int,
+    queries: int,
+    sizes: Mapping[int, int],
+    modes: tuple[str, ...],
 ) -> dict[str, Any]:
     """What a finished run scores: accuracies in % with intervals, by number of shots and mode."""
     experiment, state = open_run(path, data, workers=1)
@@ -117,6 +142,7 @@ def accuracies(
             transductive=tuple(together.values()), workers=1,
         )  # fmt: skip
         result[str(shots)] = {
-            mode: [100 * float(scores[so].mean), 100 * float(scores[so].interval)] for mode, so in together.items()
+            mode: [100 * float(scores[so].mean), 100 * float(scores[so].interval)]
+            for mode, so in together.items()
         }
     return result

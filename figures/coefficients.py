@@ -14,15 +14,31 @@ from command import run
 from style import DOUBLE, plt, save
 
 import minimeta as mm
-from minimeta import taylor
+from minimeta.theory import taylor
 
 SEED, TASKS, MINIBATCHES, EXAMPLES = 0, 3, 2, 5
 KS = range(2, 9)
 ALPHAS = np.linspace(0.00125, 0.01, 8)
 STYLES = {
-    "maml": dict(label="MAML", color="black", marker="o", linestyle="-", markersize=7, markerfacecolor="none"),
-    "fomaml": dict(label="FOMAML", color="tab:blue", marker="x", linestyle="--", markersize=5, markerfacecolor="none"),
-    "reptile": dict(label="Reptile", color="tab:red", marker="^", linestyle=":", markersize=5, markerfacecolor="none"),
+    "maml": dict(
+        label="MAML", color="black", marker="o", linestyle="-", markersize=7, markerfacecolor="none"
+    ),
+    "fomaml": dict(
+        label="FOMAML",
+        color="tab:blue",
+        marker="x",
+        linestyle="--",
+        markersize=5,
+        markerfacecolor="none",
+    ),
+    "reptile": dict(
+        label="Reptile",
+        color="tab:red",
+        marker="^",
+        linestyle=":",
+        markersize=5,
+        markerfacecolor="none",
+    ),
 }
 PREDICTED = {"c1": ("1", "1", "k"), "c2": ("2(k-1)", "k-1", "k(k-1)/2")}
 
@@ -33,16 +49,34 @@ def compute() -> dict[str, Any]:
     objective = mm.Objective(mm.mlp([2, 8, 8, 2], "tanh"), mm.MeanSquaredError())
     phi = objective.init(rng, np.float64)
     minibatches = mm.Minibatches(*rng.standard_normal((2, MINIBATCHES, TASKS, EXAMPLES, 2)))
-    averages = taylor.avg_grad(objective, phi, minibatches), taylor.avg_grad_inner(objective, phi, minibatches)
+    averages = (
+        taylor.avg_grad(objective, phi, minibatches),
+        taylor.avg_grad_inner(objective, phi, minibatches),
+    )
     rows = []
     for k in KS:
         every = taylor.sequences(minibatches, k)
         measured = [taylor.gradients(objective, phi, every, alpha) for alpha in ALPHAS]
         for name in STYLES:
             updates = [mm.mean(getattr(each, name)) for each in measured]
-            recovered, predicted = taylor.recover_coefficients(ALPHAS, updates, *averages), taylor.coefficients(name, k)
-            rows.append({"algorithm": name, "k": k, "recovered": recovered._asdict(), "predicted": predicted._asdict()})
-    settings = {"tasks": TASKS, "minibatches": MINIBATCHES, "examples": EXAMPLES, "dtype": "float64"}
+            recovered, predicted = (
+                taylor.recover_coefficients(ALPHAS, updates, *averages),
+                taylor.coefficients(name, k),
+            )
+            rows.append(
+                {
+                    "algorithm": name,
+                    "k": k,
+                    "recovered": recovered._asdict(),
+                    "predicted": predicted._asdict(),
+                }
+            )
+    settings = {
+        "tasks": TASKS,
+        "minibatches": MINIBATCHES,
+        "examples": EXAMPLES,
+        "dtype": "float64",
+    }
     return {"seed": SEED, "settings": settings, "alphas": ALPHAS.tolist(), "rows": rows}
 
 
@@ -53,8 +87,16 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
         for (name, style), formula in zip(STYLES.items(), formulas, strict=True):
             rows = [row for row in result["rows"] if row["algorithm"] == name]
             ks = [row["k"] for row in rows]
-            axis.plot(ks, [row["predicted"][which] for row in rows], **{**style, "label": None, "marker": "none"})
-            axis.plot(ks, [row["recovered"][which] for row in rows], **{**style, "label": None, "linestyle": "none"})
+            axis.plot(
+                ks,
+                [row["predicted"][which] for row in rows],
+                **{**style, "label": None, "marker": "none"},
+            )
+            axis.plot(
+                ks,
+                [row["recovered"][which] for row in rows],
+                **{**style, "label": None, "linestyle": "none"},
+            )
             axis.plot([], [], **{**style, "label": f"{style['label']}: ${formula}$"})
         axis.set_xlabel("mini-batches a task, $k$")
         axis.set_ylabel(f"$c_{which[1]}$")
@@ -70,7 +112,9 @@ def largest_errors(result: dict[str, Any]) -> dict[str, float]:
     """max |recovered - predicted| over all k, for c1 and for c2, of each algorithm."""
     return {
         f"{style['label']} {which}": max(
-            abs(row["recovered"][which] - row["predicted"][which]) for row in result["rows"] if row["algorithm"] == name
+            abs(row["recovered"][which] - row["predicted"][which])
+            for row in result["rows"]
+            if row["algorithm"] == name
         )
         for name, style in STYLES.items()
         for which in PREDICTED

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minimeta.errors import MinimetaError, SettingsError, SweepError
-from minimeta.experiment import build
 from minimeta.files import write_atomically
-from minimeta.provenance import provenance
-from minimeta.sweep import Finished, Job, Measure, sweep
+from minimeta.runs.experiment import build
+from minimeta.runs.provenance import provenance
+from minimeta.runs.sweep import Finished, Job, Measure, sweep
 
 
 def run(
@@ -95,13 +95,18 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise SettingsError(f"{path} is damaged ({error}): leave --draw-only out to compute it anew") from error
+        raise SettingsError(
+            f"{path} is damaged ({error}): leave --draw-only out to compute it anew"
+        ) from error
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), help=f"folder for {name}.json and what is drawn (default: out)"
+        "--out",
+        type=Path,
+        default=Path("out"),
+        help=f"folder for {name}.json and what is drawn (default: out)",
     )
     parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
     return parser
@@ -110,7 +115,10 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 def _add_budget(parser: argparse.ArgumentParser, default: float | None) -> None:
     told = f"{default:g}" if default else "each run's own"
     parser.add_argument(
-        "--budget", type=_positive, default=default, help=f"fraction of the paper's number of meta-steps (default: {told})"
+        "--budget",
+        type=_positive,
+        default=default,
+        help=f"fraction of the paper's number of meta-steps (default: {told})",
     )
 
 
@@ -118,10 +126,18 @@ def _options(figure: Sweep) -> argparse.Namespace:
     name = figure.name
     parser = _parser(name, figure.description)
     _add_budget(parser, figure.budget)
-    parser.add_argument("--runs", type=Path, help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)")
-    parser.add_argument("--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)",
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)"
+    )
     parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
-    parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here")
+    parser.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here"
+    )
     return parser.parse_args()
 
 
@@ -135,11 +151,15 @@ def _positive(word: str) -> float:
 def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
     """Make the runs that are missing, and write what is kept of all with what produced it."""
     budget = options.budget
-    runs = options.runs or Path("runs") / (figure.name if budget == figure.budget else f"{figure.name}-{budget:g}")
+    runs = options.runs or Path("runs") / (
+        figure.name if budget == figure.budget else f"{figure.name}-{budget:g}"
+    )
     jobs = figure.jobs(budget)
     missing = [job for job in jobs if not (runs / job.name / "result.json").exists()]
     for job in {job.settings.task: job for job in missing}.values():
-        build(job.settings, options.data)  # data that are missing are told once, and not by every job
+        build(
+            job.settings, options.data
+        )  # data that are missing are told once, and not by every job
     finished = sweep(
         jobs, runs, figure.measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
         progress=True,

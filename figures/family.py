@@ -20,11 +20,11 @@ from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
 
 from minimeta.errors import DivergenceError
-from minimeta.evaluation import Adaptation, accuracy, adaptation_errors
-from minimeta.experiment import PRESETS, Experiment, Settings
-from minimeta.meta_training import MetaState
-from minimeta.run import open_run
-from minimeta.sweep import Finished, Job
+from minimeta.runs.experiment import PRESETS, Experiment, Settings
+from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.train import open_run
+from minimeta.training.evaluation import Adaptation, accuracy, adaptation_errors
+from minimeta.training.meta_training import MetaState
 
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
 TASKS = 1000  # unseen Omniglot tasks
@@ -56,7 +56,13 @@ ON_SINE: dict[str, dict[str, Any]] = {
     # Sixteen steps, as in the paper. No SGD tried was stable: nothing keeps the curvature at phi below what its step bears.
     # This is stable on 5 and 10 points, and not with every seed on 20; with a lambda of 10 it was worse.
     "imaml": dict(
-        algorithm="imaml", k=17, regularization=100.0, inner="adam", inner_lr=0.003, inner_beta1=0.9, carry_inner_state=False
+        algorithm="imaml",
+        k=17,
+        regularization=100.0,
+        inner="adam",
+        inner_lr=0.003,
+        inner_beta1=0.9,
+        carry_inner_state=False,
     ),
     "taml": dict(algorithm="taml"),
     "adml": dict(algorithm="adml"),
@@ -91,24 +97,36 @@ COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreemen
 def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
     """An algorithm's settings on sine waves; ``budget`` scales the number of meta-steps."""
     changes = ON_SINE[name]
-    if changes.get("algorithm") == "reptile":  # steps on all the points that the others cut into support and query
+    if (
+        changes.get("algorithm") == "reptile"
+    ):  # steps on all the points that the others cut into support and query
         points = dict(shots=2 * shots, size=2 * shots if name == "joint" else shots)
     else:
         points = dict(shots=shots, tail_shots=shots, size=shots)
     iterations = scaled(_SINE.iterations, budget)
-    return replace(_SINE, iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes))
+    return replace(
+        _SINE, iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes)
+    )
 
 
 def jobs(budget: float = 1.0) -> list[Job]:
     """All runs."""
     sine = [
-        Job(f"sine-{shots}-{name}-{seed}", replace(sine_settings(name, shots, budget), seed=seed), by={"waves": WAVES})
+        Job(
+            f"sine-{shots}-{name}-{seed}",
+            replace(sine_settings(name, shots, budget), seed=seed),
+            by={"waves": WAVES},
+        )
         for shots in SHOTS
         for name in ON_SINE
         for seed in range(SEEDS)
     ]
     omniglot = [
-        Job(f"omniglot-{name}", replace(settings, iterations=scaled(settings.iterations, budget)), by={"tasks": TASKS})
+        Job(
+            f"omniglot-{name}",
+            replace(settings, iterations=scaled(settings.iterations, budget)),
+            by={"tasks": TASKS},
+        )
         for name, settings in ON_OMNIGLOT.items()
     ]
     return sine + omniglot
@@ -120,7 +138,9 @@ def jobs(budget: float = 1.0) -> list[Job]:
 def measure(path: Path, data: str | None, **count: int) -> dict[str, Any]:
     """A run's errors on unseen ``waves``, or accuracies on unseen ``tasks``."""
     experiment, state = open_run(path, data, workers=1)
-    return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(experiment, state, **count)
+    return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(
+        experiment, state, **count
+    )
 
 
 def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[str, Any]:
@@ -147,7 +167,10 @@ def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[st
         shots=settings.eval_shots, adaptation=experiment.adaptation, inner_state=state.inner,
     )  # fmt: skip
     return {
-        mode: {"mean": 100 * float(scores[together].mean), "interval95": 100 * float(scores[together].interval)}
+        mode: {
+            "mean": 100 * float(scores[together].mean),
+            "interval95": 100 * float(scores[together].interval),
+        }
         for mode, together in (("transductive", True), ("inductive", False))
     }
 
@@ -171,21 +194,42 @@ def sine_summary(finished: dict[str, Finished]) -> dict[str, Any]:
     """By number of points and algorithm: mean error after each step; for COMPARED, the difference as well."""
     summary: dict[str, Any] = {}
     for shots in SHOTS:
-        runs = {name: [finished[f"sine-{shots}-{name}-{seed}"].result for seed in range(SEEDS)] for name in ON_SINE}
+        runs = {
+            name: [finished[f"sine-{shots}-{name}-{seed}"].result for seed in range(SEEDS)]
+            for name in ON_SINE
+        }
         errors = {name: np.array([run["errors"] for run in each]) for name, each in runs.items()}
-        rows = {name: _rows(errors[name]) | {"beyond": [run["beyond"] for run in runs[name]]} for name in ON_SINE}
+        rows = {
+            name: _rows(errors[name]) | {"beyond": [run["beyond"] for run in runs[name]]}
+            for name in ON_SINE
+        }
         for name, than in COMPARED:
             steps = min(errors[name].shape[2], errors[than].shape[2])
-            rows[name]["difference"] = {"than": than} | _rows(errors[name][..., :steps] - errors[than][..., :steps])
+            rows[name]["difference"] = {"than": than} | _rows(
+                errors[name][..., :steps] - errors[than][..., :steps]
+            )
         summary[str(shots)] = rows
     return summary
 
 
 def _rows(values: np.ndarray) -> dict[str, list[float]]:
-    return {"mean": values.mean(axis=(0, 1)).round(5).tolist(), "interval95": interval(values).round(5).tolist()}
+    return {
+        "mean": values.mean(axis=(0, 1)).round(5).tolist(),
+        "interval95": interval(values).round(5).tolist(),
+    }
 
 
-_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+_STUDENT = {
+    2: 12.706,
+    3: 4.303,
+    4: 3.182,
+    5: 2.776,
+    6: 2.571,
+    7: 2.447,
+    8: 2.365,
+    9: 2.306,
+    10: 2.262,
+}
 
 
 def interval(values: np.ndarray) -> np.ndarray:
@@ -204,13 +248,25 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     """A panel an algorithm: error against inner steps for each number of points, with joint training's behind."""
     figure, axes = plt.subplots(3, 4, figsize=(DOUBLE, 5.2), sharex=True, sharey=True)
     for axis, name in zip(axes.flat, ON_SINE, strict=True):
-        for shots, shade, mark in zip(SHOTS, plt.get_cmap("Blues")((0.45, 0.7, 1.0)), "os^", strict=True):
+        for shots, shade, mark in zip(
+            SHOTS, plt.get_cmap("Blues")((0.45, 0.7, 1.0)), "os^", strict=True
+        ):
             joint, row = result["sine"][str(shots)]["joint"], result["sine"][str(shots)][name]
             axis.plot(joint["mean"], color="0.75", linestyle=(0, (1, 1)), linewidth=0.9, zorder=1)
             mean, half = np.array(row["mean"]), np.array(row["interval95"])
             known = half < mean  # on a scale of logarithms there is no other interval
-            axis.fill_between(range(len(mean)), mean - half, mean + half, where=known, color=shade, alpha=0.25, lw=0)
-            axis.plot(mean, color=shade, marker=mark, markersize=3, label=f"{shots} points", zorder=3)
+            axis.fill_between(
+                range(len(mean)),
+                mean - half,
+                mean + half,
+                where=known,
+                color=shade,
+                alpha=0.25,
+                lw=0,
+            )
+            axis.plot(
+                mean, color=shade, marker=mark, markersize=3, label=f"{shots} points", zorder=3
+            )
         axis.set_title(LABELS[name], fontsize=9)
         axis.set_yscale("log")
         axis.set_xticks([0, 1, 5, 10])
@@ -235,21 +291,34 @@ def draw_and_tabulate(result: dict[str, Any], path: Path) -> list[Path]:
 
 def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
     """Errors; accuracies, time and memory; differences, as Markdown. ``cost``: what benchmarks/family_cost.py measured."""
-    return "\n".join([errors(result["sine"]), accuracies(result["omniglot"], cost), differences(result["sine"])])
+    return "\n".join(
+        [errors(result["sine"]), accuracies(result["omniglot"], cost), differences(result["sine"])]
+    )
 
 
 def errors(sine: dict[str, Any]) -> str:
     """After one step and after ten, for each number of points."""
-    head = [f"{step} step{'s' * (step > 1)}, {shots} points" for step in (1, STEPS) for shots in SHOTS]
+    head = [
+        f"{step} step{'s' * (step > 1)}, {shots} points" for step in (1, STEPS) for shots in SHOTS
+    ]
     rows = {
-        LABELS[name]: [_cell(sine[str(shots)][name], step) for step in (1, STEPS) for shots in SHOTS] for name in ON_SINE
+        LABELS[name]: [
+            _cell(sine[str(shots)][name], step) for step in (1, STEPS) for shots in SHOTS
+        ]
+        for name in ON_SINE
     }
     return markdown_tables.table("error on sine waves", head, rows)
 
 
 def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
     """On Omniglot; and what a meta-step takes, there and on sine waves."""
-    head = ["transductive, %", "not transductive, %", "meta-step, ms", "memory, MiB", "sine meta-step, ms"]
+    head = [
+        "transductive, %",
+        "not transductive, %",
+        "meta-step, ms",
+        "memory, MiB",
+        "sine meta-step, ms",
+    ]
     rows = {}
     for name, scores in omniglot.items():
         here, sine = cost["omniglot"][name], cost["sine"].get(name)
@@ -277,7 +346,9 @@ def differences(sine: dict[str, Any]) -> str:
             cells = [f"{row['mean'][step]:+.3f} ± {row['interval95'][step]:.3f}" for row in rows]
             when = f"after {step} step{'s' * (step > 1)}"
             table_rows[f"{LABELS[name]}, less {LABELS[than]}, {when}"] = cells
-    return markdown_tables.table("error less the other's, wave by wave", [f"{shots} points" for shots in SHOTS], table_rows)
+    return markdown_tables.table(
+        "error less the other's, wave by wave", [f"{shots} points" for shots in SHOTS], table_rows
+    )
 
 
 if __name__ == "__main__":

@@ -17,17 +17,32 @@ from command import run, scaled
 from style import DOUBLE, plt, save
 from tqdm import tqdm
 
-from minimeta.evaluation import Adaptation, adaptation_errors
-from minimeta.experiment import PRESETS, build
-from minimeta.meta_training import MetaTraining, checked_mean
+from minimeta.runs.experiment import PRESETS, build
 from minimeta.tasks import Sinusoid, minibatches_of
+from minimeta.training.evaluation import Adaptation, adaptation_errors
+from minimeta.training.meta_training import MetaTraining, checked_mean
 
 SHOTS, STEPS, WAVES, WAVE_SEED = 10, 32, 100, 0
 SHOWN = (0, 1, 5, 10, 32)  # inner steps in the table and in the legend
 
-REPTILE = replace(PRESETS["sine"][1], meta_batch=5, iterations=30_000, outer="adam", epsilon=0.001, grid=None, shots=50)
+REPTILE = replace(
+    PRESETS["sine"][1],
+    meta_batch=5,
+    iterations=30_000,
+    outer="adam",
+    epsilon=0.001,
+    grid=None,
+    shots=50,
+)
 MAML = replace(
-    REPTILE, algorithm="maml", meta_batch=10, iterations=10_000, epsilon=0.005, k=6, tail="separate", tail_shots=10
+    REPTILE,
+    algorithm="maml",
+    meta_batch=10,
+    iterations=10_000,
+    epsilon=0.005,
+    k=6,
+    tail="separate",
+    tail_shots=10,
 )
 
 
@@ -42,7 +57,10 @@ def trained(name: str, training: MetaTraining) -> tuple[np.ndarray, float]:
             state, loss = step(state)
             losses.append(loss)
             if state.iteration % 100 == 0 or state.iteration == training.iterations:
-                bar.set_postfix(loss=f"{checked_mean(losses, state.iteration - len(losses) + 1):.3f}", refresh=False)
+                bar.set_postfix(
+                    loss=f"{checked_mean(losses, state.iteration - len(losses) + 1):.3f}",
+                    refresh=False,
+                )
                 bar.update(len(losses))
                 losses = []
     return state.meta, time.monotonic() - started
@@ -57,7 +75,11 @@ def compute(budget: float) -> dict[str, Any]:
         training = build(made).training
         phi, seconds = trained(name, training) if settings else (training.start().meta, 0.0)
         panels.append(
-            {"name": name, "settings": made.to_dict() if settings else None, "seconds": round(seconds, 1)}
+            {
+                "name": name,
+                "settings": made.to_dict() if settings else None,
+                "seconds": round(seconds, 1),
+            }
             | _evaluated(training, phi)
         )
     return {"panels": panels}
@@ -67,22 +89,38 @@ def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:
     """Predictions on one unseen wave after each shown step, and errors over many."""
     adaptation = Adaptation(STEPS, SHOTS)
     errors = adaptation_errors(
-        training.objective, training.algorithm, phi, Sinusoid(), count=WAVES, shots=SHOTS, adaptation=adaptation
+        training.objective,
+        training.algorithm,
+        phi,
+        Sinusoid(),
+        count=WAVES,
+        shots=SHOTS,
+        adaptation=adaptation,
     )
     rng = np.random.default_rng(WAVE_SEED)
     episode = Sinusoid().episode(rng, 1, SHOTS, 201, dtype=phi.dtype)
-    iterates = training.algorithm.iterates(training.objective, phi, minibatches_of(rng, episode.support, STEPS, SHOTS))
+    iterates = training.algorithm.iterates(
+        training.objective, phi, minibatches_of(rng, episode.support, STEPS, SHOTS)
+    )
     (points_x, points_y), (x, y) = episode
     predicted = [training.objective.network.forward(iterates[step], x)[0, :, 0] for step in SHOWN]
     return {
         "errors": [
-            {"step": step, "mean": float(errors.mean[step]), "interval95": float(errors.interval[step])} for step in SHOWN
+            {
+                "step": step,
+                "mean": float(errors.mean[step]),
+                "interval95": float(errors.interval[step]),
+            }
+            for step in SHOWN
         ],
         "wave": {
             "points": np.stack([points_x[0, :, 0], points_y[0, :, 0]]).round(4).tolist(),
             "x": x[0, :, 0].round(4).tolist(),
             "true": y[0, :, 0].round(4).tolist(),
-            "after": {str(step): curve.round(4).tolist() for step, curve in zip(SHOWN, predicted, strict=True)},
+            "after": {
+                str(step): curve.round(4).tolist()
+                for step, curve in zip(SHOWN, predicted, strict=True)
+            },
         },
     }
 
@@ -93,12 +131,21 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     shades = plt.get_cmap("Blues")(np.linspace(0.35, 1.0, len(SHOWN)))
     for letter, axis, panel in zip("abc", axes, result["panels"], strict=True):
         wave = panel["wave"]
-        axis.plot(wave["x"], wave["true"], color="black", linestyle=(0, (1, 1.2)), label="true wave", zorder=3)
+        axis.plot(
+            wave["x"],
+            wave["true"],
+            color="black",
+            linestyle=(0, (1, 1.2)),
+            label="true wave",
+            zorder=3,
+        )
         for step, shade in zip(SHOWN, shades, strict=True):
             style = {"linestyle": "--"} if step == 0 else {}
             label = "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
             axis.plot(wave["x"], wave["after"][str(step)], color=shade, label=label, **style)
-        axis.plot(*wave["points"], "^", color="black", markersize=4, label="its 10 points", zorder=4)
+        axis.plot(
+            *wave["points"], "^", color="black", markersize=4, label="its 10 points", zorder=4
+        )
         title = panel["name"] if panel["settings"] is None else f"after {panel['name']}"
         axis.set_title(f"({letter}) {title}")
         axis.set_xlabel("$x$")
@@ -117,8 +164,15 @@ def table(result: dict[str, Any]) -> str:
     """Errors after adaptation, as Markdown."""
     rows = {}
     for panel in result["panels"]:
-        steps = f"{panel['settings']['iterations']:,} steps, {panel['seconds']:.0f} s" if panel["settings"] else "none"
-        rows[panel["name"]] = [*(f"{each['mean']:.3f} ± {each['interval95']:.3f}" for each in panel["errors"]), steps]
+        steps = (
+            f"{panel['settings']['iterations']:,} steps, {panel['seconds']:.0f} s"
+            if panel["settings"]
+            else "none"
+        )
+        rows[panel["name"]] = [
+            *(f"{each['mean']:.3f} ± {each['interval95']:.3f}" for each in panel["errors"]),
+            steps,
+        ]
     head = [*(f"{step} step{'s' * (step != 1)}" for step in SHOWN), "meta-training"]
     return markdown_tables.table("mean squared error after", head, rows)
 

@@ -34,7 +34,13 @@ def compute() -> dict[str, Any]:
         phi = phi - epsilon * mm.mean(algorithm.direction(objective, phi, minibatches)[0])
         iterates.append(phi)
     best = optimum()
-    settings = {"inner_steps": INNER_STEPS, "alpha": ALPHA, "epsilon": EPSILON, "halved_after": HALVED_AFTER, "moves": MOVES}
+    settings = {
+        "inner_steps": INNER_STEPS,
+        "alpha": ALPHA,
+        "epsilon": EPSILON,
+        "halved_after": HALVED_AFTER,
+        "moves": MOVES,
+    }
     return {
         "seed": None,  # nothing is random
         "settings": settings,
@@ -63,12 +69,31 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     figure, axis = plt.subplots(figsize=(SINGLE, 2.5))
     angles = np.linspace(0, 2 * np.pi, 721)
     for centre, radius in zip(*result["circles"].values(), strict=True):
-        axis.plot(centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles), color="black", linewidth=1.6)
+        axis.plot(
+            centre[0] + radius * np.cos(angles),
+            centre[1] + radius * np.sin(angles),
+            color="black",
+            linewidth=1.6,
+        )
     iterates, best = np.array(result["iterates"]), np.array(result["optimum"])
-    axis.plot(*nearest(best, result["circles"]).T, color="0.45", linestyle=":", marker=".", markersize=5, linewidth=1)
+    axis.plot(
+        *nearest(best, result["circles"]).T,
+        color="0.45",
+        linestyle=":",
+        marker=".",
+        markersize=5,
+        linewidth=1,
+    )
     axis.plot(*iterates[ARROWS:].T, color="tab:blue", linewidth=0.8)
     for start, end in pairwise(iterates[: ARROWS + 1]):
-        arrow = dict(arrowstyle="-|>", color="tab:blue", linewidth=0.8, shrinkA=0, shrinkB=0, mutation_scale=7)
+        arrow = dict(
+            arrowstyle="-|>",
+            color="tab:blue",
+            linewidth=0.8,
+            shrinkA=0,
+            shrinkB=0,
+            mutation_scale=7,
+        )
         axis.annotate("", end, xytext=start, arrowprops=arrow)
     axis.plot(*iterates[0], "o", color="tab:blue", markersize=4)
     axis.plot(*best, "*", color="black", markersize=8, zorder=5)
@@ -91,4 +116,6 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 if __name__ == "__main__":
     drawn = run("fig2", __doc__, compute, draw)
-    print(f"distance to the optimum: {drawn['distance'][0]:.3f} at first, {drawn['distance'][-1]:.1e} after {MOVES} moves")
+    print(
+        f"distance to the optimum: {drawn['distance'][0]:.3f} at first, {drawn['distance'][-1]:.1e} after {MOVES} moves"
+    )

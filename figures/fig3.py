@@ -19,13 +19,27 @@ import numpy as np
 from command import Sweep, run_sweep, scaled
 from style import SINGLE, plt, save
 
-from minimeta.evaluation import Evaluation, accuracy
-from minimeta.experiment import PRESETS, Settings
-from minimeta.run import open_run
-from minimeta.sweep import Finished, Job
+from minimeta.runs.experiment import PRESETS, Settings
+from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.train import open_run
+from minimeta.training.evaluation import Evaluation, accuracy
 
 META_STEPS = 40_000
-LOOKS = (0.0125, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the meta-steps: more where curves rise
+LOOKS = (
+    0.0125,
+    0.025,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+)  # of the meta-steps: more where curves rise
 TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 
 _BASE = replace(
@@ -47,7 +61,13 @@ def _curve(algorithm: str, k: int, epsilon: float) -> Settings:
 CURVES: dict[str, tuple[str, Settings]] = (
     {"g1": ("$g_1$", _curve("reptile", 1, 0.25))}
     | {f"g{k}": (f"$g_{k}$", _curve("fomaml", k, 0.25)) for k in (2, 3, 4)}
-    | {f"sum{k}": ("$" + " + ".join(f"g_{i}" for i in range(1, k + 1)) + "$", _curve("reptile", k, 0.25)) for k in (2, 3, 4)}
+    | {
+        f"sum{k}": (
+            "$" + " + ".join(f"g_{i}" for i in range(1, k + 1)) + "$",
+            _curve("reptile", k, 0.25),
+        )
+        for k in (2, 3, 4)
+    }
     | {
         f"mean{k}": (
             f"$\\frac{{1}}{{{k}}}(" + " + ".join(f"g_{i}" for i in range(1, k + 1)) + ")$",
@@ -63,10 +83,15 @@ def jobs(budget: float) -> list[Job]:
     steps = scaled(META_STEPS, budget)
     looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
     by = {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES}
-    return [Job(name, replace(settings, iterations=steps), looks, by) for name, (_, settings) in CURVES.items()]
+    return [
+        Job(name, replace(settings, iterations=steps), looks, by)
+        for name, (_, settings) in CURVES.items()
+    ]
 
 
-def measure(path: Path, data: str | None, *, tasks: int, queries: int, tasks_at_end: int | None = None) -> dict[str, Any]:
+def measure(
+    path: Path, data: str | None, *, tasks: int, queries: int, tasks_at_end: int | None = None
+) -> dict[str, Any]:
     """A run's accuracy in % and half of its interval, over the same unseen ``tasks`` at each look; over ``tasks_at_end``, if
     said, where the run has ended, with the number of images classified right in each."""
     experiment, state = open_run(path, data, workers=1)
@@ -97,9 +122,15 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         settings = replace(settings, iterations=scaled(META_STEPS, budget))
         points = {**finished[name].looks, settings.iterations: without_tasks(finished[name].result)}
         hours = round(finished[name].training["seconds"] / 3600, 2)
-        curves[name] = {"label": label, "accuracy": list(points.items()), "hours": hours, "settings": settings.to_dict()}
+        curves[name] = {
+            "label": label,
+            "accuracy": list(points.items()),
+            "hours": hours,
+            "settings": settings.to_dict(),
+        }
     differences = [
-        {"of": one, "less": other} | difference(finished[one].result, finished[other].result) for one, other in COMPARED
+        {"of": one, "less": other} | difference(finished[one].result, finished[other].result)
+        for one, other in COMPARED
     ]
     return {
         "tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES, "curves": curves, "differences": differences,
@@ -120,7 +151,9 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     colours = {"1": "black", "2": "tab:orange", "3": "tab:green", "4": "tab:blue"}
     styles, marks = {"g": ":", "sum": "-", "mean": "--"}, {"1": "o", "2": "^", "3": "s", "4": "D"}
     for name, curve in result["curves"].items():
-        steps, values = zip(*((step, each["mean"]) for step, each in curve["accuracy"]), strict=True)
+        steps, values = zip(
+            *((step, each["mean"]) for step, each in curve["accuracy"]), strict=True
+        )
         label = f"{curve['label']}   {values[-1]:.1f} %"
         axis.plot(
             steps, values, linestyle=styles[name[:-1]], marker=marks[name[-1]], markersize=3, color=colours[name[-1]],
@@ -128,7 +161,9 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
         )  # fmt: skip
     axis.set_xlabel("meta-step")
     axis.set_ylabel("test accuracy, % (log scale of the error)")
-    axis.set_yscale("function", functions=(lambda percent: -np.log(100 - percent), lambda y: 100 - np.exp(-y)))
+    axis.set_yscale(
+        "function", functions=(lambda percent: -np.log(100 - percent), lambda y: 100 - np.exp(-y))
+    )
     axis.set_yticks((25, 50, 70, 80, 85, 90, 92, 94, 96, 97))
     axis.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="gradient, accuracy at the end")
@@ -141,13 +176,20 @@ def table(result: dict[str, Any]) -> str:
     curves, rows = result["curves"], {}
     for curve in curves.values():
         settings, at_end = curve["settings"], said(curve["accuracy"][-1][1])
-        rows[curve["label"]] = [at_end, f"{settings['epsilon']:g}", f"{settings['iterations']:,}", f"{curve['hours']:.2f}"]
+        rows[curve["label"]] = [
+            at_end,
+            f"{settings['epsilon']:g}",
+            f"{settings['iterations']:,}",
+            f"{curve['hours']:.2f}",
+        ]
     differences = {
         f"{curves[each['of']]['label']} less {curves[each['less']]['label']}": [said(each, "+")]
         for each in result["differences"]
     }
     head = ["accuracy at the end, %", "epsilon", "meta-steps", "hours of training"]
-    compared = markdown_tables.table("on the same tasks", ["difference, percentage points"], differences)
+    compared = markdown_tables.table(
+        "on the same tasks", ["difference, percentage points"], differences
+    )
     return markdown_tables.table("gradient", head, rows) + "\n" + compared
 
 

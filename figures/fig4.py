@@ -19,8 +19,8 @@ import markdown_tables
 from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
 
-from minimeta.experiment import Settings
-from minimeta.sweep import Finished, Job
+from minimeta.runs.experiment import Settings
+from minimeta.runs.sweep import Finished, Job
 
 META_STEPS, SHOTS, TAIL_SHOTS, TASKS = 40_000, 20, 5, 300
 _BASE = replace(fig3.CURVES["sum4"][1], shots=SHOTS)
@@ -55,7 +55,9 @@ def _points() -> dict[str, Settings]:
         for curve in CURVES:
             for value in values:
                 settings = settings_of(panel, curve, value)
-                named[f"{curve}-k{settings.k}-size{settings.size}-epsilon{settings.epsilon:g}"] = settings
+                named[f"{curve}-k{settings.k}-size{settings.size}-epsilon{settings.epsilon:g}"] = (
+                    settings
+                )
     return named
 
 
@@ -73,16 +75,24 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         return finished[names[settings_of(panel, curve, value)]].result
 
     panels = {
-        panel: {curve: [[value, fig3.without_tasks(scored(panel, curve, value))] for value in values] for curve in CURVES}
+        panel: {
+            curve: [[value, fig3.without_tasks(scored(panel, curve, value))] for value in values]
+            for curve in CURVES
+        }
         for panel, (_, _, values, _) in PANELS.items()
     }
     differences = [
         {"panel": panel, "of": one, "less": other}
-        | {curve: fig3.difference(scored(panel, curve, one), scored(panel, curve, other)) for curve in CURVES}
+        | {
+            curve: fig3.difference(scored(panel, curve, one), scored(panel, curve, other))
+            for curve in CURVES
+        }
         for panel, one, other in COMPARED
     ]
     steps = scaled(META_STEPS, budget)
-    settings = {curve: replace(settings_of("a", curve, 4), iterations=steps).to_dict() for curve in CURVES}
+    settings = {
+        curve: replace(settings_of("a", curve, 4), iterations=steps).to_dict() for curve in CURVES
+    }
     return {
         "tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "differences": differences, "settings": settings,
     }  # fmt: skip
@@ -107,7 +117,12 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     axes[2].set_xscale("log", base=2)
     axes[2].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes[0].set_ylabel("test accuracy, %")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.04), ncols=2)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.04),
+        ncols=2,
+    )
     figure.tight_layout(w_pad=0.6)
     path.with_suffix(".md").write_text(table(result))
     return [*save(figure, path), path.with_suffix(".md")]
@@ -118,11 +133,22 @@ def table(result: dict[str, Any]) -> str:
     tables = []
     for panel, curves in result["panels"].items():
         _, setting, values, _ = PANELS[panel]
-        rows = {CURVES[curve][0]: [fig3.said(score) for _, score in points] for curve, points in curves.items()}
-        tables.append(markdown_tables.table(f"({panel})", [f"{setting} = {value:g}" for value in values], rows))
+        rows = {
+            CURVES[curve][0]: [fig3.said(score) for _, score in points]
+            for curve, points in curves.items()
+        }
+        tables.append(
+            markdown_tables.table(
+                f"({panel})", [f"{setting} = {value:g}" for value in values], rows
+            )
+        )
     differences = result["differences"]
-    rows = {CURVES[curve][0]: [fig3.said(each[curve], "+") for each in differences] for curve in CURVES}
-    head = [f"{PANELS[each['panel']][1]} = {each['of']} less {each['less']}" for each in differences]
+    rows = {
+        CURVES[curve][0]: [fig3.said(each[curve], "+") for each in differences] for curve in CURVES
+    }
+    head = [
+        f"{PANELS[each['panel']][1]} = {each['of']} less {each['less']}" for each in differences
+    ]
     return "\n".join([*tables, markdown_tables.table("on the same tasks", head, rows)])
 
 

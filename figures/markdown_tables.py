@@ -7,5 +7,9 @@ from collections.abc import Mapping, Sequence
 
 def table(title: str, head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """``rows`` by their names under ``head``, ``title`` above the names."""
-    lines = [[title, *head], ["---"] * (len(head) + 1), *([name, *cells] for name, cells in rows.items())]
+    lines = [
+        [title, *head],
+        ["---"] * (len(head) + 1),
+        *([name, *cells] for name, cells in rows.items()),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

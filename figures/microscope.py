@@ -1,7 +1,7 @@
 """How far MAML's direction is from FOMAML's, Reptile's and its own Taylor series, during a training and against alpha.
 
 MAML trains; at meta-steps spaced evenly in the logarithm all directions are computed at its phi, in float64, on one probe
-meta-batch, always the same, and each is compared with MAML's (minimeta/microscope.py). At the first and the last phi the
+meta-batch, always the same, and each is compared with MAML's (minimeta/theory/directions.py). At the first and the last phi the
 same is done for other inner step sizes alpha. Sine waves from five seeds and Omniglot from one: about five minutes of one
 core in all. Omniglot is read as ``minimeta train`` reads it: set MINIMETA_DATA to where it is.
 """
@@ -20,10 +20,10 @@ from style import DOUBLE, plt, save
 from tqdm import tqdm
 
 import minimeta as mm
-from minimeta import taylor
-from minimeta.experiment import PRESETS, Settings, build
-from minimeta.meta_training import MetaTraining
-from minimeta.microscope import measure
+from minimeta.runs.experiment import PRESETS, Settings, build
+from minimeta.theory import taylor
+from minimeta.theory.directions import measure
+from minimeta.training.meta_training import MetaTraining
 
 FIT = 1e-4  # slopes against alpha are fitted up to here
 PROBE = 3  # stream of random numbers under seed 0: after training's and evaluation's
@@ -33,7 +33,9 @@ STYLES = {
     "taylor1": dict(label="Taylor, first order", color="black", marker="o", linestyle="-"),
     "taylor2": dict(label="Taylor, second order", color="tab:green", marker="s", linestyle="-."),
 }
-SHARE = dict(label=r"$\|$MAML $-$ FOMAML$\|$", color="0.55", marker="", linestyle="-", linewidth=2.2)
+SHARE = dict(
+    label=r"$\|$MAML $-$ FOMAML$\|$", color="0.55", marker="", linestyle="-", linewidth=2.2
+)
 NAMES = ("maml", *STYLES)
 
 
@@ -52,14 +54,26 @@ class Study:
 
     def steps(self) -> list[int]:
         """The meta-steps to look at: 0, and 1 to the last evenly in the logarithm, rounded."""
-        return [0, *np.unique(np.geomspace(1, self.settings.iterations, self.looks - 1).round().astype(int)).tolist()]
+        return [
+            0,
+            *np.unique(
+                np.geomspace(1, self.settings.iterations, self.looks - 1).round().astype(int)
+            ).tolist(),
+        ]
 
 
 SINE = replace(
     PRESETS["sine-maml"][1], iterations=10_000, meta_batch=10, k=6, shots=50, tail_shots=10, inner_lr=0.01,
     epsilon=0.005, epsilon_final=0.0, activation="tanh", phase=PRESETS["sine"][1].phase,
 )  # fmt: skip
-OMNIGLOT = replace(PRESETS["omniglot-5way-maml"][1], iterations=300, meta_batch=4, k=6, inner_lr=0.1, reduction="mean")
+OMNIGLOT = replace(
+    PRESETS["omniglot-5way-maml"][1],
+    iterations=300,
+    meta_batch=4,
+    k=6,
+    inner_lr=0.1,
+    reduction="mean",
+)
 STUDIES = (
     Study("sine", SINE, (0, 1, 2, 3, 4), 200, 40, 2, tuple(np.logspace(-5, -1.5, 22))),
     Study("Omniglot", OMNIGLOT, (0,), 12, 12, 1, tuple(np.logspace(-5, -0.5, 13))),
@@ -68,20 +82,34 @@ STUDIES = (
 
 def compute(studies: Sequence[Study] = STUDIES) -> dict[str, Any]:
     """All that is seen of each study."""
-    trainings = [[build(replace(each.settings, seed=seed), workers=1).training for seed in each.seeds] for each in studies]
-    return {"studies": [watched(study, each) for study, each in zip(studies, trainings, strict=True)]}
+    trainings = [
+        [build(replace(each.settings, seed=seed), workers=1).training for seed in each.seeds]
+        for each in studies
+    ]
+    return {
+        "studies": [watched(study, each) for study, each in zip(studies, trainings, strict=True)]
+    }
 
 
 def watched(study: Study, trainings: Sequence[MetaTraining]) -> dict[str, Any]:
     """Looks ``[seed][meta-step]`` at the training's own alpha, and ``[seed][first or last phi][alpha]``."""
     started, first = time.monotonic(), trainings[0]
-    probe = first.tasks.sample(np.random.default_rng([0, PROBE]), study.tasks, first.schedule, np.float64)
+    probe = first.tasks.sample(
+        np.random.default_rng([0, PROBE]), study.tasks, first.schedule, np.float64
+    )
     own, looks, ends = (study.settings.inner_lr,), [], []
     for training in trainings:
         phis = visited(training, study.steps())
         looks.append([look(training.objective, phi, probe, own, study.order)[0] for phi in phis])
-        ends.append([look(training.objective, phi, probe, study.alphas, 2) for phi in (phis[0], phis[-1])])
-    shown = {"name": study.name, "settings": study.settings.to_dict(), "seeds": study.seeds, "probe_tasks": study.tasks}
+        ends.append(
+            [look(training.objective, phi, probe, study.alphas, 2) for phi in (phis[0], phis[-1])]
+        )
+    shown = {
+        "name": study.name,
+        "settings": study.settings.to_dict(),
+        "seeds": study.seeds,
+        "probe_tasks": study.tasks,
+    }
     return shown | {
         "steps": study.steps(), "alphas": [_rounded(alpha) for alpha in study.alphas], "looks": looks, "ends": ends,
         "seconds": round(time.monotonic() - started),
@@ -101,7 +129,11 @@ def visited(training: MetaTraining, steps: Sequence[int]) -> list[np.ndarray]:
 
 
 def look(
-    objective: mm.Objective, phi: np.ndarray, probe: mm.Minibatches, alphas: Sequence[float], order: int
+    objective: mm.Objective,
+    phi: np.ndarray,
+    probe: mm.Minibatches,
+    alphas: Sequence[float],
+    order: int,
 ) -> list[dict[str, Any]]:
     """Beside MAML's at each alpha: what ``mm.compare_directions`` tells, for all orders from one expansion."""
     terms = taylor.expand(objective, phi, probe, order).maml.terms
@@ -109,7 +141,9 @@ def look(
     found = []
     for alpha in alphas:
         maml, fomaml, reptile = taylor.gradients(objective, phi, probe, alpha)
-        stacked = np.stack([maml, fomaml, reptile / len(probe), *(each(alpha) for each in series)], axis=1)
+        stacked = np.stack(
+            [maml, fomaml, reptile / len(probe), *(each(alpha) for each in series)], axis=1
+        )
         of_mean, of_each = measure(stacked.mean(axis=0)), measure(stacked)
         found.append(
             {
@@ -139,7 +173,9 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
     for row, study in zip(axes, studies, strict=False):
         draw_training(row, study)
     last = studies[-1]
-    for axis, (study, end) in zip(axes[-1], ((studies[0], 0), (studies[0], -1), (last, -1)), strict=True):
+    for axis, (study, end) in zip(
+        axes[-1], ((studies[0], 0), (studies[0], -1), (last, -1)), strict=True
+    ):
         draw_alphas(axis, study, end)
     for letter, axis in zip("abcdefghi", axes.flat, strict=False):
         axis.set_title(f"({letter}) {axis.get_title()}", fontsize=8.5)
@@ -158,11 +194,27 @@ def draw_training(row, study: dict[str, Any]) -> None:
     for name in study["looks"][0][0]["norm"]:
         if name == "maml":
             continue
-        draw_curve(row[0], steps, [[1 - at["apart"][name] for at in run] for run in study["looks"]], name)
-        draw_curve(row[1], steps, [[at["task_cosine"][name] for at in run] for run in study["looks"]], name)
-        draw_curve(row[2], steps, [[at["norm"][name] / at["norm"]["maml"] for at in run] for run in study["looks"]], name)
-    row[2].plot(steps, np.median([[at["second_order"] for at in run] for run in study["looks"]], axis=0), **SHARE, zorder=1)
-    for axis, what in zip(row, ("cosine of means", "cosine in a task", "norm / MAML's"), strict=True):
+        draw_curve(
+            row[0], steps, [[1 - at["apart"][name] for at in run] for run in study["looks"]], name
+        )
+        draw_curve(
+            row[1], steps, [[at["task_cosine"][name] for at in run] for run in study["looks"]], name
+        )
+        draw_curve(
+            row[2],
+            steps,
+            [[at["norm"][name] / at["norm"]["maml"] for at in run] for run in study["looks"]],
+            name,
+        )
+    row[2].plot(
+        steps,
+        np.median([[at["second_order"] for at in run] for run in study["looks"]], axis=0),
+        **SHARE,
+        zorder=1,
+    )
+    for axis, what in zip(
+        row, ("cosine of means", "cosine in a task", "norm / MAML's"), strict=True
+    ):
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
         axis.set_xlim(-0.1, steps[-1] * 1.15)
         axis.set_xlabel("meta-step")
@@ -182,7 +234,9 @@ def draw_alphas(axis, study: dict[str, Any], end: int) -> None:
     for name in STYLES:
         draw_curve(axis, study["alphas"], [[at["apart"][name] for at in run] for run in runs], name)
     label = r"$\alpha$ of the training"
-    axis.axvline(study["settings"]["inner_lr"], 0.38, color="0.4", linewidth=0.7, zorder=0, label=label)  # above the slopes
+    axis.axvline(
+        study["settings"]["inner_lr"], 0.38, color="0.4", linewidth=0.7, zorder=0, label=label
+    )  # above the slopes
     fitted = [(name, slope) for name, slope in slopes(study, end).items() if name != "reptile"]
     for row, (name, slope) in enumerate(reversed(fitted)):
         at = dict(transform=axis.transAxes, ha="right", fontsize=7.5, color=STYLES[name]["color"])
@@ -197,20 +251,44 @@ def slopes(study: dict[str, Any], end: int) -> dict[str, float]:
     """Of the lines through the logarithms of 1 - cosine, median over seeds, at alpha up to ``FIT``."""
     alphas = np.array(study["alphas"])
     small = alphas <= FIT * 1.001  # with the end, whatever its rounding
-    apart = {name: np.median([[at["apart"][name] for at in run[end]] for run in study["ends"]], axis=0) for name in STYLES}
-    return {name: float(np.polyfit(np.log(alphas[small]), np.log(each[small]), 1)[0]) for name, each in apart.items()}
+    apart = {
+        name: np.median([[at["apart"][name] for at in run[end]] for run in study["ends"]], axis=0)
+        for name in STYLES
+    }
+    return {
+        name: float(np.polyfit(np.log(alphas[small]), np.log(each[small]), 1)[0])
+        for name, each in apart.items()
+    }
 
 
 def draw_curve(axis, x: Sequence[float], runs: Sequence[Sequence[float]], name: str) -> None:
     """The median over seeds, and the range of all; without it for the series in linear axes, where they are all over."""
     runs = np.array(runs)
-    axis.plot(x, np.median(runs, axis=0), **STYLES[name], markersize=3.5, markevery=max(1, len(x) // 8), mfc="white")
+    axis.plot(
+        x,
+        np.median(runs, axis=0),
+        **STYLES[name],
+        markersize=3.5,
+        markevery=max(1, len(x) // 8),
+        mfc="white",
+    )
     if len(runs) > 1 and (name in ("fomaml", "reptile") or axis.get_yscale() == "log"):
-        axis.fill_between(x, runs.min(axis=0), runs.max(axis=0), color=STYLES[name]["color"], alpha=0.13, linewidth=0)
+        axis.fill_between(
+            x,
+            runs.min(axis=0),
+            runs.max(axis=0),
+            color=STYLES[name]["color"],
+            alpha=0.13,
+            linewidth=0,
+        )
 
 
 if __name__ == "__main__":
     for each in run("microscope", __doc__, compute, draw)["studies"]:
         for at in (0, -1):
-            cosines = {name: [run[at]["task_cosine"].get(name) for run in each["looks"]] for name in STYLES}
-            print(f"{each['name']}, meta-step {each['steps'][at]}: cosines with MAML in a task {cosines}")
+            cosines = {
+                name: [run[at]["task_cosine"].get(name) for run in each["looks"]] for name in STYLES
+            }
+            print(
+                f"{each['name']}, meta-step {each['steps'][at]}: cosines with MAML in a task {cosines}"
+            )

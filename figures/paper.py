@@ -15,7 +15,11 @@ from typing import Any
 from minimeta.files import write_atomically
 
 FIGURES = Path(__file__).resolve().parent
-RESULTS, PAGE, TEMPLATE = FIGURES / "results", FIGURES.parent / "docs" / "paper.md", FIGURES / "paper_page.md"
+RESULTS, PAGE, TEMPLATE = (
+    FIGURES / "results",
+    FIGURES.parent / "docs" / "paper.md",
+    FIGURES / "paper_page.md",
+)
 
 
 def page(template: str, results: Path = RESULTS) -> str:
@@ -32,7 +36,9 @@ def page(template: str, results: Path = RESULTS) -> str:
         else:
             missing.append(section.splitlines()[0].removeprefix("## "))
     if missing:
-        written.append("## Not computed yet\n\n" + "\n".join(f"- {title}" for title in missing) + "\n")
+        written.append(
+            "## Not computed yet\n\n" + "\n".join(f"- {title}" for title in missing) + "\n"
+        )
     return "".join(written)
 
 
@@ -64,10 +70,19 @@ def facts(result: dict[str, Any]) -> str:
     if by:
         if result["budget"]:  # a table without one tells each run's own
             told = f"{100 * result['budget']:g}% of the paper's meta-steps; "
-        told += f"{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
+        told += (
+            f"{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
+        )
         told += f"{', '.join(by['commit'])}. "
-        told += f"Scored by minimeta {', '.join(by['measured'])}. Summed up by " if "measured" in by else "Summed up by "
-    return told + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
+        told += (
+            f"Scored by minimeta {', '.join(by['measured'])}. Summed up by "
+            if "measured" in by
+            else "Summed up by "
+        )
+    return (
+        told
+        + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from accuracy_table import Cell, Table, Trained, accuracies
 from command import Sweep, run_sweep
 
-from minimeta.experiment import PRESETS
+from minimeta.runs.experiment import PRESETS
 
 PART = True
 _REPTILE = replace(PRESETS["mini-imagenet-1shot"][1], part=PART)
@@ -31,13 +31,20 @@ def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float, tasks:
         _MAML, inner_lr=_MAML.inner_lr / shots, meta_batch=tasks_a_step, shots=shots, size=images, eval_shots=shots,
         eval_size=images, **update,
     )  # fmt: skip
-    return Trained(settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",))
+    return Trained(
+        settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",)
+    )
 
 
 def _cells(algorithm: str, mode: str, *published: str) -> tuple[Cell, ...]:
     """1-shot, 5-shot."""
     return tuple(
-        Cell(printed, algorithm if algorithm == "reptile" else f"{algorithm}-{shots}shot", shots, mode)
+        Cell(
+            printed,
+            algorithm if algorithm == "reptile" else f"{algorithm}-{shots}shot",
+            shots,
+            mode,
+        )
         for printed, shots in zip(published, (1, 5), strict=True)
     )
 

@@ -13,15 +13,25 @@ from dataclasses import replace
 from accuracy_table import Cell, Table, Trained, accuracies
 from command import Sweep, run_sweep
 
-from minimeta.experiment import PRESETS
+from minimeta.runs.experiment import PRESETS
 
 
 def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) -> Trained:
     settings = PRESETS[f"omniglot-{ways}way-maml"][1]
     images = ways * shots  # every mini-batch is all that there is to adapt on
     update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
-    settings = replace(settings, shots=shots, tail_shots=shots, size=images, eval_shots=shots, eval_size=images, **update)
-    return Trained(settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",))
+    settings = replace(
+        settings,
+        shots=shots,
+        tail_shots=shots,
+        size=images,
+        eval_shots=shots,
+        eval_size=images,
+        **update,
+    )
+    return Trained(
+        settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",)
+    )
 
 
 def _cells(algorithm: str, mode: str, *published: str) -> tuple[Cell, ...]:
@@ -39,17 +49,30 @@ TABLE = Table(
         "reptile-20way": Trained(PRESETS["omniglot-20way"][1], 0.01, 1000, {1: 10, 5: 10}),
     }
     | {
-        f"{algorithm}-{ways}way-{shots}shot": _maml(algorithm, ways, shots, fraction, 2000 if ways == 5 else 1000)
+        f"{algorithm}-{ways}way-{shots}shot": _maml(
+            algorithm, ways, shots, fraction, 2000 if ways == 5 else 1000
+        )
         for algorithm in ("fomaml", "maml")
         for ways, shots, fraction in ((5, 1, 0.05), (5, 5, 0.02), (20, 1, 0.01), (20, 5, 0.0025))
     },
     columns=("5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
     rows={
-        "MAML, transduction": _cells("maml", "transductive", "98.7 ± 0.4", "99.9 ± 0.1", "95.8 ± 0.3", "98.9 ± 0.2"),
-        "FOMAML, transduction": _cells("fomaml", "transductive", "98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"),
-        "Reptile": _cells("reptile", "inductive", "95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"),
+        "MAML, transduction": _cells(
+            "maml", "transductive", "98.7 ± 0.4", "99.9 ± 0.1", "95.8 ± 0.3", "98.9 ± 0.2"
+        ),
+        "FOMAML, transduction": _cells(
+            "fomaml", "transductive", "98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"
+        ),
+        "Reptile": _cells(
+            "reptile", "inductive", "95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"
+        ),
         "Reptile, transduction": _cells(
-            "reptile", "transductive", "97.68 ± 0.04", "99.48 ± 0.06", "89.43 ± 0.14", "97.12 ± 0.32"
+            "reptile",
+            "transductive",
+            "97.68 ± 0.04",
+            "99.48 ± 0.06",
+            "89.43 ± 0.14",
+            "97.12 ± 0.32",
         ),
     },
 )

@@ -14,14 +14,17 @@ from command import run
 from style import DOUBLE, plt, save
 
 import minimeta as mm
-from minimeta import taylor
+from minimeta.theory import taylor
 
 SEED, TASKS, MINIBATCHES, EXAMPLES = 0, 2, 4, 10
 ALPHAS = np.logspace(-6.5, -1, 45)
 FIT = (1e-5, 1e-3)  # of the slopes: above rounding, below the next order
 ORDERS = {1: "first order", 2: "second order"}
 ALGORITHMS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
-STYLES = {1: dict(color="black", marker="o", linestyle="-"), 2: dict(color="tab:blue", marker="s", linestyle="--")}
+STYLES = {
+    1: dict(color="black", marker="o", linestyle="-"),
+    2: dict(color="tab:blue", marker="s", linestyle="--"),
+}
 ROUNDING = float(np.finfo(np.float64).eps)
 
 
@@ -33,7 +36,10 @@ def problems(rng: np.random.Generator) -> dict[str, tuple[mm.Objective, mm.Minib
     network = mm.Network((8, 8, 1), (*stack, mm.layers.Flatten(), mm.layers.Dense(64, 5)))
     convolution = mm.Objective(network, mm.SoftmaxCrossEntropy())
     return {
-        "tanh MLP": (mlp, mm.Minibatches(rng.standard_normal((*lead, 4)), rng.standard_normal((*lead, 2)))),
+        "tanh MLP": (
+            mlp,
+            mm.Minibatches(rng.standard_normal((*lead, 4)), rng.standard_normal((*lead, 2))),
+        ),
         "conv. + batch norm": (
             convolution,
             mm.Minibatches(rng.standard_normal((*lead, 8, 8, 1)), rng.integers(0, 5, lead)),
@@ -61,7 +67,13 @@ def compute() -> dict[str, Any]:
                         "remainders": left.tolist(),
                     }
                 )
-    settings = {"k": MINIBATCHES, "tasks": TASKS, "examples": EXAMPLES, "dtype": "float64", "fit": FIT}
+    settings = {
+        "k": MINIBATCHES,
+        "tasks": TASKS,
+        "examples": EXAMPLES,
+        "dtype": "float64",
+        "fit": FIT,
+    }
     return {"seed": SEED, "settings": settings, "alphas": ALPHAS.tolist(), "panels": panels}
 
 
@@ -73,7 +85,9 @@ def remainders(measured: list[np.ndarray], series: taylor.Series) -> np.ndarray:
 
 def slope(left: np.ndarray) -> float:
     """Of the line through the logarithms, over the range ``FIT``."""
-    first, last = np.searchsorted(ALPHAS, np.array(FIT) * (0.999, 1.001))  # with both ends, whatever their rounding
+    first, last = np.searchsorted(
+        ALPHAS, np.array(FIT) * (0.999, 1.001)
+    )  # with both ends, whatever their rounding
     clean = slice(first, last)
     return float(np.polyfit(np.log(ALPHAS[clean]), np.log(left[clean]), 1)[0])
 
@@ -81,17 +95,28 @@ def slope(left: np.ndarray) -> float:
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
     """One panel for each network and algorithm; in it, both orders."""
     networks = list(dict.fromkeys(panel["network"] for panel in result["panels"]))
-    figure, axes = plt.subplots(len(networks), len(ALGORITHMS), figsize=(DOUBLE, 4.0), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        len(networks), len(ALGORITHMS), figsize=(DOUBLE, 4.0), sharex=True, sharey=True
+    )
     for row, network in zip(axes, networks, strict=True):
         for axis, (name, label) in zip(row, ALGORITHMS.items(), strict=True):
-            curves = [each for each in result["panels"] if (each["network"], each["algorithm"]) == (network, name)]
+            curves = [
+                each
+                for each in result["panels"]
+                if (each["network"], each["algorithm"]) == (network, name)
+            ]
             draw_panel(axis, np.array(result["alphas"]), curves, result["settings"]["fit"])
             axis.set_title(f"{label}, {network}", fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel(r"inner step size $\alpha$")
     for axis in axes[:, 0]:
         axis.set_ylabel("relative remainder")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+        ncols=4,
+    )
     figure.tight_layout(w_pad=0.8, h_pad=0.8)
     return save(figure, path)
 
@@ -105,13 +130,17 @@ def draw_panel(axis, alphas: np.ndarray, curves: list[dict[str, Any]], fit: list
             alphas, curve["remainders"], **STYLES[order], label=f"after {ORDERS[order]}",
             markersize=3.5, markevery=4, markerfacecolor="white",
         )  # fmt: skip
-        draw_triangle(axis, float(np.interp(1e-3, alphas, curve["remainders"])), order + 1, above=order == 1)
+        draw_triangle(
+            axis, float(np.interp(1e-3, alphas, curve["remainders"])), order + 1, above=order == 1
+        )
         at, offset, side = 1e-4, *(((-2, 7), "right") if order == 1 else ((5, -15), "left"))
         axis.annotate(
             f"slope {curve['slope']:.2f}", (at, np.interp(at, alphas, curve["remainders"])), xytext=offset,
             textcoords="offset points", ha=side, fontsize=8, color=colour,
         )  # fmt: skip
-    axis.axhline(ROUNDING, color="0.4", linestyle=":", linewidth=0.9, label="float64 rounding", zorder=1)
+    axis.axhline(
+        ROUNDING, color="0.4", linestyle=":", linewidth=0.9, label="float64 rounding", zorder=1
+    )
     axis.set_xticks([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
     axis.set_ylim(3e-17, 30)
     axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
@@ -122,13 +151,21 @@ def draw_triangle(axis, height: float, slope: int, above: bool) -> None:
     """From alpha = 1e-3 one decade to the right and ``slope`` decades up, beside the line through (1e-3, height)."""
     low, high = height * np.array([1, 10.0**slope]) * (20 if above else 1 / 20)
     corner = (1e-3, high) if above else (1e-2, low)
-    axis.plot(*zip((1e-3, low), (1e-2, high), corner, (1e-3, low), strict=True), color="0.35", linewidth=0.7)
+    axis.plot(
+        *zip((1e-3, low), (1e-2, high), corner, (1e-3, low), strict=True),
+        color="0.35",
+        linewidth=0.7,
+    )
     offset, side = ((-2, -3), "right") if above else ((2, -3), "left")
     at = corner[0], np.sqrt(low * high)
-    axis.annotate(str(slope), at, xytext=offset, textcoords="offset points", ha=side, fontsize=8, color="0.2")
+    axis.annotate(
+        str(slope), at, xytext=offset, textcoords="offset points", ha=side, fontsize=8, color="0.2"
+    )
 
 
 if __name__ == "__main__":
     drawn = run("taylor_remainders", __doc__, compute, draw)
     for each in drawn["panels"]:
-        print(f"{each['network']:20}{ALGORITHMS[each['algorithm']]:9}{ORDERS[each['order']]:14}slope {each['slope']:.4f}")
+        print(
+            f"{each['network']:20}{ALGORITHMS[each['algorithm']]:9}{ORDERS[each['order']]:14}slope {each['slope']:.4f}"
+        )

@@ -1,6 +1,6 @@
 """minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
 
-from . import host, layers, taylor
+from . import layers
 from .algorithms import (
     ADML,
     ANIL,
@@ -21,7 +21,8 @@ from .algorithms import (
     gradient_agreement,
     mean,
 )
-from .backend import array_module
+from .arrays import memory
+from .arrays.backend import array_module
 from .errors import (
     CheckpointError,
     DataError,
@@ -33,11 +34,18 @@ from .errors import (
     SweepError,
     VectorsError,
 )
-from .inner import SGD, Adam
+from .inner import SGD, Adam, Trajectory, adapt, unroll
 from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy, Summed
-from .microscope import compare_directions
-from .network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
-from .objectives import Objective, Polynomial, Quadratic, Sphere
+from .objectives import (
+    Network,
+    Objective,
+    Polynomial,
+    Quadratic,
+    Sphere,
+    mini_imagenet_convnet,
+    mlp,
+    omniglot_convnet,
+)
 from .tasks import (
     Episode,
     FewShotImages,
@@ -49,11 +57,12 @@ from .tasks import (
     minibatches_of,
     split_omniglot,
 )
-from .trajectory import Trajectory, adapt, unroll
+from .theory import taylor
+from .theory.directions import compare_directions
 
 __version__ = "0.1.0"
 
-host.keep_freed_memory()
+memory.keep_freed_memory()
 
 __all__ = [
     "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError",

@@ -13,17 +13,18 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from . import __version__, vectors
-from .backend import DEVICES, device_module
-from .checkpoint import RunFolder
+from . import __version__
+from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
-from .evaluation import accuracy, adaptation_errors
-from .experiment import PRESETS, Experiment, Settings, refuse_unused
 from .files import write_atomically
-from .meta_training import MetaState
-from .provenance import provenance
-from .run import Saving, open_run, train
+from .runs.experiment import PRESETS, Experiment, Settings, refuse_unused
+from .runs.folder import RunFolder
+from .runs.provenance import provenance
+from .runs.train import Saving, open_run, train
 from .tasks.mini_imagenet import IMAGES
+from .testing import conformance_vectors as vectors
+from .training.evaluation import accuracy, adaptation_errors
+from .training.meta_training import MetaState
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    given = {each.name: getattr(options, each.name) for each in fields(Settings) if hasattr(options, each.name)}
+    given = {
+        each.name: getattr(options, each.name)
+        for each in fields(Settings)
+        if hasattr(options, each.name)
+    }
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
     if options.preset is None and not (options.resume and options.out):
         raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
@@ -70,7 +75,9 @@ def _train(options: argparse.Namespace) -> None:
         saving=Saving(options.log_every, options.checkpoint_seconds),
         progress=not options.quiet,
     )
-    print(f"{state.iteration} meta-steps done in {time.monotonic() - started:.1f} s: {out} (minimeta eval {out})")
+    print(
+        f"{state.iteration} meta-steps done in {time.monotonic() - started:.1f} s: {out} (minimeta eval {out})"
+    )
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
@@ -79,18 +86,27 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
     wanted = replace(PRESETS[preset][1], **given).to_dict() if preset else given
     other = [name for name, value in wanted.items() if getattr(settings, name) != value]
     if other:
-        told = ", ".join(f"{name} is {getattr(settings, name)!r} there and {wanted[name]!r} here" for name in other)
+        told = ", ".join(
+            f"{name} is {getattr(settings, name)!r} there and {wanted[name]!r} here"
+            for name in other
+        )
         raise SettingsError(f"{folder.path} was begun with other settings: {told}")
     return settings
 
 
 def _eval(options: argparse.Namespace) -> None:
     run = Path(options.run_folder)
-    if options.json and (Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()):
-        raise SettingsError(f"{options.json} exists, or its folder does not: name another file with --json")
+    if options.json and (
+        Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()
+    ):
+        raise SettingsError(
+            f"{options.json} exists, or its folder does not: name another file with --json"
+        )
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     given = {
-        name: value for name in ("eval_shots", "eval_steps", "eval_size") if (value := getattr(options, name)) is not None
+        name: value
+        for name in ("eval_shots", "eval_steps", "eval_size")
+        if (value := getattr(options, name)) is not None
     }
     experiment = replace(experiment, settings=replace(experiment.settings, **given))
     settings = experiment.settings
@@ -109,8 +125,15 @@ def _eval(options: argparse.Namespace) -> None:
         "provenance": provenance(experiment.training.xp.__name__),
         "training": facts,
     }
-    path = Path(options.json) if options.json else _unused(run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json")
-    write_atomically(path, lambda file: file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode()))
+    path = (
+        Path(options.json)
+        if options.json
+        else _unused(run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json")
+    )
+    write_atomically(
+        path,
+        lambda file: file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode()),
+    )
     print(f"written to {path}")
 
 
@@ -124,28 +147,46 @@ def _progress(options: argparse.Namespace):
     def wrap(batches):
         from tqdm import tqdm
 
-        return tqdm(list(batches), desc="evaluating", unit=" chunks", disable=options.quiet or None, leave=False)
+        return tqdm(
+            list(batches),
+            desc="evaluating",
+            unit=" chunks",
+            disable=options.quiet or None,
+            leave=False,
+        )
 
     return wrap
 
 
-def _eval_sine(experiment: Experiment, state: MetaState, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _eval_sine(
+    experiment: Experiment, state: MetaState, options: argparse.Namespace
+) -> list[dict[str, Any]]:
     settings, training = experiment.settings, experiment.training
     errors = adaptation_errors(
         training.objective, training.algorithm, state.meta, experiment.test_tasks, count=options.tasks,
         shots=settings.eval_shots, adaptation=experiment.adaptation, seed=options.eval_seed, inner_state=state.inner,
         workers=options.workers, progress=_progress(options),
     )  # fmt: skip
-    print(f"mean squared error over {options.tasks} unseen waves, {settings.eval_shots} points each, after n inner steps")
+    print(
+        f"mean squared error over {options.tasks} unseen waves, {settings.eval_shots} points each, after n inner steps"
+    )
     rows = []
     for step in sorted({0, 1, 2, 5, 10, 20, settings.eval_steps}):
         if step <= settings.eval_steps:
             print(f"  n = {step:3d}   {errors.mean[step]:8.4f} +- {errors.interval[step]:.4f}")
-            rows.append({"step": step, "mean": float(errors.mean[step]), "interval95": float(errors.interval[step])})
+            rows.append(
+                {
+                    "step": step,
+                    "mean": float(errors.mean[step]),
+                    "interval95": float(errors.interval[step]),
+                }
+            )
     return rows
 
 
-def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _eval_few_shot(
+    experiment: Experiment, state: MetaState, options: argparse.Namespace
+) -> list[dict[str, Any]]:
     settings, training = experiment.settings, experiment.training
     modes = {"both": (True, False), "yes": (True,), "no": (False,)}[options.transduction]
     scores = accuracy(
@@ -153,12 +194,20 @@ def _eval_few_shot(experiment: Experiment, state: MetaState, options: argparse.N
         shots=settings.eval_shots, adaptation=experiment.adaptation, transductive=modes, seed=options.eval_seed,
         inner_state=state.inner, workers=options.workers, progress=_progress(options),
     )  # fmt: skip
-    part = f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class" if settings.part else ""
-    print(f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval{part}")
+    part = (
+        f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class"
+        if settings.part
+        else ""
+    )
+    print(
+        f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval{part}"
+    )
     rows = []
     for together, score in scores.items():
         mean, interval = 100 * float(score.mean), 100 * float(score.interval)
-        print(f"  {'with' if together else 'without':7} transduction   {mean:6.2f}% +- {interval:.2f}")
+        print(
+            f"  {'with' if together else 'without':7} transduction   {mean:6.2f}% +- {interval:.2f}"
+        )
         rows.append({"transduction": together, "accuracy": mean, "interval95": interval})
     return rows
 
@@ -173,17 +222,22 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .self_check import run_checks
+    from .testing.self_check import run_checks
 
     section, rows = None, []
     for row in run_checks(device_module(options.device), options.dtype, options.deep):
         if row.section != section:
             section = row.section
             print(f"\n{section:48}  {'measured':>16}   expected")
-        print(f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {'ok' if row.holds else 'WRONG'}", flush=True)
+        print(
+            f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {'ok' if row.holds else 'WRONG'}",
+            flush=True,
+        )
         rows.append(row)
     wrong = sum(not row.holds for row in rows)
-    print(f"\n{f'{wrong} of {len(rows)} checks failed' if wrong else f'all {len(rows)} checks hold'}, in {options.dtype}")
+    print(
+        f"\n{f'{wrong} of {len(rows)} checks failed' if wrong else f'all {len(rows)} checks hold'}, in {options.dtype}"
+    )
     return 1 if wrong else 0
 
 
@@ -192,7 +246,9 @@ def _vectors(options: argparse.Namespace) -> None:
         if options.tolerance is not None:
             raise SettingsError("--tolerance belongs to --verify RESULTS")
         count, size = vectors.write(Path(options.folder))
-        print(f"{count} problems, {size / 1e6:.1f} MB: {options.folder} (--verify RESULTS grades results)")
+        print(
+            f"{count} problems, {size / 1e6:.1f} MB: {options.folder} (--verify RESULTS grades results)"
+        )
         return
     tolerance = vectors.TOLERANCE if options.tolerance is None else options.tolerance
     grades = vectors.grade(Path(options.folder), Path(options.verify), tolerance)
@@ -224,7 +280,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float64", "float32"], default="float64",
         help="float32 compares directions with float64, to the tolerance that the arithmetic allows (default: float64)",
     )  # fmt: skip
-    check.add_argument("--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8")
+    check.add_argument(
+        "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
+    )
     check.set_defaults(run=_check)
     data = commands.add_parser(
         "data",
@@ -233,7 +291,11 @@ def _parser() -> argparse.ArgumentParser:
         "what to get and where to put it.",
     )
     data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
-    data.add_argument("--data", metavar="DIR", help="where to (default: MINIMETA_DATA, else the user's cache folder)")
+    data.add_argument(
+        "--data",
+        metavar="DIR",
+        help="where to (default: MINIMETA_DATA, else the user's cache folder)",
+    )
     data.set_defaults(run=_data)
     _add_vectors(commands)
     return parser
@@ -246,40 +308,68 @@ def _add_train(commands: Any) -> None:
         help="meta-train from a preset",
         usage="minimeta train PRESET [--out RUN] [--resume] [options and settings]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n" + presets,
+        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n"
+        + presets,
         epilog="examples:\n"
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
         "a run keeps the settings it was begun with: the number of iterations sets how epsilon falls",
     )
-    parser.add_argument("preset", nargs="?", choices=list(PRESETS), metavar="PRESET", help="one of the presets above")
-    parser.add_argument("--show", action="store_true", help="print the settings as JSON, and do nothing")
-    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
     parser.add_argument(
-        "--log-every", type=_at_least(1), default=10, metavar="N", help="meta-steps a line of metrics (default: 10)"
+        "preset",
+        nargs="?",
+        choices=list(PRESETS),
+        metavar="PRESET",
+        help="one of the presets above",
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=10.0, metavar="S", help="seconds between checkpoints (default: 10)"
+        "--show", action="store_true", help="print the settings as JSON, and do nothing"
+    )
+    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in the run folder"
+    )
+    parser.add_argument(
+        "--log-every",
+        type=_at_least(1),
+        default=10,
+        metavar="N",
+        help="meta-steps a line of metrics (default: 10)",
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds between checkpoints (default: 10)",
     )
     _add_machine_flags(parser)
     group = parser.add_argument_group(
-        "settings", "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine"
+        "settings",
+        "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine",
     )
     hints = get_type_hints(Settings)
     for each in fields(Settings):
-        flag, hint, text = f"--{each.name.replace('_', '-')}", hints[each.name], each.metadata["help"]
+        flag, hint, text = (
+            f"--{each.name.replace('_', '-')}",
+            hints[each.name],
+            each.metadata["help"],
+        )
         shown = f"{text} ({each.default})".replace("%", "%%")
         if hint is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown)
+            group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown
+            )
         elif get_origin(hint) is Literal:
             group.add_argument(flag, choices=get_args(hint), default=argparse.SUPPRESS, help=shown)
         else:
             kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
             letter = {int: "N", float: "X"}.get(kind, "WORDS")
             read = kind if kind is hint else _or_none(kind)
-            group.add_argument(flag, type=read, default=argparse.SUPPRESS, metavar=letter, help=shown)
+            group.add_argument(
+                flag, type=read, default=argparse.SUPPRESS, metavar=letter, help=shown
+            )
     parser.set_defaults(run=_train)
 
 
@@ -301,16 +391,34 @@ def _add_eval(commands: Any) -> None:
         "The result is printed and written to a JSON file in the run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
-    parser.add_argument("--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)")
-    parser.add_argument("--shots", dest="eval_shots", type=int, metavar="N", help="examples of each class to adapt on")
+    parser.add_argument(
+        "--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)"
+    )
+    parser.add_argument(
+        "--shots",
+        dest="eval_shots",
+        type=int,
+        metavar="N",
+        help="examples of each class to adapt on",
+    )
     parser.add_argument("--steps", dest="eval_steps", type=int, metavar="N", help="inner steps")
-    parser.add_argument("--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch")
+    parser.add_argument(
+        "--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch"
+    )
     parser.add_argument(
         "--transduction", choices=["both", "yes", "no"], default="both",
         help="predict a task's test images in one batch, or each alone with the training images (default: both)",
     )  # fmt: skip
-    parser.add_argument("--eval-seed", type=_at_least(0), default=0, metavar="SEED", help="of the tasks (default: 0)")
-    parser.add_argument("--json", metavar="FILE", help="where to write the result (default: in the run folder)")
+    parser.add_argument(
+        "--eval-seed",
+        type=_at_least(0),
+        default=0,
+        metavar="SEED",
+        help="of the tasks (default: 0)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="where to write the result (default: in the run folder)"
+    )
     _add_machine_flags(parser)
     parser.set_defaults(run=_eval)
 
@@ -323,8 +431,14 @@ def _add_vectors(commands: Any) -> None:
         "Reptile, FOMAML and MAML) as npz and JSON, for implementations in any language; or grade such results. "
         "docs/vectors.md specifies the format.",
     )
-    parser.add_argument("folder", metavar="DIR", help="where to write them; with --verify, where they are")
-    parser.add_argument("--verify", metavar="RESULTS", help="grade this folder: one npz a problem, any of the results")
+    parser.add_argument(
+        "folder", metavar="DIR", help="where to write them; with --verify, where they are"
+    )
+    parser.add_argument(
+        "--verify",
+        metavar="RESULTS",
+        help="grade this folder: one npz a problem, any of the results",
+    )
     parser.add_argument(
         "--tolerance", type=float, metavar="X",
         help=f"largest max|got - want| / max|want| that passes (default: {vectors.TOLERANCE})",
@@ -346,7 +460,14 @@ def _at_least(least: int):
 
 
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", help="folder that holds the images (default: MINIMETA_DATA)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder that holds the images (default: MINIMETA_DATA)"
+    )
     parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
-    parser.add_argument("--workers", type=_at_least(1), metavar="N", help="threads (default: from the work and the cores)")
+    parser.add_argument(
+        "--workers",
+        type=_at_least(1),
+        metavar="N",
+        help="threads (default: from the work and the cores)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -28,7 +28,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def parts_of(path: Path) -> list[Path]:
     """What writers of ``path`` that were killed have left beside it."""
-    return [part for part in path.parent.glob(f".{path.name}.*.part") if part.name.split(".")[-2].isdigit()]
+    return [
+        part
+        for part in path.parent.glob(f".{path.name}.*.part")
+        if part.name.split(".")[-2].isdigit()
+    ]
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import pytest
 
 import minimeta
 from minimeta.cli import main
-from minimeta.experiment import PRESETS, Settings, algorithm_of
-from minimeta.trajectory import STORES
+from minimeta.inner import STORES
+from minimeta.runs.experiment import PRESETS, Settings, algorithm_of
 
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
@@ -24,7 +24,11 @@ def test_train_eval_and_resume(algorithm, tmp_path, capsys):
     assert "mean squared error over 10 unseen waves" in printed and "n =  32" in printed
     (path,) = (tmp_path / "run").glob("eval-*.json")
     result = json.loads(path.read_text())
-    assert result["tasks"] == 10 and result["meta_steps"] == 20 and result["provenance"]["minimeta"] == minimeta.__version__
+    assert (
+        result["tasks"] == 10
+        and result["meta_steps"] == 20
+        and result["provenance"]["minimeta"] == minimeta.__version__
+    )
     assert main(["eval", out, "--tasks", "10", "--quiet"]) == 0
     assert json.loads(path.read_text()) == result
     assert len(list((tmp_path / "run").glob("eval-*.json"))) == 2
@@ -41,9 +45,28 @@ def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, 
 
 
 def test_a_setting_that_may_be_none_can_be_set_so(capsys):
-    assert main(["train", "omniglot-5way-maml", "--tail", "shared", "--tail-shots", "none", "--shots", "2", "--show"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "omniglot-5way-maml",
+                "--tail",
+                "shared",
+                "--tail-shots",
+                "none",
+                "--shots",
+                "2",
+                "--show",
+            ]
+        )
+        == 0
+    )
     shown = json.loads(capsys.readouterr().out)
-    assert shown == PRESETS["omniglot-5way-maml"][1].to_dict() | {"tail": "shared", "tail_shots": None, "shots": 2}
+    assert shown == PRESETS["omniglot-5way-maml"][1].to_dict() | {
+        "tail": "shared",
+        "tail_shots": None,
+        "shots": 2,
+    }
     for words in (["--tail-shots", "few"], ["--ways", "none"]):
         with pytest.raises(SystemExit):
             main(["train", "omniglot-5way-maml", *words])
@@ -65,15 +88,27 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
     ("words", "line"),
     [
         (["train", "sine", *SHORT, "--out", "RUN"], "--resume continues it"),
-        (["train", "sine", "--iterations", "30", "--out", "RUN", "--resume"], "iterations is 20 there and 30 here"),
+        (
+            ["train", "sine", "--iterations", "30", "--out", "RUN", "--resume"],
+            "iterations is 20 there and 30 here",
+        ),
         (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
         (["train"], "name a preset"),
         (["eval", "NEW"], "not a run folder"),
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
-        (["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"], "'minimeta data omniglot' downloads it"),
+        (
+            ["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"],
+            "'minimeta data omniglot' downloads it",
+        ),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
-        (["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"], "set k to 2 or more"),
-        (["train", "omniglot-5way", "--algorithm", "cavia", "--out", "NEW"], "set context to their number, such as 5"),
+        (
+            ["train", "sine", "--algorithm", "adml", "--k", "1", "--out", "NEW"],
+            "set k to 2 or more",
+        ),
+        (
+            ["train", "omniglot-5way", "--algorithm", "cavia", "--out", "NEW"],
+            "set context to their number, such as 5",
+        ),
         (["train", "sine", "--context", "5", "--out", "NEW"], "context parameters are for cavia"),
         (
             ["train", "sine", "--bias", "gini", "--out", "NEW"],
@@ -85,9 +120,15 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         ),
         (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
         (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),
-        (["train", "sine-meta-sgd", "--inner-lr", "0.1", "--out", "NEW"], "set rate_low and rate_high"),
+        (
+            ["train", "sine-meta-sgd", "--inner-lr", "0.1", "--out", "NEW"],
+            "set rate_low and rate_high",
+        ),
         (["train", "sine", "--inner-beta1", "0.9", "--out", "NEW"], "set inner to adam"),
-        (["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"], "attack must be 0 or more"),
+        (
+            ["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"],
+            "attack must be 0 or more",
+        ),
     ],
 )
 def test_every_mistake_is_one_line_on_standard_error(tmp_path, capsys, words, line):
@@ -113,7 +154,15 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["eval", "--help"], ["data", "--help"], ["vectors", "--help"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["data", "--help"],
+        ["vectors", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_is_there(words, capsys):
     with pytest.raises(SystemExit) as end:
@@ -124,4 +173,9 @@ def test_help_is_there(words, capsys):
 def test_importing_the_package_loads_neither_matplotlib_nor_cupy_nor_hypothesis():
     heavy = ("matplotlib", "cupy", "hypothesis", "pooch")
     code = f"import sys, minimeta; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

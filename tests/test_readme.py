@@ -30,7 +30,10 @@ def test_what_the_readme_says_of_a_broken_layer_is_what_the_kit_says():
 def test_named_files_tests_and_functions_exist():
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
         assert (ROOT / link).exists(), link
-    sources = {path.relative_to(ROOT / "tests").as_posix(): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT / "tests").as_posix(): path.read_text()
+        for path in (ROOT / "tests").rglob("*.py")
+    }
     file, rows = "", [line for line in README.splitlines() if line.startswith("| (")]
     assert len(rows) >= 10
     for row in rows:
@@ -47,9 +50,17 @@ def test_tables_are_the_committed_results(name):
 
 def test_the_family_is_as_the_readme_says():
     result = json.loads((RESULTS / "family.json").read_text())
-    assert (result["budget"], result["seeds"], result["waves"], result["tasks"]) == (1.0, 5, 600, 1000)
+    assert (result["budget"], result["seeds"], result["waves"], result["tasks"]) == (
+        1.0,
+        5,
+        600,
+        1000,
+    )
     for rows in result["sine"].values():
-        better, worse = rows["meta-sgd"]["difference"], (rows["maml-agreement"], rows["reptile-agreement"])
+        better, worse = (
+            rows["meta-sgd"]["difference"],
+            (rows["maml-agreement"], rows["reptile-agreement"]),
+        )
         assert better["than"] == "maml" and better["mean"][1] + better["interval95"][1] < 0
         assert all(rows["meta-sgd"]["beyond"])  # with every seed a second step and more diverge
         assert all(row["difference"]["mean"][1] > 0 for row in worse)
@@ -66,8 +77,15 @@ def test_the_omniglot_numbers_are_the_committed_results():
     result = json.loads((RESULTS / "omniglot-5way" / "result.json").read_text())
     assert result["by"]["tasks"] == 10_000 and result["settings"]["iterations"] == 100_000
     for mode, name in (("transductive", "with"), ("inductive", "without")):
-        (line,) = [line for line in README.splitlines() if line.startswith(f"| minimeta, {name} transduction |")]
-        cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in (result["result"][shots][mode] for shots in ("1", "5"))]
+        (line,) = [
+            line
+            for line in README.splitlines()
+            if line.startswith(f"| minimeta, {name} transduction |")
+        ]
+        cells = [
+            f"{mean:.2f} ± {half:.2f}"
+            for mean, half in (result["result"][shots][mode] for shots in ("1", "5"))
+        ]
         assert line == f"| minimeta, {name} transduction | {cells[0]} | {cells[1]} |"
     peak = result["training"]["peak_memory"] / 2**20
     assert f"{peak:.0f} MiB of memory at its peak" in " ".join(README.split())
@@ -100,29 +118,48 @@ def test_what_the_microscope_shows_is_the_committed_result(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "figures"))
     import microscope
 
-    text, (sine, omniglot) = " ".join(README.split()), json.loads((RESULTS / "microscope.json").read_text())["studies"]
+    text, (sine, omniglot) = (
+        " ".join(README.split()),
+        json.loads((RESULTS / "microscope.json").read_text())["studies"],
+    )
 
     def cosines(study, name):
         """Task by task, at each look: median over seeds."""
-        return np.median([[at["task_cosine"][name] for at in run] for run in study["looks"]], axis=0)
+        return np.median(
+            [[at["task_cosine"][name] for at in run] for run in study["looks"]], axis=0
+        )
 
     def reach(end):
         """The largest alpha up to which the series to first order has a cosine of 0.99: median over seeds."""
-        apart = np.median([[at["apart"]["taylor1"] for at in run[end]] for run in sine["ends"]], axis=0)
+        apart = np.median(
+            [[at["apart"]["taylor1"] for at in run[end]] for run in sine["ends"]], axis=0
+        )
         return sine["alphas"][int(np.argmax(apart > 0.01)) - 1]
 
     fomaml, reptile, taylor = (cosines(sine, name) for name in ("fomaml", "reptile", "taylor1"))
     assert f"in a task falls from {fomaml[0]:.2f} to {fomaml[-1]:.2f}." in text
     best = sine["steps"][reptile.argmax()]
-    assert f"{reptile[0]:.2f} to {reptile.max():.2f} at meta-step {best}, then falls to {reptile[-1]:.2f}." in text
-    both = [f"from {each[0]:.2f} to {each[-1]:.2f}" for each in (cosines(omniglot, name) for name in ("fomaml", "reptile"))]
+    assert (
+        f"{reptile[0]:.2f} to {reptile.max():.2f} at meta-step {best}, then falls to {reptile[-1]:.2f}."
+        in text
+    )
+    both = [
+        f"from {each[0]:.2f} to {each[-1]:.2f}"
+        for each in (cosines(omniglot, name) for name in ("fomaml", "reptile"))
+    ]
     assert f"both rise, {both[0]} and {both[1]}." in text
     assert f"sine waves is {taylor[0]:.2f} before training and {taylor[-1]:.2f} after it" in text
-    norms = np.median([[at["norm"]["taylor1"] / at["norm"]["maml"] for at in run] for run in sine["looks"]], axis=0)
+    norms = np.median(
+        [[at["norm"]["taylor1"] / at["norm"]["maml"] for at in run] for run in sine["looks"]],
+        axis=0,
+    )
     assert f"its average is {norms[0]:.0f} and {norms[-1]:.0f} times as long" in text
     assert f"0.99 up to alpha = {reach(0):.1g} before training and {reach(-1):.1g} after it" in text
     slopes = microscope.slopes(sine, 0)
-    assert "slopes " + ", ".join(f"{slopes[name]:.2f}" for name in ("fomaml", "taylor1", "taylor2")) in text
+    assert (
+        "slopes " + ", ".join(f"{slopes[name]:.2f}" for name in ("fomaml", "taylor1", "taylor2"))
+        in text
+    )
     slopes = microscope.slopes(omniglot, -1)
     assert f"the series' slope is {slopes['taylor1']:.2f} to either order" in text
     assert f"{slopes['taylor1']:.2f}" == f"{slopes['taylor2']:.2f}"

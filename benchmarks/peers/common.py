@@ -24,7 +24,11 @@ def main(solve: Callable[[dict[str, Any], Arrays], Arrays], packages: tuple[str,
     raised = {}
     for problem in json.loads((vectors / "index.json").read_text())["problems"]:
         with np.load(vectors / problem["file"]) as stored:
-            arrays = {name: stored[name] for name in stored.files if name in ("phi", "v") or name[:2] in ("x_", "y_")}
+            arrays = {
+                name: stored[name]
+                for name in stored.files
+                if name in ("phi", "v") or name[:2] in ("x_", "y_")
+            }
         try:
             np.savez(results / problem["file"], **solve(problem, arrays))
         except Exception as error:  # a peer's failure is a finding: note it, and go on
@@ -43,6 +47,10 @@ def parameters(problem: dict[str, Any], phi: Any) -> Iterator[dict[str, Any]]:
         yield named
 
 
-def minibatches(problem: dict[str, Any], arrays: Arrays, convert: Callable[[np.ndarray], Any]) -> list[tuple[Any, Any]]:
+def minibatches(
+    problem: dict[str, Any], arrays: Arrays, convert: Callable[[np.ndarray], Any]
+) -> list[tuple[Any, Any]]:
     """k pairs (x, y), tasks first."""
-    return [(convert(arrays[f"x_{i}"]), convert(arrays[f"y_{i}"])) for i in range(1, problem["k"] + 1)]
+    return [
+        (convert(arrays[f"x_{i}"]), convert(arrays[f"y_{i}"])) for i in range(1, problem["k"] + 1)
+    ]

@@ -15,8 +15,13 @@ def of_a_task(problem, arrays, task, batches):
         if rule["type"] == "SGD":
             optimizer = torch.optim.SGD(module.parameters(), rule["lr"])
         else:
-            optimizer = torch.optim.Adam(module.parameters(), rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"])
-        with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (patched, steps):
+            optimizer = torch.optim.Adam(
+                module.parameters(), rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"]
+            )
+        with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (
+            patched,
+            steps,
+        ):
             for x, y in batches:
                 steps.step(score(patched(x), y))
         return patched, list(patched.parameters())

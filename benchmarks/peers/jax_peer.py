@@ -13,14 +13,18 @@ jax.config.update("jax_enable_x64", True)
 
 def predict(problem, phi, x):
     """The network of one task."""
-    for layer, theta in zip(problem["network"]["layers"], common.parameters(problem, phi), strict=True):
+    for layer, theta in zip(
+        problem["network"]["layers"], common.parameters(problem, phi), strict=True
+    ):
         x = LAYERS[layer["type"]](layer, theta, x)
     return x
 
 
 def conv(layer, theta, x):
     strides = (layer["stride"],) * 2
-    y = lax.conv_general_dilated(x, theta["weight"], strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = lax.conv_general_dilated(
+        x, theta["weight"], strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     return y + theta["bias"]
 
 
@@ -34,7 +38,9 @@ LAYERS = {
     "Dense": lambda layer, theta, x: x @ theta["weight"] + theta["bias"],
     "Conv2D": conv,
     "BatchNorm": batch_norm,
-    "MaxPool2D": lambda layer, theta, x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME"),
+    "MaxPool2D": lambda layer, theta, x: lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME"
+    ),
     "ReLU": lambda layer, theta, x: jax.nn.relu(x),
     "Tanh": lambda layer, theta, x: jnp.tanh(x),
     "Softplus": lambda layer, theta, x: jax.nn.softplus(x),
@@ -88,7 +94,9 @@ def of_a_task(problem, phi, v, batches):
 def solve(problem, arrays):
     batches = common.minibatches(problem, arrays, jnp.asarray)
     # Not under jax.jit: compiling a whole unrolled problem that runs once takes minutes.
-    each_task = jax.vmap(lambda v, batches: of_a_task(problem, jnp.asarray(arrays["phi"]), v, batches))
+    each_task = jax.vmap(
+        lambda v, batches: of_a_task(problem, jnp.asarray(arrays["phi"]), v, batches)
+    )
     return each_task(jnp.asarray(arrays["v"]), batches)
 
 

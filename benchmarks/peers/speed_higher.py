@@ -23,7 +23,10 @@ def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
         """Adds the gradient of the mean to the parameters' own, task by task; their losses."""
         losses = []
         for *support, query in tasks:
-            with higher.innerloop_ctx(module, inner, copy_initial_weights=False) as (patched, steps):
+            with higher.innerloop_ctx(module, inner, copy_initial_weights=False) as (
+                patched,
+                steps,
+            ):
                 for x, y in support:
                     steps.step(score(patched(x), y))
                 loss = score(patched(query[0]), query[1])

@@ -46,12 +46,18 @@ class Work:
         self.axis = 0 if "map" in options else 1
         batches = [(arrays[f"x_{i + 1}"], arrays[f"y_{i + 1}"]) for i in range(settings["k"])]
         split = settings["k"] - (settings["kind"] != "reptile" and settings["k"] > 1)
-        self.support = tuple(jnp.asarray(np.stack(each, axis=1 - self.axis)) for each in zip(*batches[:split], strict=True))
+        self.support = tuple(
+            jnp.asarray(np.stack(each, axis=1 - self.axis))
+            for each in zip(*batches[:split], strict=True)
+        )
         self.query = tuple(map(jnp.asarray, batches[-1]))
 
     def theta(self, phi: np.ndarray) -> Tree:
         """A fresh tree of parameters."""
-        return [{name: jnp.array(value) for name, value in named.items()} for named in common.parameters(self.settings, phi)]
+        return [
+            {name: jnp.array(value) for name, value in named.items()}
+            for named in common.parameters(self.settings, phi)
+        ]
 
     def flat(self, tree: Tree) -> np.ndarray:
         """The parameters of the network, or a stack of them, in the order of phi; ``(D,)`` or ``(T, D)``."""
@@ -76,7 +82,11 @@ class Work:
             case "BatchNorm":
                 mean = x.mean((0, 1, 2))
                 centred = x - mean
-                return centred * (own["scale"] * lax.rsqrt((centred**2).mean((0, 1, 2)) + layer["eps"])) + own["shift"]
+                return (
+                    centred
+                    * (own["scale"] * lax.rsqrt((centred**2).mean((0, 1, 2)) + layer["eps"]))
+                    + own["shift"]
+                )
             case "MaxPool2D":
                 return pool_slices(x) if "slices" in self.options else pool_window(x)
             case "ReLU":
@@ -89,7 +99,9 @@ class Work:
         z, y = self.predict(theta, batch[0]), batch[1]
         if self.settings["loss"] == "MeanSquaredError":
             return jnp.mean((z - y) ** 2)
-        return -jnp.mean(jnp.sum(jax.nn.one_hot(y, z.shape[-1], dtype=z.dtype) * jax.nn.log_softmax(z), axis=-1))
+        return -jnp.mean(
+            jnp.sum(jax.nn.one_hot(y, z.shape[-1], dtype=z.dtype) * jax.nn.log_softmax(z), axis=-1)
+        )
 
     # The inner loop.
 
@@ -204,7 +216,12 @@ class Work:
                 "direction": self.flat(m) / (1 - outer["beta1"]),
             }
 
-        return Program(start, lambda state: step(state[0], self.support, self.query), results, jax.block_until_ready)
+        return Program(
+            start,
+            lambda state: step(state[0], self.support, self.query),
+            results,
+            jax.block_until_ready,
+        )
 
     def evaluation(self) -> Program:
         def predictions(theta, support, query):
@@ -230,7 +247,9 @@ class Work:
         def gradient(theta, support, query):
             return jax.grad(self.final_loss)(theta, support, query)
 
-        support, query = (jax.tree.map(lambda each: each[0], part) for part in (self.support, self.query))
+        support, query = (
+            jax.tree.map(lambda each: each[0], part) for part in (self.support, self.query)
+        )
         return self.computing(gradient, "maml", self.row, support, query)
 
     def row(self, tree: Tree) -> np.ndarray:
@@ -249,7 +268,9 @@ class Work:
 
 
 def convolve(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
-    return lax.conv_general_dilated(x, weight, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, weight, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def im2col(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
@@ -277,7 +298,9 @@ def pool_window(x: jax.Array) -> jax.Array:
 
 def pool_slices(x: jax.Array) -> jax.Array:
     """The gradient of reduce_window is a select-and-scatter, which is slow on the CPU."""
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf)
+    x = jnp.pad(
+        x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf
+    )
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 

@@ -85,7 +85,9 @@ class Library:
 class Learner:
     """Adapts one task after another in the same buffers."""
 
-    def __init__(self, network: Network, settings: Settings, phi: np.ndarray, options: set[str]) -> None:
+    def __init__(
+        self, network: Network, settings: Settings, phi: np.ndarray, options: set[str]
+    ) -> None:
         self.network = network
         self.parameters = [each.requires_grad_() for each in network.parameters(phi)]
         if "inplace" in options:
@@ -108,7 +110,9 @@ class Learner:
 class Tasks:
     """``run(f)`` calls ``f(learner or nothing, its tasks)`` for all tasks, in one thread or shared by several."""
 
-    def __init__(self, tasks: list[Batches], options: set[str], learner: Callable[[], Any] = lambda: None) -> None:
+    def __init__(
+        self, tasks: list[Batches], options: set[str], learner: Callable[[], Any] = lambda: None
+    ) -> None:
         count = len(os.sched_getaffinity(0)) if "threads" in options else 1
         edges = [len(tasks) * i // count for i in range(count + 1)]
         self.shares = [(learner(), tasks[i:j]) for i, j in pairwise(edges)]
@@ -124,7 +128,9 @@ class Tasks:
 
 
 def reptile(network: Network, settings: Settings, arrays: Arrays, options: set[str]) -> Program:
-    tasks = Tasks(network.of_tasks(), options, lambda: Learner(network, settings, arrays["phi"], options))
+    tasks = Tasks(
+        network.of_tasks(), options, lambda: Learner(network, settings, arrays["phi"], options)
+    )
     phi, epsilon = network.parameters(arrays["phi"]), settings["outer"]["lr"]
 
     def of_share(learner: Learner, batches: list[Batches]) -> tuple[Tensors, Tensors]:
@@ -148,7 +154,9 @@ def reptile(network: Network, settings: Settings, arrays: Arrays, options: set[s
                 torch._foreach_add_(phi, total, alpha=epsilon / settings["tasks"])
         return [loss for _, losses in shares for loss in losses]
 
-    return Program(start, step, lambda losses: {"phi": network.flat(phi), "loss": torch.stack(losses).numpy()})
+    return Program(
+        start, step, lambda losses: {"phi": network.flat(phi), "loss": torch.stack(losses).numpy()}
+    )
 
 
 def final_loss(network: Network, settings: Settings, start: Tensors, batches: Batches) -> Tensor:
@@ -164,7 +172,9 @@ def maml(network: Network, settings: Settings, arrays: Arrays, options: set[str]
     tasks = Tasks(network.of_tasks(), options)
     phi = [each.requires_grad_() for each in network.parameters(arrays["phi"])]
     outer = settings["outer"]
-    adam = torch.optim.Adam(phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True)
+    adam = torch.optim.Adam(
+        phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True
+    )
 
     def of_share(learner: None, batches: list[Batches]) -> tuple[Tensors, Tensors]:
         total, losses = [torch.zeros_like(each) for each in phi], []
@@ -193,13 +203,19 @@ def maml(network: Network, settings: Settings, arrays: Arrays, options: set[str]
 
     def results(losses: Tensors) -> Arrays:
         direction = network.flat([each.grad for each in phi])
-        return {"phi": network.flat(phi), "direction": direction, "loss": torch.stack(losses).numpy()}
+        return {
+            "phi": network.flat(phi),
+            "direction": direction,
+            "loss": torch.stack(losses).numpy(),
+        }
 
     return Program(start, step, results)
 
 
 def evaluation(network: Network, settings: Settings, arrays: Arrays, options: set[str]) -> Program:
-    tasks = Tasks(network.of_tasks(), options, lambda: Learner(network, settings, arrays["phi"], options))
+    tasks = Tasks(
+        network.of_tasks(), options, lambda: Learner(network, settings, arrays["phi"], options)
+    )
     phi = network.parameters(arrays["phi"])
 
     def of_share(learner: Learner, batches: list[Batches]) -> Tensors:

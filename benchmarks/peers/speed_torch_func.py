@@ -32,7 +32,9 @@ def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
 def maml(network: Network, settings: Settings, arrays: Arrays, options: list[str]) -> Program:
     lr, outer = settings["rule"]["lr"], settings["outer"]
     phi, batches = network.parameters(arrays["phi"]), network.batches()
-    adam = torch.optim.Adam(phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True)
+    adam = torch.optim.Adam(
+        phi, outer["lr"], (outer["beta1"], outer["beta2"]), outer["eps"], fused=True
+    )
 
     def final_loss(theta: Tensors, batches: Batches) -> Tensor:
         for batch in batches[:-1]:

@@ -32,10 +32,15 @@ class Network:
 
     def parameters(self, phi: np.ndarray) -> list[Tensor]:
         """Fresh tensors in the order of ``phi: (D,)``."""
-        values = [value for named in common.parameters(self.settings, phi) for value in named.values()]
+        values = [
+            value for named in common.parameters(self.settings, phi) for value in named.values()
+        ]
         if self.layout == "im2col":
             return [torch.from_numpy(value.copy()) for value in values]
-        tensors = [torch.from_numpy(value.transpose(torch_network.ORDER[value.ndim]).copy()) for value in values]
+        tensors = [
+            torch.from_numpy(value.transpose(torch_network.ORDER[value.ndim]).copy())
+            for value in values
+        ]
         return [self.lay(each) for each in tensors]
 
     def flat(self, tensors: list[Tensor]) -> np.ndarray:
@@ -49,7 +54,9 @@ class Network:
         if each.ndim != 4 or self.layout == "im2col":
             return each
         channels_last = self.layout == "channels-last"
-        return each.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        return each.contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """k pairs x ``(T, N, ...)``, y ``(T, N, ...)``; images in the layout."""
@@ -62,7 +69,10 @@ class Network:
 
     def of_tasks(self) -> list[list[tuple[Tensor, Tensor]]]:
         """For each task its k mini-batches."""
-        return [[(self.lay(x[t]), y[t]) for x, y in self.batches()] for t in range(self.settings["tasks"])]
+        return [
+            [(self.lay(x[t]), y[t]) for x, y in self.batches()]
+            for t in range(self.settings["tasks"])
+        ]
 
     def loss(self, parameters: list[Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
         z = self.predict(parameters, batch[0])
@@ -88,7 +98,9 @@ class Network:
                 return convolve(x, *theta, layer["stride"])
             case "BatchNorm":
                 rows = x if channels_first else x.flatten(0, 2)
-                return F.batch_norm(rows, None, None, *theta, training=True, eps=layer["eps"]).view_as(x)
+                return F.batch_norm(
+                    rows, None, None, *theta, training=True, eps=layer["eps"]
+                ).view_as(x)
             case "MaxPool2D":
                 return F.max_pool2d(x, 2, ceil_mode=True) if channels_first else pool(x)
             case "ReLU":

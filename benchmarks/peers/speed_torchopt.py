@@ -21,7 +21,9 @@ from torch.func import grad, grad_and_value, vmap
 
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
     torch.set_default_dtype(torch.from_numpy(arrays["phi"]).dtype)
-    return {"loop": loop, "vmap": vmapped}[variant](Network(settings, arrays, "contiguous"), settings, arrays)
+    return {"loop": loop, "vmap": vmapped}[variant](
+        Network(settings, arrays, "contiguous"), settings, arrays
+    )
 
 
 def loop(network: Network, settings: Settings, arrays: Arrays) -> Program:
@@ -54,7 +56,10 @@ def channels_first(settings: Settings) -> dict[str, Any]:
 
 
 def vmapped(network: Network, settings: Settings, arrays: Arrays) -> Program:
-    phi, batches = [each.requires_grad_() for each in network.parameters(arrays["phi"])], network.batches()
+    phi, batches = (
+        [each.requires_grad_() for each in network.parameters(arrays["phi"])],
+        network.batches(),
+    )
     rule = torchopt.sgd(settings["rule"]["lr"])
 
     def final_loss(theta: list[Tensor], batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -78,11 +83,17 @@ def vmapped(network: Network, settings: Settings, arrays: Arrays) -> Program:
 
 
 def outer_steps(
-    settings: Settings, arrays: Arrays, network: Network, phi: list[Tensor], gradient: Callable[[], Tensor]
+    settings: Settings,
+    arrays: Arrays,
+    network: Network,
+    phi: list[Tensor],
+    gradient: Callable[[], Tensor],
 ) -> Program:
     """Meta-steps by torch.optim.Adam on the gradients that ``gradient`` leaves in ``phi``."""
     rule = settings["outer"]
-    adam = torch.optim.Adam(phi, rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"], fused=True)
+    adam = torch.optim.Adam(
+        phi, rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"], fused=True
+    )
 
     def start() -> None:
         with torch.no_grad():

@@ -66,7 +66,10 @@ def read(folder: Path, dtype: str) -> tuple[Settings, Arrays]:
     """Settings, and arrays with the real ones in ``dtype``."""
     with np.load(folder / "arrays.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
-    cast = {name: array.astype(dtype) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    cast = {
+        name: array.astype(dtype) if array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }
     return json.loads((folder / "case.json").read_text()), cast
 
 
@@ -74,7 +77,10 @@ def first_step_only(settings: Settings, arrays: Arrays) -> tuple[Settings, Array
     """The same case with its first mini-batch and its last."""
     k = settings["k"]
     last = {"x_2": arrays[f"x_{k}"], "y_2": arrays[f"y_{k}"]}
-    return settings | {"k": 2, "sizes": [settings["sizes"][0], settings["sizes"][-1]]}, arrays | last
+    return settings | {
+        "k": 2,
+        "sizes": [settings["sizes"][0], settings["sizes"][-1]],
+    }, arrays | last
 
 
 def warm_up(program: Program) -> None:
@@ -135,10 +141,16 @@ def resident_after_reset() -> int:
 
 def resident(field: str) -> int:
     """A field of /proc/self/status in bytes."""
-    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    found = re.search(
+        rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
     if found is None:
         raise OSError(f"/proc/self/status has no {field}")
     return 1024 * int(found[1])
 
 
-COMMANDS: dict[str, Callable[[Program, str], dict[str, Any]]] = {"result": result, "time": timed, "memory": memory}
+COMMANDS: dict[str, Callable[[Program, str], dict[str, Any]]] = {
+    "result": result,
+    "time": timed,
+    "memory": memory,
+}

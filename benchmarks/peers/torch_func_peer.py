@@ -21,7 +21,10 @@ def descend(rule, loss, theta, batches):
         m = {name: rule["beta1"] * m[name] + (1 - rule["beta1"]) * g[name] for name in g}
         v = {name: rule["beta2"] * v[name] + (1 - rule["beta2"]) * g[name] ** 2 for name in g}
         c1, c2 = 1 - rule["beta1"] ** t, 1 - rule["beta2"] ** t
-        theta = {name: theta[name] - rule["lr"] * (m[name] / c1) / ((v[name] / c2).sqrt() + rule["eps"]) for name in g}
+        theta = {
+            name: theta[name] - rule["lr"] * (m[name] / c1) / ((v[name] / c2).sqrt() + rule["eps"])
+            for name in g
+        }
     return theta
 
 
@@ -30,7 +33,11 @@ def of_a_task(problem, module, theta, v, batches):
 
     def score(z, y):
         # By itself mse_loss cannot be differentiated by jvp of grad ("ZeroTensors are immutable"), so it is written out.
-        return ((z - y) ** 2).mean() if problem["loss"] == "MeanSquaredError" else nn.functional.cross_entropy(z, y)
+        return (
+            ((z - y) ** 2).mean()
+            if problem["loss"] == "MeanSquaredError"
+            else nn.functional.cross_entropy(z, y)
+        )
 
     def loss(theta, batch):
         return score(functional_call(module, theta, (batch[0],)), batch[1])
@@ -59,7 +66,10 @@ def solve(problem, arrays):
     v = {name: torch.stack([row[name].detach() for row in rows]) for name in theta}
     batches = common.minibatches(problem, arrays, torch.from_numpy)
     results = vmap(lambda v, batches: of_a_task(problem, module, theta, v, batches))(v, batches)
-    return {name: value if torch.is_tensor(value) else _rows(value, problem["tasks"]) for name, value in results.items()}
+    return {
+        name: value if torch.is_tensor(value) else _rows(value, problem["tasks"])
+        for name, value in results.items()
+    }
 
 
 def _rows(named, tasks):

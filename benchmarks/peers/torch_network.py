@@ -45,8 +45,12 @@ class FlattenChannelsLast(nn.Module):
 
 LAYERS = {
     "Dense": lambda layer: nn.Linear(layer["inputs"], layer["outputs"]),
-    "Conv2D": lambda layer: SameConv2d(layer["inputs"], layer["outputs"], layer["kernel"], layer["stride"]),
-    "BatchNorm": lambda layer: nn.BatchNorm2d(layer["channels"], layer["eps"], track_running_stats=False),
+    "Conv2D": lambda layer: SameConv2d(
+        layer["inputs"], layer["outputs"], layer["kernel"], layer["stride"]
+    ),
+    "BatchNorm": lambda layer: nn.BatchNorm2d(
+        layer["channels"], layer["eps"], track_running_stats=False
+    ),
     "MaxPool2D": lambda layer: nn.MaxPool2d(2, ceil_mode=True),
     "ReLU": lambda layer: nn.ReLU(),
     "Tanh": lambda layer: nn.Tanh(),
@@ -58,7 +62,9 @@ LAYERS = {
 def network(problem, phi):
     """The module, holding ``phi: (D,)``."""
     first = [ChannelsFirst()] if len(problem["network"]["input_shape"]) == 3 else []
-    module = nn.Sequential(*first, *(LAYERS[layer["type"]](layer) for layer in problem["network"]["layers"]))
+    module = nn.Sequential(
+        *first, *(LAYERS[layer["type"]](layer) for layer in problem["network"]["layers"])
+    )
     values = [value for named in common.parameters(problem, phi) for value in named.values()]
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), values, strict=True):
@@ -74,7 +80,11 @@ def flat(tensors):
 
 def criterion(problem):
     """The loss of (prediction, y)."""
-    return nn.functional.mse_loss if problem["loss"] == "MeanSquaredError" else nn.functional.cross_entropy
+    return (
+        nn.functional.mse_loss
+        if problem["loss"] == "MeanSquaredError"
+        else nn.functional.cross_entropy
+    )
 
 
 def of_each_task(of_a_task):
@@ -82,7 +92,10 @@ def of_each_task(of_a_task):
 
     def solve(problem, arrays):
         batches = common.minibatches(problem, arrays, torch.from_numpy)
-        tasks = [of_a_task(problem, arrays, t, [(x[t], y[t]) for x, y in batches]) for t in range(problem["tasks"])]
+        tasks = [
+            of_a_task(problem, arrays, t, [(x[t], y[t]) for x, y in batches])
+            for t in range(problem["tasks"])
+        ]
         return {name: np.stack([each[name] for each in tasks]) for name in tasks[0]}
 
     return solve

@@ -14,7 +14,9 @@ def of_a_task(problem, arrays, task, batches):
         if rule["type"] == "SGD":
             optimizer = torchopt.MetaSGD(module, rule["lr"])
         else:
-            optimizer = torchopt.MetaAdam(module, rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"])
+            optimizer = torchopt.MetaAdam(
+                module, rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"]
+            )
         for x, y in batches:
             optimizer.step(score(module(x), y))
         return module, list(module.parameters())

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError
-from ..network import as_inputs
-from ..objectives import Batch, Differentiable
+from ..objectives import Batch, Differentiable, as_inputs
 from .base import Outcome, require_minibatches
 from .maml import MAML
 
@@ -46,13 +45,24 @@ class ADML(MAML):
         """dF/dphi, ``(T, D)``."""
         require_minibatches(minibatches)
         phi, _ = self.inner(objective, meta)
-        attacked = [fgsm(objective, phi, batch, self.eps, self.low, self.high) for batch in minibatches]
+        attacked = [
+            fgsm(objective, phi, batch, self.eps, self.low, self.high) for batch in minibatches
+        ]
         clean = super().run(objective, meta, [*minibatches[:-1], attacked[-1]], state)
         adversarial = super().run(objective, meta, [*attacked[:-1], minibatches[-1]], state)
-        return Outcome(clean.direction + adversarial.direction, clean.loss + adversarial.loss, clean.state)
+        return Outcome(
+            clean.direction + adversarial.direction, clean.loss + adversarial.loss, clean.state
+        )
 
 
-def fgsm(objective: Differentiable, phi: Array, batch: Batch, eps: float, low: float = -inf, high: float = inf) -> Batch:
+def fgsm(
+    objective: Differentiable,
+    phi: Array,
+    batch: Batch,
+    eps: float,
+    low: float = -inf,
+    high: float = inf,
+) -> Batch:
     """The fast gradient sign method (Goodfellow, Shlens and Szegedy 2015): inputs x' within ``eps`` of x, of a larger loss.
 
     To first order the loss at x' exceeds that at x by <dL/dx, x' - x>. A sum of one term an input is largest, over the box
@@ -90,4 +100,6 @@ def _require_box(eps: float, low: float, high: float) -> None:
             f"an attack's eps must be 0 or more and finite, got {eps}: use a small part of the inputs' range"
         )
     if not low < high:
-        raise SettingsError(f"an attack needs low < high, got {low} and {high}: use the inputs' range, such as 0 and 1")
+        raise SettingsError(
+            f"an attack needs low < high, got {low} and {high}: use the inputs' range, such as 0 and 1"
+        )

@@ -15,11 +15,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
-from ..inner import InnerRule
+from ..inner import InnerRule, Trajectory, adapt, unroll
 from ..objectives import Batch, Differentiable, Point
-from ..trajectory import Trajectory, adapt, unroll
 
 
 class Outcome(NamedTuple):
@@ -35,7 +34,9 @@ class Algorithm(ABC):
     """Base of the algorithms that adapt phi by an inner ``rule``. A subclass writes ``run``."""
 
     rule: InnerRule
-    can_pause: ClassVar[bool] = False  # whether plain inner steps can come first, and ``run`` go on from their ``start``
+    can_pause: ClassVar[bool] = (
+        False  # whether plain inner steps can come first, and ``run`` go on from their ``start``
+    )
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -43,7 +44,11 @@ class Algorithm(ABC):
             cls.can_pause = vars(cls).get("can_pause", False)
 
     def init(
-        self, objective: Differentiable, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np
+        self,
+        objective: Differentiable,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+        xp: ModuleType = np,
     ) -> Array:
         """A fresh meta-parameter vector: here phi itself, ``(D,)``."""
         return objective.init(rng, dtype, xp)
@@ -53,25 +58,43 @@ class Algorithm(ABC):
         return meta, self.rule
 
     @abstractmethod
-    def run(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Outcome:
+    def run(
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
+    ) -> Outcome:
         """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
 
     def couple(self, outcome: Any) -> Outcome:
         """What the tasks of a whole meta-batch have to do with each other: here nothing. Threads ``run`` on some each."""
         return outcome
 
-    def direction(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]) -> tuple[Array, Array]:
+    def direction(
+        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]
+    ) -> tuple[Array, Array]:
         """Per-task directions ``(T, M)``, and ``(T,)`` the loss of the last mini-batch before any step on it."""
         outcome = self.couple(self.run(objective, meta, minibatches))
         return outcome.direction, outcome.loss
 
-    def adapt(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Array:
+    def adapt(
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
+    ) -> Array:
         """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
         phi, rule = self.inner(objective, meta)
         return adapt(objective, phi, minibatches, rule, state)
 
     def iterates(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
     ) -> Sequence[Array]:
         """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last is ``adapt``'s."""
         phi, rule = self.inner(objective, meta)
@@ -81,7 +104,9 @@ class Algorithm(ABC):
 def only_on(part: str, rule: Any, objective: Any, meta: Array) -> Any:
     """``rule`` with its rate on one part of phi, ``objective.head`` or ``.context``, 0 elsewhere: that alone moves."""
     if not isinstance(rule.lr, (int, float)):
-        raise SettingsError(f"an inner loop on the {part} alone takes one step size, a number, for all of it")
+        raise SettingsError(
+            f"an inner loop on the {part} alone takes one step size, a number, for all of it"
+        )
     place = getattr(objective, part, slice(0, 0))
     if place == slice(0, 0):
         raise SettingsError(f"this inner loop adapts the {part} alone, but {objective!r} has none")
@@ -96,7 +121,11 @@ def mean(per_task: Array) -> Array:
 
 
 def unrolled(
-    algorithm: Any, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+    algorithm: Any,
+    objective: Differentiable,
+    meta: Array,
+    minibatches: Sequence[Batch],
+    state: Any = None,
 ) -> tuple[Trajectory, Point]:
     """The inner loop on all mini-batches but the last, kept as ``algorithm.store`` says; and the last one at its end."""
     require_minibatches(minibatches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 
 
 def gradient_agreement(per_task: Array) -> Array:
@@ -22,4 +22,6 @@ def agreement_weights(per_task: Array) -> Array:
     xp = array_module(per_task)
     s = per_task @ per_task.sum(axis=0)
     total = xp.abs(s).sum()
-    return xp.where(total == 0, xp.ones_like(s) / len(s), s / xp.where(total == 0, xp.ones_like(total), total))
+    return xp.where(
+        total == 0, xp.ones_like(s) / len(s), s / xp.where(total == 0, xp.ones_like(total), total)
+    )

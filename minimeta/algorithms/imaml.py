@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
+from ..inner import adapt, descend, unroll
 from ..objectives import Altered, Batch, Differentiable, Point
-from ..trajectory import adapt, descend, unroll
 from .base import Algorithm, Outcome
 
 
@@ -53,7 +53,9 @@ class IMAML(Algorithm):
                 "of the training loss's largest curvature, or MAML to adapt without a pull towards phi"
             )
         if self.cg_steps < 1:
-            raise SettingsError(f"IMAML's cg_steps must be 1 or more, got {self.cg_steps}: use FOMAML to solve for nothing")
+            raise SettingsError(
+                f"IMAML's cg_steps must be 1 or more, got {self.cg_steps}: use FOMAML to solve for nothing"
+            )
         if not 0 <= self.tolerance < 1:
             raise SettingsError(
                 f"IMAML's tolerance must be 0 or more and below 1, got {self.tolerance}: use 0 to make every step"
@@ -72,18 +74,32 @@ class IMAML(Algorithm):
         loss, g = query.loss, query.grad
         del query  # its activations make room for those of the training loss
         train = inner.at(phi, minibatches[-2])
-        direction = _solve(lambda v: train.hvp(v) / inner.strength, g, self.cg_steps, self.tolerance)
+        direction = _solve(
+            lambda v: train.hvp(v) / inner.strength, g, self.cg_steps, self.tolerance
+        )
         return Outcome(direction, loss, state)
 
-    def adapt(self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None) -> Array:
+    def adapt(
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
+    ) -> Array:
         """Each task's parameters after one inner step on every mini-batch's regularised loss, ``(T, D)``."""
         return adapt(self._inner(objective, meta), meta, minibatches, self.rule, state)
 
     def iterates(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch], state: Any = None
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
     ) -> Sequence[Array]:
         """The parameters before the first regularised inner step and after each; the last is ``adapt``'s."""
-        return unroll(self._inner(objective, meta), meta, minibatches, self.rule, "iterates", state).iterates
+        return unroll(
+            self._inner(objective, meta), meta, minibatches, self.rule, "iterates", state
+        ).iterates
 
     def _inner(self, objective: Differentiable, meta: Array) -> _Regularized:
         # A Python number: a NumPy one would upcast a float32 phi.

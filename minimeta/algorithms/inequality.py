@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 
 
@@ -75,7 +75,9 @@ class GeneralizedEntropy(Inequality):
     def __post_init__(self) -> None:
         alpha = as_number(self, "alpha")
         if alpha == 1:
-            raise SettingsError("generalized entropy divides by alpha - 1: for alpha = 1, its limit, use Theil()")
+            raise SettingsError(
+                "generalized entropy divides by alpha - 1: for alpha = 1, its limit, use Theil()"
+            )
         if alpha == 0:
             raise SettingsError(
                 "generalized entropy divides by alpha: for alpha = 0 use Atkinson(epsilon=1), a rising function of the limit"
@@ -111,7 +113,9 @@ class Atkinson(Inequality):
     def __post_init__(self) -> None:
         epsilon = as_number(self, "epsilon")
         if epsilon < 0:
-            raise SettingsError(f"Atkinson's epsilon, the aversion to inequality, must be 0 or more, got {epsilon:g}")
+            raise SettingsError(
+                f"Atkinson's epsilon, the aversion to inequality, must be 0 or more, got {epsilon:g}"
+            )
 
     def value(self, x):
         """1 - P."""
@@ -207,7 +211,9 @@ MEASURES: dict[str, type[Inequality]] = {
 def _relative(x: Array) -> tuple[Array, Array]:
     """u = x / mu and T mu."""
     if x.ndim != 1 or x.shape[0] == 0:
-        raise ShapeError(f"an inequality measure expects one number a task, (T,) with T >= 1, got shape {x.shape}")
+        raise ShapeError(
+            f"an inequality measure expects one number a task, (T,) with T >= 1, got shape {x.shape}"
+        )
     mu = x.mean()
     return x / mu, x.shape[0] * mu
 
@@ -216,6 +222,8 @@ def as_number(owner: Any, name: str) -> float:
     """The setting ``name``, made a Python number: one of NumPy's would carry its own precision into float32 arrays."""
     given = getattr(owner, name)
     if not isinstance(given, Real) or not math.isfinite(given):
-        raise SettingsError(f"{type(owner).__name__}'s {name} must be a finite number, got {given!r}")
+        raise SettingsError(
+            f"{type(owner).__name__}'s {name} must be a finite number, got {given!r}"
+        )
     object.__setattr__(owner, name, float(given))  # frozen, and still under construction
     return float(given)

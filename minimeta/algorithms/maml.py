@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import SettingsError
-from ..trajectory import Store, descend
+from ..inner import Store, descend
 from .base import Algorithm, Outcome, require_minibatches, unrolled
 
 
@@ -50,13 +50,17 @@ class FOMAML(Algorithm):
 
     def __post_init__(self) -> None:
         if self.update not in ("gradient", "step"):
-            raise SettingsError(f"FOMAML's update must be 'gradient' or 'step', got {self.update!r}")
+            raise SettingsError(
+                f"FOMAML's update must be 'gradient' or 'step', got {self.update!r}"
+            )
 
     def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
         """g_k or phi_k - phi_{k+1}, ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led."""
         require_minibatches(minibatches)
         phi, rule = self.inner(objective, meta)
-        phi, state, _ = descend(objective, phi if start is None else start, minibatches[:-1], rule, state)
+        phi, state, _ = descend(
+            objective, phi if start is None else start, minibatches[:-1], rule, state
+        )
         query = objective.at(phi, minibatches[-1])
         if self.update == "gradient":
             return Outcome(query.grad, query.loss, state)

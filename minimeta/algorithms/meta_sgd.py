@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..backend import array_module
+from ..arrays.backend import array_module
 from ..errors import SettingsError, ShapeError
-from ..inner import SGD, InnerRule
-from ..trajectory import Store
+from ..inner import SGD, InnerRule, Store
 from .base import Algorithm, Outcome, unrolled
 
 
@@ -27,7 +26,9 @@ class MetaSGD(Algorithm):
     uniform in [``low``, ``high``] (the paper's [0.005, 0.1]) and may become negative. ``store``: see ``unroll``.
     """
 
-    rule: InnerRule = field(init=False, default=SGD(0.0))  # nothing passes from task to task; the rates are in meta
+    rule: InnerRule = field(
+        init=False, default=SGD(0.0)
+    )  # nothing passes from task to task; the rates are in meta
     low: float = 0.005
     high: float = 0.1
     store: Store = "points"
@@ -41,7 +42,9 @@ class MetaSGD(Algorithm):
     def init(self, objective, rng, dtype=np.float32, xp=np):
         """A fresh phi and alpha, ``(2D,)``."""
         phi = objective.init(rng, dtype, xp)
-        return xp.concatenate([phi, xp.asarray(rng.uniform(self.low, self.high, objective.size), dtype=dtype)])
+        return xp.concatenate(
+            [phi, xp.asarray(rng.uniform(self.low, self.high, objective.size), dtype=dtype)]
+        )
 
     def run(self, objective, meta, minibatches, state=None) -> Outcome:
         """(dF/dphi, dF/dalpha), ``(T, 2D)``."""
@@ -54,5 +57,7 @@ class MetaSGD(Algorithm):
     def inner(self, objective, meta):
         """phi, and SGD with the rates alpha."""
         if meta.shape != (2 * objective.size,):
-            raise ShapeError(f"Meta-SGD's meta is phi and alpha, shape ({2 * objective.size},), got {meta.shape}")
+            raise ShapeError(
+                f"Meta-SGD's meta is phi and alpha, shape ({2 * objective.size},), got {meta.shape}"
+            )
         return meta[: objective.size], SGD(meta[objective.size :])

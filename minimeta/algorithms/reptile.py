@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..trajectory import descend
+from ..inner import descend
 from .base import Algorithm, Outcome, require_minibatches
 
 
@@ -28,5 +28,7 @@ class Reptile(Algorithm):
         """phi - U^k(phi), ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led; phi itself without."""
         require_minibatches(minibatches)
         phi, rule = self.inner(objective, meta)
-        adapted, state, loss = descend(objective, phi if start is None else start, minibatches, rule, state)
+        adapted, state, loss = descend(
+            objective, phi if start is None else start, minibatches, rule, state
+        )
         return Outcome(phi - adapted, loss, state)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..errors import SettingsError, ShapeError
 from ..losses import Entropy, Loss, SoftmaxCrossEntropy, Summed
 from ..objectives import Batch, Objective, Point
@@ -52,7 +52,9 @@ class TAML(MAML):
     def __post_init__(self) -> None:
         _check_weight(self)
         if not isinstance(self.measure, Inequality):
-            raise SettingsError(f"TAML's measure must be an inequality measure such as Theil(), got {self.measure!r}")
+            raise SettingsError(
+                f"TAML's measure must be an inequality measure such as Theil(), got {self.measure!r}"
+            )
 
     def run(self, objective, meta, minibatches, state=None) -> Uncoupled:
         """dF_i/dphi, ``(T, D)``, and what ``couple`` needs."""
@@ -123,7 +125,10 @@ def _entropy_beside(objective: Any, minibatches: Sequence[Batch]) -> Loss:
     """
     loss = getattr(objective, "loss", None)
     summed = isinstance(loss, Summed)
-    if not (isinstance(objective, Objective) and isinstance(loss.loss if summed else loss, SoftmaxCrossEntropy)):
+    if not (
+        isinstance(objective, Objective)
+        and isinstance(loss.loss if summed else loss, SoftmaxCrossEntropy)
+    ):
         raise SettingsError(
             "EntropyTAML is for classification, an Objective with SoftmaxCrossEntropy(): use an inequality measure, "
             "TAML(measure=Theil()), which any positive loss has"

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import ShapeError
 
 Parameters = Mapping[str, Array]
@@ -71,12 +71,20 @@ class Layer(ABC):
         """dx, dtheta. ``dtheta`` always has T tasks on its leading axis, even where ``theta`` is shared."""
 
     @abstractmethod
-    def forward_tangent(self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array) -> tuple[Array, Any]:
+    def forward_tangent(
+        self, theta: Parameters, theta_dot: Parameters, cache: Any, x_dot: Array
+    ) -> tuple[Array, Any]:
         """y_dot, cache_dot."""
 
     @abstractmethod
     def backward_tangent(
-        self, theta: Parameters, theta_dot: Parameters, cache: Any, cache_dot: Any, dy: Array, dy_dot: Array
+        self,
+        theta: Parameters,
+        theta_dot: Parameters,
+        cache: Any,
+        cache_dot: Any,
+        dy: Array,
+        dy_dot: Array,
     ) -> tuple[Array, dict[str, Array]]:
         """dx_dot, dtheta_dot."""
 
@@ -91,7 +99,13 @@ class Layer(ABC):
         return self.forward_tangent(theta, theta_dot, cache, x_dot)
 
     def backward_tangent_on_data(
-        self, theta: Parameters, theta_dot: Parameters, cache: Any, cache_dot: Any, dy: Array, dy_dot: Array
+        self,
+        theta: Parameters,
+        theta_dot: Parameters,
+        cache: Any,
+        cache_dot: Any,
+        dy: Array,
+        dy_dot: Array,
     ) -> dict[str, Array]:
         """dtheta_dot alone, given that x_dot was zero."""
         return self.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot)[1]
@@ -100,7 +114,9 @@ class Layer(ABC):
 def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape) -> None:
     """Raise the ShapeError that names ``layer``, what it expected and what came, unless ``matches``."""
     if not matches:
-        raise ShapeError(f"{layer} expects inputs of shape {expected} after the task and example axes, got {input_shape}")
+        raise ShapeError(
+            f"{layer} expects inputs of shape {expected} after the task and example axes, got {input_shape}"
+        )
 
 
 def rows(x: Array) -> Array:
@@ -137,8 +153,14 @@ def _by_channel(operation: Callable[..., Array], a: Array, v: Array, out: Array 
     if together == 1:
         return operation(a, v, out=out)
     wide = (tasks, count // together, together * channels)
-    repeated = array_module(v).broadcast_to(v[:, :, None], (len(v), 1, together, channels)).reshape(len(v), 1, -1)
-    return operation(a.reshape(wide), repeated, out=None if out is None else out.reshape(wide)).reshape(a.shape)
+    repeated = (
+        array_module(v)
+        .broadcast_to(v[:, :, None], (len(v), 1, together, channels))
+        .reshape(len(v), 1, -1)
+    )
+    return operation(
+        a.reshape(wide), repeated, out=None if out is None else out.reshape(wide)
+    ).reshape(a.shape)
 
 
 @lru_cache
@@ -157,7 +179,9 @@ def product(a: Array, b: Array) -> Array:
 def beside(a: Array, b: Array) -> Array:
     """[a b]: a and b along their last axis, where one may have one task and the other T."""
     xp, tasks = array_module(a), max(a.shape[0], b.shape[0])
-    return xp.concatenate([xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in (a, b)], axis=-1)
+    return xp.concatenate(
+        [xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in (a, b)], axis=-1
+    )
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

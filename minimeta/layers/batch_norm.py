@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from .base import Layer, Shape, expect_shape, plus, rows, sum_rows, times
 
 
@@ -91,9 +91,13 @@ class BatchNorm(Layer):
         c_sum = r * r * sigma
         c_sum_dot = 2 * r * r_dot * sigma + r * r * sigma_dot
         gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
-        dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u.shape[1])
+        dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(
+            u_dot, c_sum / u.shape[1]
+        )
         dx_dot = times(dx_dot, gamma * r)
-        dx_dot = dx_dot + times(self._input_gradient(d, u, total, c_sum), gamma_dot * r + gamma * r_dot)
+        dx_dot = dx_dot + times(
+            self._input_gradient(d, u, total, c_sum), gamma_dot * r + gamma * r_dot
+        )
         dgamma_dot = r_dot * sigma + r * sigma_dot
         return dx_dot.reshape(dy_dot.shape), {"scale": dgamma_dot[:, 0], "shift": total_dot[:, 0]}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import array_module
+from ..arrays.backend import array_module
 from ..errors import ShapeError
 from .base import Layer, Shape, expect_shape, sum_rows
 
@@ -23,7 +23,9 @@ class Context(Layer):
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ShapeError(f"{self}: size must be at least 1; leave the layer out for a network without context")
+            raise ShapeError(
+                f"{self}: size must be at least 1; leave the layer out for a network without context"
+            )
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import ShapeError
 from .base import Layer, Shape, beside, expect_shape, glorot_uniform, plus, rows, sum_rows
 
@@ -44,7 +44,10 @@ class Conv2D(Layer):
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        return {"weight": (self.kernel, self.kernel, self.inputs, self.outputs), "bias": (self.outputs,)}
+        return {
+            "weight": (self.kernel, self.kernel, self.inputs, self.outputs),
+            "bias": (self.outputs,),
+        }
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         taps = self.kernel**2
@@ -78,7 +81,9 @@ class Conv2D(Layer):
         The sum in dx_dot is one product, [dy_dot dy] [W W_dot]^T.
         """
         both = beside(rows(dy_dot), rows(dy))
-        dx_dot = self._add_back(both, beside(theta["weight"], theta_dot["weight"]), cache.image_shape)
+        dx_dot = self._add_back(
+            both, beside(theta["weight"], theta_dot["weight"]), cache.image_shape
+        )
         dtheta_dot = self.backward_on_data(theta, cache, dy_dot)
         dtheta_dot["weight"] += self._taps(patches_dot.swapaxes(1, 2) @ rows(dy))
         return dx_dot, dtheta_dot
@@ -121,7 +126,9 @@ class Conv2D(Layer):
         xp = array_module(x)
         tasks, examples, height, width, channels = x.shape
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
-        padded = xp.zeros((tasks, examples, top + height + bottom, left + width + right, channels), dtype=x.dtype)
+        padded = xp.zeros(
+            (tasks, examples, top + height + bottom, left + width + right, channels), dtype=x.dtype
+        )
         padded[:, :, top : top + height, left : left + width] = x
         high, wide, _ = self.output_shape(x.shape[2:])
         t, n, h, w, c = padded.strides
@@ -142,9 +149,17 @@ class Conv2D(Layer):
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         high, wide, _ = self.output_shape(image_shape[2:])
         dtype = np.promote_types(dy.dtype, weight.dtype)
-        padded = xp.zeros((dy.shape[0], examples, top + height + bottom, left + width + right, channels), dtype=dtype)
+        padded = xp.zeros(
+            (dy.shape[0], examples, top + height + bottom, left + width + right, channels),
+            dtype=dtype,
+        )
         for i in range(self.kernel):
             for j in range(self.kernel):
-                seen = padded[:, :, i : i + high * self.stride : self.stride, j : j + wide * self.stride : self.stride]
+                seen = padded[
+                    :,
+                    :,
+                    i : i + high * self.stride : self.stride,
+                    j : j + wide * self.stride : self.stride,
+                ]
                 seen += (dy @ weight[:, i, j].swapaxes(1, 2)).reshape(seen.shape)
         return padded[:, :, top : top + height, left : left + width]

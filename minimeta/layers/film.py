@@ -11,9 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..errors import ShapeError
-from .base import Layer, Parameters, Shape, beside, expect_shape, glorot_uniform, plus, product, rows, sum_rows, times
+from .base import (
+    Layer,
+    Parameters,
+    Shape,
+    beside,
+    expect_shape,
+    glorot_uniform,
+    plus,
+    product,
+    rows,
+    sum_rows,
+    times,
+)
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,25 @@ class FiLM(Layer):
         if self.channels < 1:
             raise ShapeError(f"{self}: channels must be at least 1")
         if self.size < 1:
-            raise ShapeError(f"{self}: size must be at least 1; leave the layer out for a network without context")
+            raise ShapeError(
+                f"{self}: size must be at least 1; leave the layer out for a network without context"
+            )
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        return {"context": (self.size,), "weight": (self.size, 2 * self.channels), "bias": (2 * self.channels,)}
+        return {
+            "context": (self.size,),
+            "weight": (self.size, 2 * self.channels),
+            "bias": (2 * self.channels,),
+        }
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         weight = glorot_uniform(rng, (self.size, 2 * self.channels), self.size, 2 * self.channels)
-        return {"context": np.zeros(self.size), "weight": weight, "bias": np.repeat([1.0, 0.0], self.channels)}
+        return {
+            "context": np.zeros(self.size),
+            "weight": weight,
+            "bias": np.repeat([1.0, 0.0], self.channels),
+        }
 
     def output_shape(self, input_shape: Shape) -> Shape:
         matches = len(input_shape) > 0 and input_shape[-1] == self.channels
@@ -50,7 +72,9 @@ class FiLM(Layer):
 
     def forward(self, theta, x):
         """y = gamma o x + beta, [gamma, beta] = c W + b."""
-        gamma, beta = self._halves(product(theta["context"][:, None], theta["weight"]) + theta["bias"][:, None])
+        gamma, beta = self._halves(
+            product(theta["context"][:, None], theta["weight"]) + theta["bias"][:, None]
+        )
         u = rows(x)
         y = times(u, gamma)
         return plus(y, beta, out=y).reshape(x.shape), (u, gamma)
@@ -64,13 +88,19 @@ class FiLM(Layer):
         """
         u, gamma = cache
         d = rows(dy)
-        return times(d, gamma).reshape(dy.shape), self._gradients(theta, beside(sum_rows(d * u), sum_rows(d)))
+        return times(d, gamma).reshape(dy.shape), self._gradients(
+            theta, beside(sum_rows(d * u), sum_rows(d))
+        )
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot):
         """y_dot = gamma_dot o x + gamma o x_dot + beta_dot, [gamma_dot, beta_dot] = c_dot W + c W_dot + b_dot."""
         u, gamma = cache
         c, c_dot = theta["context"][:, None], theta_dot["context"][:, None]
-        along = product(c_dot, theta["weight"]) + product(c, theta_dot["weight"]) + theta_dot["bias"][:, None]
+        along = (
+            product(c_dot, theta["weight"])
+            + product(c, theta_dot["weight"])
+            + theta_dot["bias"][:, None]
+        )
         gamma_dot, beta_dot = self._halves(along)
         u_dot = rows(x_dot)
         y_dot = times(u, gamma_dot) + times(u_dot, gamma)
@@ -85,7 +115,9 @@ class FiLM(Layer):
         (u, gamma), (u_dot, gamma_dot) = cache, cache_dot
         d, d_dot = rows(dy), rows(dy_dot)
         dx_dot = times(d_dot, gamma) + times(d, gamma_dot)
-        dtheta_dot = self._gradients(theta, beside(sum_rows(d_dot * u + d * u_dot), sum_rows(d_dot)))
+        dtheta_dot = self._gradients(
+            theta, beside(sum_rows(d_dot * u + d * u_dot), sum_rows(d_dot))
+        )
         turned = self._gradients(theta_dot, beside(sum_rows(d * u), sum_rows(d)))
         for name in ("context", "weight"):
             dtheta_dot[name] = dtheta_dot[name] + turned[name]
@@ -99,4 +131,8 @@ class FiLM(Layer):
     def _gradients(theta: Parameters, s: Array) -> dict[str, Array]:
         """dc = s W^T, dW = c^T s, db = s for ``s: (T, 1, 2 channels)``."""
         dc = product(s, theta["weight"].swapaxes(1, 2))
-        return {"context": dc[:, 0], "weight": product(theta["context"][..., None], s), "bias": s[:, 0]}
+        return {
+            "context": dc[:, 0],
+            "weight": product(theta["context"][..., None], s),
+            "bias": s[:, 0],
+        }

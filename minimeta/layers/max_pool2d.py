@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from .base import Layer, expect_shape
 
 _HEIGHT, _WIDTH = 2, 3  # axes of (T, N, height, width, C)
@@ -67,7 +67,11 @@ def _largest(x: Array, axis: int) -> tuple[Array, Array]:
     xp, (first, second, rest) = array_module(x), _neighbours(x, axis)
     won = second.real > first.real
     # The maximum of complex numbers looks at the imaginary parts of a tie; of real ones it is far faster than a choice.
-    largest = xp.where(won | (second != second), second, first) if x.dtype.kind == "c" else xp.maximum(first, second)
+    largest = (
+        xp.where(won | (second != second), second, first)
+        if x.dtype.kind == "c"
+        else xp.maximum(first, second)
+    )
     return _then(largest, rest, axis), won
 
 

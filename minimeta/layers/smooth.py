@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from ..backend import Array
+from ..arrays.backend import Array
 from .base import Layer
 
 

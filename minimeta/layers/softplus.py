@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backend import array_module
+from ..arrays.backend import array_module
 from .smooth import Smooth
 
 

@@ -73,7 +73,9 @@ def names_in(archive: zipfile.ZipFile) -> list[str]:
     for name in names:
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-            raise DataError(f"{archive.filename} holds a path that leaves its folder, {name!r}: get it anew, from elsewhere")
+            raise DataError(
+                f"{archive.filename} holds a path that leaves its folder, {name!r}: get it anew, from elsewhere"
+            )
     return names
 
 
@@ -112,7 +114,9 @@ def through_cache(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, **pack(dataset)))
     except OSError as error:
-        warnings.warn(f"{path} could not be cached ({error}): it will be read anew each time", stacklevel=3)
+        warnings.warn(
+            f"{path} could not be cached ({error}): it will be read anew each time", stacklevel=3
+        )
     return dataset
 
 
@@ -122,5 +126,9 @@ def _read_cache(path: Path, unpack: Callable[[Mapping[str, np.ndarray]], Dataset
             return unpack(stored)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
-        raise DataError(f"the cache {path} is damaged ({error}): delete it, and it will be made anew") from error
+    except (
+        Exception
+    ) as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
+        raise DataError(
+            f"the cache {path} is damaged ({error}): delete it, and it will be made anew"
+        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 from .minibatches import Episode, Minibatches, MinibatchSchedule
 
@@ -36,7 +36,9 @@ class FewShotImages:
                 f"images must have shape (classes, images a class, height, width, channels), got {self.images.shape}"
             )
         if not 1 <= self.ways <= self.images.shape[0]:
-            raise SettingsError(f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes")
+            raise SettingsError(
+                f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes"
+            )
 
     def sample(
         self,
@@ -70,9 +72,13 @@ class FewShotImages:
         take = self._taker(classes, drawings, dtype, xp)
         first = each * np.arange(self.ways)[:, None]
         support, query = first + np.arange(shots), first + shots + np.arange(queries)
-        return Episode(*(take(np.broadcast_to(part.ravel(), (tasks, part.size))) for part in (support, query)))
+        return Episode(
+            *(take(np.broadcast_to(part.ravel(), (tasks, part.size))) for part in (support, query))
+        )
 
-    def _draw(self, rng: np.random.Generator, tasks: int, each: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(
+        self, rng: np.random.Generator, tasks: int, each: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Distinct classes ``(T, ways)``, and distinct images of each ``(T, ways, each)``."""
         count, per_class = self.images.shape[:2]
         if each > per_class:
@@ -87,12 +93,17 @@ class FewShotImages:
         """The function from positions ``(..., T, N)``, counted class by class, to (x, y) on the device of the images."""
         own = array_module(self.images)
         if xp is not None and xp is not own:
-            raise SettingsError(f"these images live in {own.__name__}, but a sample in {xp.__name__} was asked for")
+            raise SettingsError(
+                f"these images live in {own.__name__}, but a sample in {xp.__name__} was asked for"
+            )
         rows, each = np.arange(len(classes))[:, None], drawings.shape[2]
 
         def take(positions: np.ndarray) -> tuple[Array, Array]:
             label = positions // each
-            images = self.images[own.asarray(classes[rows, label]), own.asarray(drawings[rows, label, positions % each])]
+            images = self.images[
+                own.asarray(classes[rows, label]),
+                own.asarray(drawings[rows, label, positions % each]),
+            ]
             x = images.astype(dtype)
             if self.white != 1:
                 x /= self.white

@@ -33,7 +33,9 @@ from .archives import (
 
 CLASSES = {"train": 64, "val": 16, "test": 20}
 IMAGES, SIZE = 600, 84
-_PREPARATION = "84x84 nearest RGB, 1"  # part of a cache's name: change it with what is done to the images
+_PREPARATION = (
+    "84x84 nearest RGB, 1"  # part of a cache's name: change it with what is done to the images
+)
 _FOLDERS = ("mini-imagenet", "miniimagenet", "")
 _WNID, _SUFFIXES = re.compile(r"n\d{8}"), (".jpg", ".jpeg", ".png")
 
@@ -46,7 +48,10 @@ class ImageClasses(NamedTuple):
 
 
 def load_mini_imagenet(
-    data: str | os.PathLike | None = None, split: str = "train", part: bool = False, cache: str | os.PathLike | None = None
+    data: str | os.PathLike | None = None,
+    split: str = "train",
+    part: bool = False,
+    cache: str | os.PathLike | None = None,
 ) -> ImageClasses:
     """A split's classes, from ``SPLIT.zip``, the folders in it (``SPLIT/WNID/*.jpg``), or ``SPLIT.csv`` beside ``images``.
 
@@ -71,8 +76,13 @@ def load_mini_imagenet(
         raise SettingsError(f"split must be one of {', '.join(CLASSES)}, got {split!r}")
     sources = _find_sources(data_folder(data))
     source = _source_of(sources, split, data_folder(data))
-    cached = cache_folder(cache) / f"mini-imagenet-{split}-{fingerprint(_PREPARATION, [_state(source)])}.npz"
-    classes = through_cache(cached, lambda: _read(sources, split, part), ImageClasses._asdict, _unpack)
+    cached = (
+        cache_folder(cache)
+        / f"mini-imagenet-{split}-{fingerprint(_PREPARATION, [_state(source)])}.npz"
+    )
+    classes = through_cache(
+        cached, lambda: _read(sources, split, part), ImageClasses._asdict, _unpack
+    )
     _check_whole(source, classes.images.shape[1], part)
     return classes
 
@@ -87,7 +97,11 @@ def _find_sources(folder: Path) -> dict[str, Path]:
     """For each split that is there, its archive, folder or csv file."""
     sources = {}
     for split in CLASSES:
-        places = [folder / base / name for base in _FOLDERS for name in (f"{split}.zip", split, f"{split}.csv")]
+        places = [
+            folder / base / name
+            for base in _FOLDERS
+            for name in (f"{split}.zip", split, f"{split}.csv")
+        ]
         found = next((place for place in places if place.exists()), None)
         if found is not None:
             sources[split] = found
@@ -127,10 +141,17 @@ def _listed(source: Path) -> dict[str, list[str]]:
         for name, path in _pairs(source):
             if _WNID.fullmatch(name) and path.lower().endswith(_SUFFIXES) and "/." not in path:
                 listed.setdefault(name, []).append(path)
-    twice = [path for path, times in Counter(path for paths in listed.values() for path in paths).items() if times > 1]
+    twice = [
+        path
+        for path, times in Counter(path for paths in listed.values() for path in paths).items()
+        if times > 1
+    ]
     if twice:
         raise DataError(f"{source} holds {twice[0]} more than once: get it anew")
-    return {name: sorted(listed[name], key=lambda path: path.rpartition("/")[2]) for name in sorted(listed)}
+    return {
+        name: sorted(listed[name], key=lambda path: path.rpartition("/")[2])
+        for name in sorted(listed)
+    }
 
 
 def _pairs(source: Path) -> Iterator[tuple[str, str]]:
@@ -156,14 +177,22 @@ def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
         rows = csv.reader(file)
         header = next(rows, [])
         if header != ["filename", "label"]:
-            raise DataError(f"{source} must begin with the line filename,label, got {','.join(header)!r}")
+            raise DataError(
+                f"{source} must begin with the line filename,label, got {','.join(header)!r}"
+            )
         for row in filter(None, rows):
-            if len(row) != 2 or not _WNID.fullmatch(row[1]) or not row[0].lower().endswith(_SUFFIXES):
+            if (
+                len(row) != 2
+                or not _WNID.fullmatch(row[1])
+                or not row[0].lower().endswith(_SUFFIXES)
+            ):
                 raise DataError(
                     f"{source}, line {rows.line_num}: an image and a class such as n01532829 expected, got {row}"
                 )
             if row[0] not in there:
-                raise DataError(f"{source}, line {rows.line_num}: names {row[0]!r}, which is not in {folder}")
+                raise DataError(
+                    f"{source}, line {rows.line_num}: names {row[0]!r}, which is not in {folder}"
+                )
             yield row[1], f"images/{row[0]}"
 
 
@@ -179,7 +208,13 @@ def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
         if other != source:
             _check_disjoint(source, listed, other)
     images = np.empty((len(listed), each, SIZE, SIZE, 3), np.uint8)
-    bar = tqdm(total=len(listed) * each, desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None)
+    bar = tqdm(
+        total=len(listed) * each,
+        desc=f"reading {source.name}, once",
+        unit=" images",
+        leave=False,
+        disable=None,
+    )
     with bar, _opened(source) as content:
         for rows, paths in zip(images, listed.values(), strict=True):
             for row, path in enumerate(paths):
@@ -207,7 +242,11 @@ def _decoded(content: bytes) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-        resized = image if image.size == (SIZE, SIZE) else image.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        resized = (
+            image
+            if image.size == (SIZE, SIZE)
+            else image.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        )
         return np.asarray(resized.convert("RGB"))
 
 
@@ -237,7 +276,9 @@ def _check_whole(source: Path, each: int, part: bool) -> None:
 def _check_disjoint(source: Path, listed: dict[str, list[str]], other: Path) -> None:
     shared = sorted(listed.keys() & _listed(other).keys())
     if shared:
-        raise DataError(f"{source} and {other} share classes ({', '.join(shared[:3])}): get them anew")
+        raise DataError(
+            f"{source} and {other} share classes ({', '.join(shared[:3])}): get them anew"
+        )
 
 
 def _unpack(stored: Mapping[str, np.ndarray]) -> ImageClasses:

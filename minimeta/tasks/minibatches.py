@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 
 Order = Literal["cycle", "replacement"]
@@ -44,7 +44,9 @@ class Minibatches(Sequence[tuple[Array, Array]]):
         self.x, self.y = x, y
 
     @classmethod
-    def gather(cls, positions: Sequence[np.ndarray], take: Callable[[np.ndarray], tuple[Array, Array]]) -> Minibatches:
+    def gather(
+        cls, positions: Sequence[np.ndarray], take: Callable[[np.ndarray], tuple[Array, Array]]
+    ) -> Minibatches:
         """From k host arrays of positions ``(T, N_i)`` and ``take``, which maps positions ``(..., T, N)`` to (x, y).
 
         One call of ``take``, and one array ``(k, T, N, ...)``, where all mini-batches have one size.
@@ -115,12 +117,16 @@ class MinibatchSchedule:
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.size < 1:
-            raise SettingsError(f"a schedule needs k >= 1 and size >= 1, got k={self.k}, size={self.size}")
+            raise SettingsError(
+                f"a schedule needs k >= 1 and size >= 1, got k={self.k}, size={self.size}"
+            )
         if self.tail not in ("shared", "separate"):
             raise SettingsError(f"tail must be 'shared' or 'separate', got {self.tail!r}")
         _check_order(self.order)
         if any(count is not None and count < 1 for count in (self.shots, self.tail_shots)):
-            raise SettingsError(f"shots and tail_shots must be 1 or more, got {self.shots} and {self.tail_shots}")
+            raise SettingsError(
+                f"shots and tail_shots must be 1 or more, got {self.shots} and {self.tail_shots}"
+            )
         if self.tail == "shared" and self.tail_shots is not None:
             raise SettingsError(
                 "tail_shots is for a separate tail: set tail='separate', or no tail_shots (--tail-shots none)"
@@ -146,7 +152,10 @@ class MinibatchSchedule:
         shots, tail_shots = self.shots_each(ways)
         first = (shots + tail_shots) * np.arange(ways)[:, None]
         pool = (first + np.arange(shots)).ravel()
-        batches = [pool[positions] for positions in draw_positions(rng, tasks, len(pool), self.cut, self.size, self.order)]
+        batches = [
+            pool[positions]
+            for positions in draw_positions(rng, tasks, len(pool), self.cut, self.size, self.order)
+        ]
         if self.tail == "separate":
             tail = (first + shots + np.arange(tail_shots)).ravel()
             batches.append(np.broadcast_to(tail, (tasks, len(tail))))
@@ -167,7 +176,9 @@ def draw_positions(
     if k == 0:
         return np.empty((0, tasks, size), dtype=np.int64)
     if examples < 1 or (order == "replacement" and examples < size):
-        raise SettingsError(f"mini-batches of {size} cannot be drawn ({order}) from {examples} examples")
+        raise SettingsError(
+            f"mini-batches of {size} cannot be drawn ({order}) from {examples} examples"
+        )
     passes = k if order == "replacement" else -(-k * size // examples)
     shuffled = rng.permuted(np.tile(np.arange(examples), (tasks, passes, 1)), axis=2)
     if order == "replacement":
@@ -181,7 +192,11 @@ def _check_order(order: str) -> None:
 
 
 def minibatches_of(
-    rng: np.random.Generator, examples: tuple[Array, Array], k: int, size: int, order: Order = "cycle"
+    rng: np.random.Generator,
+    examples: tuple[Array, Array],
+    k: int,
+    size: int,
+    order: Order = "cycle",
 ) -> Minibatches:
     """k mini-batches of ``size`` cut from a given set of examples, x ``(T, n, *input)`` and y ``(T, n, *target)``."""
     x, y = examples

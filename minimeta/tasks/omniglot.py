@@ -45,7 +45,9 @@ class Characters(NamedTuple):
     images: np.ndarray
 
 
-def load_omniglot(data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None) -> Characters:
+def load_omniglot(
+    data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
+) -> Characters:
     """All characters, from ``images_background.zip`` and ``images_evaluation.zip`` or the folders they unpack to.
 
     Parameters
@@ -62,11 +64,16 @@ def load_omniglot(data: str | os.PathLike | None = None, cache: str | os.PathLik
         if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
     """
     sources = _find_sources(data_folder(data))
-    cached = cache_folder(cache) / f"omniglot-{fingerprint(_PREPARATION, map(_state, sources.values()))}.npz"
+    cached = (
+        cache_folder(cache)
+        / f"omniglot-{fingerprint(_PREPARATION, map(_state, sources.values()))}.npz"
+    )
     return through_cache(cached, lambda: _read_sources(sources), _pack, _unpack)
 
 
-def split_omniglot(images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS) -> tuple[np.ndarray, np.ndarray]:
+def split_omniglot(
+    images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS
+) -> tuple[np.ndarray, np.ndarray]:
     """Shuffled by ``seed``: the first ``train`` characters with their rotations, and the rest.
 
     From ``(characters, 20, 28, 28)`` to ``(4 train, 20, 28, 28, 1)`` and ``(characters - train, 20, 28, 28, 1)``, uint8.
@@ -76,7 +83,9 @@ def split_omniglot(images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACT
     return np.concatenate(turned)[..., None], shuffled[train:][..., None]
 
 
-def download_omniglot(data: str | os.PathLike | None = None, base_url: str = BASE_URL) -> list[Path]:
+def download_omniglot(
+    data: str | os.PathLike | None = None, base_url: str = BASE_URL
+) -> list[Path]:
     """Fetch the official archives into ``data``/omniglot and verify their checksums; what is there and right is kept.
 
     Raises
@@ -90,10 +99,14 @@ def download_omniglot(data: str | os.PathLike | None = None, base_url: str = BAS
     for name, checksum in CHECKSUMS.items():
         there = folder / name
         if there.exists() and not pooch.hashes.hash_matches(str(there), checksum):
-            raise DataError(f"{there} is not the official archive ({checksum} expected): move it away to download it anew")
+            raise DataError(
+                f"{there} is not the official archive ({checksum} expected): move it away to download it anew"
+            )
     try:
         return [
-            Path(pooch.retrieve(base_url + name, checksum, fname=name, path=folder, progressbar=True))
+            Path(
+                pooch.retrieve(base_url + name, checksum, fname=name, path=folder, progressbar=True)
+            )
             for name, checksum in CHECKSUMS.items()
         ]
     except (OSError, ValueError) as error:
@@ -104,7 +117,9 @@ def _find_sources(folder: Path) -> dict[str, Path]:
     """For each half of the dataset, its archive or its unpacked folder."""
     sources = {}
     for half in CHARACTERS:
-        places = [base / name for base in (folder / "omniglot", folder) for name in (f"{half}.zip", half)]
+        places = [
+            base / name for base in (folder / "omniglot", folder) for name in (f"{half}.zip", half)
+        ]
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise DataError(
@@ -118,7 +133,9 @@ def _find_sources(folder: Path) -> dict[str, Path]:
 def _state(source: Path) -> bytes:
     if source.is_file():
         return state_of_file(source)
-    return state_of_folder(source, (str(path.relative_to(source)) for path in sorted(source.rglob("*.png"))))
+    return state_of_folder(
+        source, (str(path.relative_to(source)) for path in sorted(source.rglob("*.png")))
+    )
 
 
 def _read_sources(sources: dict[str, Path]) -> Characters:
@@ -137,7 +154,9 @@ def _read_sources(sources: dict[str, Path]) -> Characters:
             )
         drawings |= found
     names = sorted(drawings)
-    images = np.stack([np.stack([drawings[name][file] for file in sorted(drawings[name])]) for name in names])
+    images = np.stack(
+        [np.stack([drawings[name][file] for file in sorted(drawings[name])]) for name in names]
+    )
     return Characters(names, images)
 
 
@@ -148,11 +167,17 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     with damage_told(source):
         for name, content in tqdm(
-            _contents(source), desc=f"reading {source.name}, once", unit=" images", leave=False, disable=None
+            _contents(source),
+            desc=f"reading {source.name}, once",
+            unit=" images",
+            leave=False,
+            disable=None,
         ):
             with Image.open(io.BytesIO(content)) as image:
                 if image.size != (SOURCE_SIZE, SOURCE_SIZE):
-                    raise DataError(f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}")
+                    raise DataError(
+                        f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}"
+                    )
                 small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
                 yield name, np.asarray(small, dtype=np.uint8)
 

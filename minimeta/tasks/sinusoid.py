@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..errors import SettingsError
 from .minibatches import Episode, Minibatches, MinibatchSchedule
 
@@ -42,7 +42,9 @@ class Sinusoid:
 
         def take(positions: np.ndarray) -> tuple[Array, Array]:
             x = points[np.arange(tasks)[:, None], positions]
-            return xp.asarray(x[..., None], dtype=dtype), xp.asarray(_sine(wave, x)[..., None], dtype=dtype)
+            return xp.asarray(x[..., None], dtype=dtype), xp.asarray(
+                _sine(wave, x)[..., None], dtype=dtype
+            )
 
         return Minibatches.gather(schedule.indices(rng, tasks), take)
 
@@ -62,7 +64,13 @@ class Sinusoid:
             rng.uniform(*self.domain, (tasks, shots)),
             np.broadcast_to(np.linspace(*self.domain, queries), (tasks, queries)),
         )
-        pairs = [(xp.asarray(x[..., None], dtype=dtype), xp.asarray(_sine(wave, x)[..., None], dtype=dtype)) for x in sets]
+        pairs = [
+            (
+                xp.asarray(x[..., None], dtype=dtype),
+                xp.asarray(_sine(wave, x)[..., None], dtype=dtype),
+            )
+            for x in sets
+        ]
         return Episode(*pairs)
 
     def waves(self, rng: np.random.Generator, tasks: int) -> tuple[Array, Array]:

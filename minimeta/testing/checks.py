@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import Algorithm, Outcome
+from ..inner import descend
 from ..layers import Layer
 from ..losses import Loss
-from ..network import Network
-from ..objectives import Batch, Differentiable
+from ..objectives import Batch, Differentiable, Network
 from ..tasks import Minibatches
-from ..trajectory import descend
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings, reported
 
-TOLERANCE = 1e-10  # float64 rounding (1e-16) through sums of a few thousand terms and a few divisions
+TOLERANCE = (
+    1e-10  # float64 rounding (1e-16) through sums of a few thousand terms and a few divisions
+)
 ROUGH = 1e-5  # of a real difference with step 1e-7: its error is about 1e-9, more where a function bends sharply
 SINGLE = 1e-2  # of float32 results from float64 ones: a guard against another function, not against rounding
 PASSES = ("forward", "backward", "forward_tangent", "backward_tangent")
@@ -62,7 +63,9 @@ def check_layer(
         raise CheckError(f"{name} has no pass {', '.join(missing)}")
     shapes = [input_shape] if input_shape is not None else list(_shapes_taken(layer))
     if not shapes:
-        raise CheckError(f"{name}.output_shape takes none of the small shapes tried: give check_layer an input_shape")
+        raise CheckError(
+            f"{name}.output_shape takes none of the small shapes tried: give check_layer an input_shape"
+        )
     worst = 0.0
     for shape in shapes:
         with Findings(name, f"inputs of shape {shape}").reporting() as findings:
@@ -75,31 +78,40 @@ def check_layer(
 class _LayerCheck:
     """One layer at one set of random inputs."""
 
-    def __init__(self, layer, input_shape, tasks, examples, shared, seed, tolerance, findings) -> None:
+    def __init__(
+        self, layer, input_shape, tasks, examples, shared, seed, tolerance, findings
+    ) -> None:
         self.layer, self.findings, self.tolerance = layer, findings, tolerance
         self.tasks, self.shared = tasks, shared
         rng = np.random.default_rng(seed)
         own = {key: rng.standard_normal((tasks, *shape)) for key, shape in layer.shapes.items()}
         self.theta = {key: value[:1] for key, value in own.items()} if shared else own
-        self.theta_dot = {key: rng.standard_normal((tasks, *shape)) for key, shape in layer.shapes.items()}
+        self.theta_dot = {
+            key: rng.standard_normal((tasks, *shape)) for key, shape in layer.shapes.items()
+        }
         self.x, self.x_dot = rng.standard_normal((2, tasks, examples, *input_shape))
         self.y_shape = (tasks, examples, *layer.output_shape(input_shape))
         self.dy, self.dy_dot = rng.standard_normal((2, *self.y_shape))
 
     def run(self) -> None:
         """Every comparison."""
-        results = self.passes(self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot, np.float64)
+        results = self.passes(
+            self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot, np.float64
+        )
         self.check_forward_tangent(results)
         self.check_backward(results)
         self.check_backward_tangent(results)
         self.check_on_data()
         self.check_tasks_and_sharing(results)
         single = tree_map(
-            lambda a: a.astype(np.float32), (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
+            lambda a: a.astype(np.float32),
+            (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot),
         )
         for pass_name, result in self.passes(*single, np.float32).items():
             for got, want in zip(leaves(result), leaves(results[pass_name]), strict=True):
-                self.findings.close(pass_name, "a float32 result from the float64 one: it", got, want, SINGLE)
+                self.findings.close(
+                    pass_name, "a float32 result from the float64 one: it", got, want, SINGLE
+                )
 
     def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
         """Results of the four passes, checked for form: ``forward``, ``backward`` and so on, each a tree of arrays."""
@@ -109,7 +121,9 @@ class _LayerCheck:
 
         def pair(pass_name: str, result: Any, names: tuple[str, str]) -> tuple:
             if not isinstance(result, tuple) or len(result) != 2:
-                raise self.findings.error(f"{pass_name} must return ({', '.join(names)}), got {type(result).__name__}")
+                raise self.findings.error(
+                    f"{pass_name} must return ({', '.join(names)}), got {type(result).__name__}"
+                )
             return result
 
         def gradients(pass_name: str, result: Any, names: tuple[str, str]) -> tuple:
@@ -117,13 +131,22 @@ class _LayerCheck:
             self.findings.array(pass_name, names[0], dx, x.shape, dtype)
             self.findings.names(pass_name, names[1], dtheta, set(shapes))
             for key, shape in shapes.items():
-                self.findings.array(pass_name, f"{names[1]}[{key!r}]", dtheta[key], (tasks, *shape), dtype)
+                self.findings.array(
+                    pass_name, f"{names[1]}[{key!r}]", dtheta[key], (tasks, *shape), dtype
+                )
             return dx, dtheta
 
         y, cache = pair("forward", call("forward", layer.forward, theta=theta, x=x), ("y", "cache"))
         self.findings.array("forward", "y", y, y_shape, dtype)
         back = call("backward", layer.backward, theta=theta, cache=cache, dy=dy)
-        tangent = call("forward_tangent", layer.forward_tangent, theta=theta, theta_dot=theta_dot, cache=cache, x_dot=x_dot)
+        tangent = call(
+            "forward_tangent",
+            layer.forward_tangent,
+            theta=theta,
+            theta_dot=theta_dot,
+            cache=cache,
+            x_dot=x_dot,
+        )
         y_dot, cache_dot = pair("forward_tangent", tangent, ("y_dot", "cache_dot"))
         self.findings.array("forward_tangent", "y_dot", y_dot, y_shape, dtype)
         back_tangent = call(
@@ -134,13 +157,24 @@ class _LayerCheck:
             "forward": y,
             "backward": gradients("backward", back, ("dx", "dtheta")),
             "forward_tangent": y_dot,
-            "backward_tangent": gradients("backward_tangent", back_tangent, ("dx_dot", "dtheta_dot")),
+            "backward_tangent": gradients(
+                "backward_tangent", back_tangent, ("dx_dot", "dtheta_dot")
+            ),
         }
 
     def check_forward_tangent(self, results: dict[str, Any]) -> None:
         """y_dot is the derivative of y along (theta_dot, x_dot)."""
         at, along = (self.theta, self.x), (self.theta_dot, self.x_dot)
-        compare(self.findings, "forward_tangent", "y_dot", results["forward_tangent"], self.y, at, along, self.tolerance)
+        compare(
+            self.findings,
+            "forward_tangent",
+            "y_dot",
+            results["forward_tangent"],
+            self.y,
+            at,
+            along,
+            self.tolerance,
+        )
 
     def check_backward(self, results: dict[str, Any]) -> None:
         """Each of dx and dtheta is the transpose of y's derivative along that argument alone."""
@@ -167,16 +201,23 @@ class _LayerCheck:
 
         terms = {"dx_dot": (dx_dot, lambda *z: backward(*z)[0])}
         for key in dtheta_dot:
-            terms[f"dtheta_dot[{key!r}]"] = (dtheta_dot[key], lambda *z, key=key: backward(*z)[1][key])
+            terms[f"dtheta_dot[{key!r}]"] = (
+                dtheta_dot[key],
+                lambda *z, key=key: backward(*z)[1][key],
+            )
         for term, (got, function) in terms.items():
-            compare(self.findings, "backward_tangent", term, got, function, at, along, self.tolerance)
+            compare(
+                self.findings, "backward_tangent", term, got, function, at, along, self.tolerance
+            )
 
     def check_on_data(self) -> None:
         """The passes of a layer on data, where it has its own, are the general ones with x_dot = 0, without dx."""
         layer, theta, theta_dot, rest = self.layer, self.theta, self.theta_dot, 0 * self.x_dot
         _, cache = layer.forward(theta, self.x)
         y_dot, cache_dot = layer.forward_tangent(theta, theta_dot, cache, rest)
-        y_dot_on_data, cache_dot_on_data = layer.forward_tangent_on_data(theta, theta_dot, cache, rest)
+        y_dot_on_data, cache_dot_on_data = layer.forward_tangent_on_data(
+            theta, theta_dot, cache, rest
+        )
         results = {
             "backward_on_data": (
                 layer.backward_on_data(theta, cache, self.dy),
@@ -184,14 +225,22 @@ class _LayerCheck:
             ),
             "forward_tangent_on_data": (y_dot_on_data, y_dot),
             "backward_tangent_on_data": (
-                layer.backward_tangent_on_data(theta, theta_dot, cache, cache_dot_on_data, self.dy, self.dy_dot),
+                layer.backward_tangent_on_data(
+                    theta, theta_dot, cache, cache_dot_on_data, self.dy, self.dy_dot
+                ),
                 layer.backward_tangent(theta, theta_dot, cache, cache_dot, self.dy, self.dy_dot)[1],
             ),
         }
         for name, (got, want) in results.items():
             if getattr(type(layer), name) is not getattr(Layer, name):
                 for a, b in zip(leaves(got), leaves(want), strict=True):
-                    self.findings.close(name, "a result from the general pass with x_dot = 0: it", a, b, self.tolerance)
+                    self.findings.close(
+                        name,
+                        "a result from the general pass with x_dot = 0: it",
+                        a,
+                        b,
+                        self.tolerance,
+                    )
 
     def check_tasks_and_sharing(self, results: dict[str, Any]) -> None:
         """The last task alone gives the same as among others; shared parameters the same as copies."""
@@ -199,10 +248,14 @@ class _LayerCheck:
         last = tree_map(lambda a: a[-1:], inputs)
         theta = self.theta if self.shared else tree_map(lambda a: a[-1:], self.theta)
         alone = self.passes(theta, *last, np.float64)
-        self.compare_results(alone, tree_map(lambda a: a[-1:], results), "depends on the other tasks: it")
+        self.compare_results(
+            alone, tree_map(lambda a: a[-1:], results), "depends on the other tasks: it"
+        )
         if self.shared:
             copies = tree_map(lambda a: np.repeat(a, self.tasks, axis=0), self.theta)
-            self.compare_results(self.passes(copies, *inputs, np.float64), results, "with shared parameters")
+            self.compare_results(
+                self.passes(copies, *inputs, np.float64), results, "with shared parameters"
+            )
 
     def compare_results(self, got: dict[str, Any], want: dict[str, Any], what: str) -> None:
         for pass_name in PASSES:
@@ -259,13 +312,19 @@ class _AsLayer(Layer):
         return dx, {"phi": dphi}
 
     def forward_tangent(self, theta, theta_dot, caches, x_dot):
-        parameters, parameters_dot = (self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot))
+        parameters, parameters_dot = (
+            self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
+        )
         return self.wrapped.forward_tangent(parameters, parameters_dot, caches, x_dot)
 
     def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot):
-        parameters, parameters_dot = (self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot))
+        parameters, parameters_dot = (
+            self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
+        )
         _, _, dys = self.wrapped.backward(parameters, caches, dy)
-        dx_dot, dphi_dot = self.wrapped.backward_tangent(parameters, parameters_dot, caches, caches_dot, dys, dy_dot)
+        dx_dot, dphi_dot = self.wrapped.backward_tangent(
+            parameters, parameters_dot, caches, caches_dot, dys, dy_dot
+        )
         return dx_dot, {"phi": dphi_dot}
 
 
@@ -275,7 +334,9 @@ def _name(layer: Layer) -> str:
 
 
 @reported
-def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE) -> float:
+def check_loss(
+    loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE
+) -> float:
     """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
 
     Returns the largest relative difference that was met.
@@ -298,7 +359,9 @@ def check_loss(loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, 
             return loss.forward(p, target)[0]
 
         sizes = dots(abs(dz), abs(z_dot))
-        compare(findings, "backward", "dz", dots(dz, z_dot), value_at, (z,), (z_dot,), tolerance, sizes)
+        compare(
+            findings, "backward", "dz", dots(dz, z_dot), value_at, (z,), (z_dot,), tolerance, sizes
+        )
         compare(
             findings, "backward_tangent", "dz_dot", dz_dot,
             lambda p: loss.backward(loss.forward(p, target)[1]), (z,), (z_dot,), tolerance,
@@ -338,7 +401,9 @@ def check_objective(
         rows = np.array(np.broadcast_to(phi, (tasks, size)))
         findings.array("loss", "the loss", point.loss, (tasks,), np.float64)
         if true_loss is not None:
-            findings.close("loss", "the loss from its definition", point.loss, true_loss(rows), tolerance)
+            findings.close(
+                "loss", "the loss from its definition", point.loss, true_loss(rows), tolerance
+            )
         findings.array("grad", "the gradient", point.grad, (tasks, size), np.float64)
         hv, hu = findings.call("hvp", point.hvp, v=v), findings.call("hvp", point.hvp, v=u)
         findings.array("hvp", "H v", hv, (tasks, size), np.float64)
@@ -346,11 +411,35 @@ def check_objective(
         sizes = dots(abs(point.grad), abs(v))
         moved = dots(point.grad, v)
         compare(
-            findings, "grad", "the gradient", moved, lambda p: objective.at(p, batch).loss, (rows,), (v,), tolerance, sizes
+            findings,
+            "grad",
+            "the gradient",
+            moved,
+            lambda p: objective.at(p, batch).loss,
+            (rows,),
+            (v,),
+            tolerance,
+            sizes,
         )
-        compare(findings, "hvp", "H v", hv, lambda p: objective.at(p, batch).grad, (rows,), (v,), tolerance)
+        compare(
+            findings,
+            "hvp",
+            "H v",
+            hv,
+            lambda p: objective.at(p, batch).grad,
+            (rows,),
+            (v,),
+            tolerance,
+        )
         sizes = dots(abs(u), abs(hv)) + dots(abs(v), abs(hu))
-        findings.close("hvp", "<u, H v> from <v, H u>: it is not symmetric, it", dots(u, hv), dots(v, hu), tolerance, sizes)
+        findings.close(
+            "hvp",
+            "<u, H v> from <v, H u>: it is not symmetric, it",
+            dots(u, hv),
+            dots(v, hu),
+            tolerance,
+            sizes,
+        )
         findings.close(
             "hvp",
             "H(2u - 3v) from 2 H u - 3 H v: it is not linear, it",
@@ -358,12 +447,24 @@ def check_objective(
             2 * hu - 3 * hv,
             tolerance,
         )
-        findings.close("hvp", "H v of a shared v: it", point.hvp(v[0]), point.hvp(0 * v + v[0]), tolerance)
+        findings.close(
+            "hvp", "H v of a shared v: it", point.hvp(v[0]), point.hvp(0 * v + v[0]), tolerance
+        )
         copies = objective.at(rows, batch)
-        findings.close("grad", "a shared phi's gradient from that of equal copies: it", copies.grad, point.grad, tolerance)
+        findings.close(
+            "grad",
+            "a shared phi's gradient from that of equal copies: it",
+            copies.grad,
+            point.grad,
+            tolerance,
+        )
         alone = objective.at(rows[-1:], tuple(data[-1:] for data in batch))
-        findings.close("grad", "it depends on the other tasks: it", alone.grad, point.grad[-1:], tolerance)
-        findings.close("hvp", "it depends on the other tasks: it", alone.hvp(v[-1:]), hv[-1:], tolerance)
+        findings.close(
+            "grad", "it depends on the other tasks: it", alone.grad, point.grad[-1:], tolerance
+        )
+        findings.close(
+            "hvp", "it depends on the other tasks: it", alone.hvp(v[-1:]), hv[-1:], tolerance
+        )
         if hasattr(point, "input_grad"):
             x_dot = rng.standard_normal(batch[0].shape)
             slope, sizes = dots(point.input_grad, x_dot), dots(abs(point.input_grad), abs(x_dot))
@@ -371,14 +472,26 @@ def check_objective(
             def losses(x):
                 return objective.at(phi, (x, batch[1])).loss
 
-            compare(findings, "input_grad", "dL/dx", slope, losses, (batch[0],), (x_dot,), tolerance, sizes)
+            compare(
+                findings,
+                "input_grad",
+                "dL/dx",
+                slope,
+                losses,
+                (batch[0],),
+                (x_dot,),
+                tolerance,
+                sizes,
+            )
         if hasattr(point, "third"):
 
             def product(p):
                 return objective.at(p, batch).hvp(v)
 
             third = findings.call("third", point.third, v=v, w=u)
-            compare(findings, "third", "the third derivative", third, product, (rows,), (u,), tolerance)
+            compare(
+                findings, "third", "the third derivative", third, product, (rows,), (u,), tolerance
+            )
     return findings.worst
 
 
@@ -418,23 +531,35 @@ def check_algorithm(
     with Findings(type(algorithm).__name__).reporting() as findings:
         data = {"x": minibatches.x, "y": minibatches.y, "state": state}
         parts = findings.call(
-            "direction", lambda meta, x, y, state: algorithm.run(objective, meta, minibatches, state), meta=meta, **data
+            "direction",
+            lambda meta, x, y, state: algorithm.run(objective, meta, minibatches, state),
+            meta=meta,
+            **data,
         )
-        couple = getattr(algorithm, "couple", Outcome._make)  # what is no Algorithm need not have it
+        couple = getattr(
+            algorithm, "couple", Outcome._make
+        )  # what is no Algorithm need not have it
         outcome = findings.call("direction", couple, outcome=parts)
         direction, loss, _ = outcome
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
         adapted = findings.call(
-            "adapt", lambda meta, x, y, state: algorithm.adapt(objective, meta, minibatches, state), meta=meta, **data
+            "adapt",
+            lambda meta, x, y, state: algorithm.adapt(objective, meta, minibatches, state),
+            meta=meta,
+            **data,
         )
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
         if state is None:
             alone = algorithm.run(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
             for got, want in zip(_but_state(alone), _but_state(parts), strict=True):
-                findings.close("direction", "it depends on the other tasks: it", got, want[-1:], tolerance)
+                findings.close(
+                    "direction", "it depends on the other tasks: it", got, want[-1:], tolerance
+                )
             said, _ = algorithm.direction(objective, meta, minibatches)
-            findings.close("direction", "what direction() gives is not run's: it", said, direction, tolerance)
+            findings.close(
+                "direction", "what direction() gives is not run's: it", said, direction, tolerance
+            )
         if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
             phi, rule = algorithm.inner(objective, meta)
             phi, between, _ = descend(objective, phi, minibatches[:1], rule, state)
@@ -448,12 +573,24 @@ def check_algorithm(
                 slope, sizes = slope.mean(), sizes.mean()
             else:
                 findings.close("direction", "the loss", loss, want, tolerance)
-            compare(findings, "direction", "the direction", slope, true_objective, (meta,), (v,), tolerance, sizes)
+            compare(
+                findings,
+                "direction",
+                "the direction",
+                slope,
+                true_objective,
+                (meta,),
+                (v,),
+                tolerance,
+                sizes,
+            )
         if expected is not None:
             want = expected(meta)
             if want.direction is not None:
                 scale = np.abs(want.direction).max() + np.abs(meta).max()  # phi - phi~ cancels
-                findings.close("direction", "the direction", direction, want.direction, tolerance, scale)
+                findings.close(
+                    "direction", "the direction", direction, want.direction, tolerance, scale
+                )
             if want.loss is not None:
                 findings.close("direction", "the loss", loss, want.loss, tolerance)
             if want.state is not None:
@@ -491,9 +628,14 @@ def compare(
         return
     size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0)
     smooth = True
-    for h in (1e-7, 1e-8):  # two kinks within a step can bend alike and pass for smooth: in both steps, hardly ever
+    for h in (
+        1e-7,
+        1e-8,
+    ):  # two kinks within a step can bend alike and pass for smooth: in both steps, hardly ever
         slope, bend = real_difference(function, at, along, h)
-        smooth = smooth & (bend <= ROUGH * size)  # elsewhere there is a kink, here or within the step, and no derivative
+        smooth = smooth & (
+            bend <= ROUGH * size
+        )  # elsewhere there is a kink, here or within the step, and no derivative
         if np.abs((got - slope) * smooth).max(initial=0.0) <= ROUGH * size:
             break
     note = f"{term} from a real difference (does the pass take an absolute value, a norm or a real part?): it"
@@ -515,7 +657,11 @@ def leaves(tree: Any) -> list[np.ndarray]:
 def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
     """Small input shapes of one and three axes that the layer takes: its own sizes as channels, if it has any."""
     sizes = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
-    channels = list(dict.fromkeys([size for size in sizes if type(size) is int and 0 < size < 1000] + [1, 2, 3, 4]))
+    channels = list(
+        dict.fromkeys(
+            [size for size in sizes if type(size) is int and 0 < size < 1000] + [1, 2, 3, 4]
+        )
+    )
     for axes in ((), (5, 4)):
         for count in channels:
             try:

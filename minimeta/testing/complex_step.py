@@ -44,7 +44,10 @@ def _moved(at: tuple, along: tuple, step: complex) -> tuple:
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``function`` on every array of a tree of dicts and tuples (and of its like)."""
     if isinstance(tree, dict):
-        return {name: tree_map(function, tree[name], *(other[name] for other in others)) for name in tree}
+        return {
+            name: tree_map(function, tree[name], *(other[name] for other in others))
+            for name in tree
+        }
     if isinstance(tree, tuple):
         return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
     return function(tree, *others)

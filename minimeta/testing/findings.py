@@ -55,7 +55,9 @@ class Findings:
         if not holds:
             self._wrong.append(f"{self.name}.{pass_name}: {problem}")
 
-    def array(self, pass_name: str, term: str, value: Any, shape: tuple[int, ...], dtype: Any = None) -> None:
+    def array(
+        self, pass_name: str, term: str, value: Any, shape: tuple[int, ...], dtype: Any = None
+    ) -> None:
         """A result must be an array of ``shape`` (and ``dtype``), of finite numbers.
 
         Raises
@@ -67,9 +69,15 @@ class Findings:
         if found != shape:
             raise self.error(f"{pass_name}: {term} has shape {found}, expected {shape}")
         if not np.isfinite(value).all():
-            raise self.error(f"{pass_name}: {term} holds numbers that are not finite, for finite input")
+            raise self.error(
+                f"{pass_name}: {term} holds numbers that are not finite, for finite input"
+            )
         if dtype is not None:
-            self.require(pass_name, value.dtype == dtype, f"{term} is {value.dtype} for inputs that are {np.dtype(dtype)}")
+            self.require(
+                pass_name,
+                value.dtype == dtype,
+                f"{term} is {value.dtype} for inputs that are {np.dtype(dtype)}",
+            )
 
     def names(self, pass_name: str, term: str, value: Any, expected: set[str]) -> None:
         """A result must be a dict with exactly the ``expected`` names.
@@ -81,14 +89,22 @@ class Findings:
         """
         found = set(value) if isinstance(value, dict) else type(value).__name__
         if found != expected:
-            raise self.error(f"{pass_name}: {term} names {found or '{}'}, expected {expected or '{}'}")
+            raise self.error(
+                f"{pass_name}: {term} names {found or '{}'}, expected {expected or '{}'}"
+            )
 
-    def close(self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None) -> bool:
+    def close(
+        self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None
+    ) -> bool:
         """Whether |got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
         if np.shape(got) != np.shape(want):
-            raise self.error(f"{pass_name}: {term} cannot be compared, shapes are {np.shape(got)} and {np.shape(want)}")
+            raise self.error(
+                f"{pass_name}: {term} cannot be compared, shapes are {np.shape(got)} and {np.shape(want)}"
+            )
         if not (np.isfinite(got).all() and np.isfinite(want).all()):
-            raise self.error(f"{pass_name}: {term} cannot be compared, it or what it should be is not finite")
+            raise self.error(
+                f"{pass_name}: {term} cannot be compared, it or what it should be is not finite"
+            )
         scale = np.abs(want).max(initial=0.0) if scale is None else scale
         error = np.abs(got - want)
         holds = (error <= tolerance * scale).all()
@@ -135,6 +151,8 @@ def reported(check: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except Exception as error:
             name = type(getattr(subject, "wrapped", subject)).__name__
-            raise CheckError(f"{name} cannot be checked: {type(error).__name__}: {error}") from error
+            raise CheckError(
+                f"{name} cannot be checked: {type(error).__name__}: {error}"
+            ) from error
 
     return checked

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..inner import InnerRule, Rate, is_per_step
+from ..inner import STORES, InnerRule, Rate, adapt, is_per_step, unroll
 from ..objectives import Batch, Differentiable
-from ..trajectory import STORES, adapt, unroll
 from .checks import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
 from .findings import Findings, reported
@@ -18,7 +17,13 @@ from .findings import Findings, reported
 
 @reported
 def check_rule(
-    rule: InnerRule, *, tasks: int = 2, size: int = 3, steps: int = 3, seed: int = 0, tolerance: float = TOLERANCE
+    rule: InnerRule,
+    *,
+    tasks: int = 2,
+    size: int = 3,
+    steps: int = 3,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """``adjoint`` is the transpose of ``step``'s derivative, with a fresh state and after each of ``steps`` random steps.
 
@@ -76,7 +81,12 @@ class _RuleCheck:
         """Every gradient that ``adjoint`` gives, against F moved along its argument alone."""
         _, g, held, _ = self.at
         adjoint = self.findings.call(
-            "adjoint", self.rule.adjoint, g=g, state=self.state, dphi=self.dphi, dstate=dstate or None
+            "adjoint",
+            self.rule.adjoint,
+            g=g,
+            state=self.state,
+            dphi=self.dphi,
+            dstate=dstate or None,
         )
         dheld = tuple(adjoint.state) if held else ()
         phi_dot, g_dot, held_dot, rates_dot = self.along
@@ -95,17 +105,32 @@ class _RuleCheck:
                 sizes = sum(dots(abs(a), abs(u)) for a, u in pairs)
                 self.compare(term, sum(dots(a, u) for a, u in pairs), dstate, along, sizes)
 
-    def compare(self, term: str, got: np.ndarray, dstate: tuple[np.ndarray, ...], along: tuple, sizes: np.ndarray) -> None:
+    def compare(
+        self,
+        term: str,
+        got: np.ndarray,
+        dstate: tuple[np.ndarray, ...],
+        along: tuple,
+        sizes: np.ndarray,
+    ) -> None:
         """By both oracles; near a gradient of zero by the complex step alone, since a difference would step over eps."""
 
         def scored(phi, g, held, rates):
-            out, after = replace(self.rule, lr=rates).step(phi, g, _with_arrays(self.state, iter(held)))
-            return dots(self.dphi, out) + sum(dots(b, a) for b, a in zip(dstate, _arrays(after), strict=False))
+            out, after = replace(self.rule, lr=rates).step(
+                phi, g, _with_arrays(self.state, iter(held))
+            )
+            return dots(self.dphi, out) + sum(
+                dots(b, a) for b, a in zip(dstate, _arrays(after), strict=False)
+            )
 
         if self.alive.all():
-            compare(self.findings, "adjoint", term, got, scored, self.at, along, self.tolerance, sizes)
+            compare(
+                self.findings, "adjoint", term, got, scored, self.at, along, self.tolerance, sizes
+            )
         else:
-            self.findings.close("adjoint", term, got, complex_step(scored, self.at, along), self.tolerance, sizes)
+            self.findings.close(
+                "adjoint", term, got, complex_step(scored, self.at, along), self.tolerance, sizes
+            )
 
 
 @reported
@@ -139,13 +164,22 @@ def check_trajectory(
         rates = tuple(rates) if isinstance(rule.lr, (tuple, list)) else rates
         return dots(v, adapt(objective, start, minibatches, replace(rule, lr=rates), state))
 
-    with Findings("Trajectory", f"{type(rule).__name__}, {len(minibatches)} steps").reporting() as findings:
-        kept, *others = (unroll(objective, phi, minibatches, rule, store, state) for store in STORES)
+    with Findings(
+        "Trajectory", f"{type(rule).__name__}, {len(minibatches)} steps"
+    ).reporting() as findings:
+        kept, *others = (
+            unroll(objective, phi, minibatches, rule, store, state) for store in STORES
+        )
         dphi, dlr = findings.call("pullback", kept.pullback, v=v)
         findings.array("pullback", "dphi", dphi, v.shape, np.float64)
         findings.array("pullback", "dlr", dlr, (tasks, *lr.shape), np.float64)
-        for term, gradient, direction, along in (("dphi", dphi, u, (u, 0 * lr)), ("dlr", dlr, lr_dot, (0 * rows, lr_dot))):
-            sizes = dots(abs(gradient), abs(direction)) + abs(complex_step(scored, (rows, lr), along))
+        for term, gradient, direction, along in (
+            ("dphi", dphi, u, (u, 0 * lr)),
+            ("dlr", dlr, lr_dot, (0 * rows, lr_dot)),
+        ):
+            sizes = dots(abs(gradient), abs(direction)) + abs(
+                complex_step(scored, (rows, lr), along)
+            )
             got = dots(gradient, direction)
             compare(findings, "pullback", term, got, scored, (rows, lr), along, tolerance, sizes)
         for store, other in zip(STORES[1:], others, strict=True):

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from .. import layers
 from ..inner import SGD, Adam
 from ..losses import MeanSquaredError, SoftmaxCrossEntropy
-from ..network import Network, mini_imagenet_convnet, mlp, omniglot_convnet
-from ..objectives import Objective, Polynomial, Quadratic
+from ..objectives import (
+    Network,
+    Objective,
+    Polynomial,
+    Quadratic,
+    mini_imagenet_convnet,
+    mlp,
+    omniglot_convnet,
+)
 from ..tasks import Minibatches
 
 seeds = st.integers(0, 2**32 - 1)
@@ -44,14 +51,23 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
 def networks(draw) -> Network:
     """A small MLP of any activation, or a preset of few filters."""
     sizes = draw(st.lists(small, min_size=2, max_size=4))
-    activation, context = draw(st.sampled_from(["relu", "tanh", "softplus"])), draw(st.integers(0, 2))
+    activation, context = (
+        draw(st.sampled_from(["relu", "tanh", "softplus"])),
+        draw(st.integers(0, 2)),
+    )
     dense = st.just(mlp(sizes, activation, context))
-    presets = st.sampled_from([omniglot_convnet(3, 2, context), mini_imagenet_convnet(3, 1, context)])
-    return draw(st.one_of(dense, dense, dense, dense, presets))  # the presets cost a hundred times as much
+    presets = st.sampled_from(
+        [omniglot_convnet(3, 2, context), mini_imagenet_convnet(3, 1, context)]
+    )
+    return draw(
+        st.one_of(dense, dense, dense, dense, presets)
+    )  # the presets cost a hundred times as much
 
 
 @st.composite
-def minibatches(draw, input_shape: tuple[int, ...], outputs: int, classify: bool = True, max_k: int = 5) -> Minibatches:
+def minibatches(
+    draw, input_shape: tuple[int, ...], outputs: int, classify: bool = True, max_k: int = 5
+) -> Minibatches:
     """k mini-batches of T tasks, float64 inputs of ``input_shape``; labels below ``outputs``, or that many real targets."""
     rng, k = np.random.default_rng(draw(seeds)), draw(st.integers(1, max_k))
     shape = (k, draw(task_counts), draw(small))
@@ -60,7 +76,9 @@ def minibatches(draw, input_shape: tuple[int, ...], outputs: int, classify: bool
 
 
 @st.composite
-def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, np.ndarray, Minibatches]:
+def problems(
+    draw, max_k: int = 5
+) -> tuple[Objective | Quadratic | Polynomial, np.ndarray, Minibatches]:
     """An objective, a float64 phi ``(D,)`` and k mini-batches of T tasks; the last may have another size."""
     rng = np.random.default_rng(draw(seeds))
     k, tasks, size, last = (
@@ -77,7 +95,12 @@ def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, 
         objective = Objective(network, SoftmaxCrossEntropy() if classify else MeanSquaredError())
         x = [rng.standard_normal((tasks, n, *network.input_shape)) for n in sizes]
         outputs = network.output_shape[0]
-        y = [rng.integers(0, outputs, (tasks, n)) if classify else rng.standard_normal((tasks, n, outputs)) for n in sizes]
+        y = [
+            rng.integers(0, outputs, (tasks, n))
+            if classify
+            else rng.standard_normal((tasks, n, outputs))
+            for n in sizes
+        ]
     else:
         dim = draw(small)
         objective = Quadratic(dim) if kind == "quadratic" else Polynomial(dim)
@@ -95,7 +118,9 @@ def problems(draw, max_k: int = 5) -> tuple[Objective | Quadratic | Polynomial, 
         # A context of zero meets weights whose gradient is then exactly zero, where Adam's g / (|g| + eps) has a kink
         # in its slope: no place for a real difference. A large one may shift all that FiLM gives below 0: the batch norm
         # above the ReLU then sees a constant and gives rounding about 0, the kink of the next ReLU.
-        phi[network.context] = 0.1 * rng.standard_normal(network.context.stop - network.context.start)
+        phi[network.context] = 0.1 * rng.standard_normal(
+            network.context.stop - network.context.start
+        )
     return objective, phi, Minibatches(x, y)
 
 
@@ -105,5 +130,11 @@ rates = st.floats(1e-4, 0.1)
 inner_rules = st.one_of(
     st.builds(SGD, rates),
     st.builds(SGD, st.lists(rates, min_size=5, max_size=5).map(tuple)),
-    st.builds(Adam, rates, st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.9, 0.999]), st.sampled_from([1e-3, 1e-2])),
+    st.builds(
+        Adam,
+        rates,
+        st.sampled_from([0.0, 0.5, 0.9]),
+        st.sampled_from([0.9, 0.999]),
+        st.sampled_from([1e-3, 1e-2]),
+    ),
 )

@@ -23,7 +23,18 @@ _COMPUTE = (
     "ravel", "repeat", "rot90", "sign", "sin", "sqrt", "stack", "subtract", "sum", "take_along_axis", "tanh", "tensordot",
     "tile", "transpose", "where", "zeros_like",
 )  # fmt: skip
-_NAMES = ("bool_", "complex128", "float32", "float64", "int32", "int64", "nan", "newaxis", "pi", "uint8")
+_NAMES = (
+    "bool_",
+    "complex128",
+    "float32",
+    "float64",
+    "int32",
+    "int64",
+    "nan",
+    "newaxis",
+    "pi",
+    "uint8",
+)
 _METHODS = (
     "all", "any", "argmax", "argsort", "astype", "copy", "cumsum", "dot", "max", "mean", "min", "ravel", "repeat", "reshape",
     "squeeze", "sum", "swapaxes", "transpose", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__",
@@ -46,7 +57,9 @@ class StrictArray:
         raise TypeError("implicit conversion of a device array to a NumPy array: use get()")
 
     def __array_function__(self, function: Callable, *_: Any) -> Any:
-        raise TypeError(f"numpy.{function.__name__} was called on a device array: use array_module(x).{function.__name__}")
+        raise TypeError(
+            f"numpy.{function.__name__} was called on a device array: use array_module(x).{function.__name__}"
+        )
 
     def __array_namespace__(self) -> ModuleType:
         return module
@@ -109,8 +122,12 @@ def no_waiting() -> Iterator[None]:
 def _item(self: StrictArray, key: Any) -> Any:
     """``self[key]``; how many items a mask chooses is known only on the device."""
     keys = key if isinstance(key, tuple) else (key,)
-    if _no_waiting and any(isinstance(each, StrictArray) and each.dtype.kind == "b" for each in keys):
-        raise TypeError("the host would wait for the device here: an array's shape would depend on a mask")
+    if _no_waiting and any(
+        isinstance(each, StrictArray) and each.dtype.kind == "b" for each in keys
+    ):
+        raise TypeError(
+            "the host would wait for the device here: an array's shape would depend on a mask"
+        )
     return _outside(self._values[_inside(key)])
 
 
@@ -169,7 +186,9 @@ for _name in (*_CREATE, *_COMPUTE):
 for _name in _NAMES:
     setattr(module, _name, getattr(np, _name))
 module.ndarray = StrictArray
-module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided)))
+module.lib = SimpleNamespace(
+    stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided))
+)
 module.linalg = SimpleNamespace(
     lstsq=_wrapped(np.linalg.lstsq),
     matrix_power=_wrapped(np.linalg.matrix_power),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backend import Array, array_module
+from ..arrays.backend import Array, array_module
 from ..objectives import Altered, Batch, Differentiable, Point
 
 

@@ -6,19 +6,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.experiment import Settings, algorithm_of, build
-from minimeta.meta_training import MetaTraining
+from minimeta.inner import STORES
+from minimeta.runs.experiment import Settings, algorithm_of, build
 from minimeta.testing import assert_close, assert_same, check_algorithm, strict, without_hessian
 from minimeta.testing.complex_step import complex_step
 from minimeta.testing.strategies import inner_rules, seeds, small, task_counts
-from minimeta.trajectory import STORES
+from minimeta.training.meta_training import MetaTraining
 
 sizes = st.floats(0, 1)
 
 
 def _moved(batches):
     """The same data on the strict module."""
-    return mm.Minibatches([strict.module.asarray(x) for x in batches.x], [strict.module.asarray(y) for y in batches.y])
+    return mm.Minibatches(
+        [strict.module.asarray(x) for x in batches.x], [strict.module.asarray(y) for y in batches.y]
+    )
 
 
 @st.composite
@@ -32,7 +34,9 @@ def attackable(draw, convnets=True, max_k=4):
         y = [rng.integers(0, 3, (tasks, n)) for n in counts]
     else:
         widths = [draw(small), *draw(st.lists(small, max_size=2)), draw(small)]
-        objective = mm.Objective(mm.mlp(widths, draw(st.sampled_from(["tanh", "softplus"]))), mm.MeanSquaredError())
+        objective = mm.Objective(
+            mm.mlp(widths, draw(st.sampled_from(["tanh", "softplus"]))), mm.MeanSquaredError()
+        )
         y = [rng.standard_normal((tasks, n, widths[-1])) for n in counts]
     x = [rng.standard_normal((tasks, n, *objective.network.input_shape)) for n in counts]
     return objective, objective.init(rng, np.float64), mm.Minibatches(x, y)
@@ -41,7 +45,9 @@ def attackable(draw, convnets=True, max_k=4):
 @st.composite
 def boxes(draw):
     """eps, low, high; with and without bounds that clip."""
-    low, high = draw(st.sampled_from([(-np.inf, np.inf), (-1.0, 1.0), (0.0, np.inf), (-np.inf, 0.5)]))
+    low, high = draw(
+        st.sampled_from([(-np.inf, np.inf), (-1.0, 1.0), (0.0, np.inf), (-np.inf, 0.5)])
+    )
     return draw(sizes), low, high
 
 
@@ -49,7 +55,10 @@ def _attacked(objective, phi, batches, box):
     """Every mini-batch attacked at phi, by the definition; complex phi by its real part."""
     eps, low, high = box
     slopes = [objective.at(phi, batch).input_grad.real for batch in batches]
-    x = [np.clip(x + eps * np.sign(slope), low, high) for x, slope in zip(batches.x, slopes, strict=True)]
+    x = [
+        np.clip(x + eps * np.sign(slope), low, high)
+        for x, slope in zip(batches.x, slopes, strict=True)
+    ]
     return mm.Minibatches(x, batches.y)
 
 
@@ -58,7 +67,9 @@ def _crossed(objective, batches, rule, box):
 
     def loss(phi):
         attacked = _attacked(objective, phi, batches, box)
-        clean, adversarial = (mm.adapt(objective, phi, some[:-1], rule) for some in (batches, attacked))
+        clean, adversarial = (
+            mm.adapt(objective, phi, some[:-1], rule) for some in (batches, attacked)
+        )
         return objective.at(clean, attacked[-1]).loss + objective.at(adversarial, batches[-1]).loss
 
     return loss
@@ -71,11 +82,15 @@ def _no_sign_in_doubt(objective, phi, batches):
 
 
 @given(attackable(), inner_rules, boxes(), st.sampled_from(STORES))
-def test_it_is_the_gradient_of_the_crossed_losses_though_the_attack_moves_with_phi(problem, rule, box, store):
+def test_it_is_the_gradient_of_the_crossed_losses_though_the_attack_moves_with_phi(
+    problem, rule, box, store
+):
     objective, phi, batches = problem
     assume(_no_sign_in_doubt(objective, phi, batches))
     true_objective = _crossed(objective, batches, rule, box)
-    check_algorithm(mm.ADML(rule, store, *box), objective, phi, batches, true_objective=true_objective)
+    check_algorithm(
+        mm.ADML(rule, store, *box), objective, phi, batches, true_objective=true_objective
+    )
 
 
 @given(attackable(), boxes())
@@ -108,7 +123,9 @@ def test_the_loss_rises_by_eps_times_the_sum_of_the_slopes_up_to_eps_squared(pro
     first, signs = np.abs(here.input_grad).sum(axis=axes), np.sign(here.input_grad)
     rise = complex_step(lambda x: objective.at(phi, (x, y)).loss, (x,), (signs,))
     assert_close(first, rise, 1e-10, "the slope along the attack")
-    second = (signs * complex_step(lambda x: objective.at(phi + 0j, (x, y)).input_grad, (x,), (signs,))).sum(axis=axes) / 2
+    second = (
+        signs * complex_step(lambda x: objective.at(phi + 0j, (x, y)).input_grad, (x,), (signs,))
+    ).sum(axis=axes) / 2
     size = 1 + first + np.abs(second) + here.loss
     for eps in (1e-2, 1e-3, 1e-4):
         attacked = objective.at(phi, mm.fgsm(objective, phi, (x, y), eps)).loss
@@ -119,11 +136,17 @@ def test_the_loss_rises_by_eps_times_the_sum_of_the_slopes_up_to_eps_squared(pro
 def test_a_clipped_pixel_stops_at_the_bound_one_without_a_slope_stays_and_one_outside_is_brought_in():
     """L = (w x - t)^2 with w = 1 has slope 2 (x - t); an input whose weights are 0 has slope 0."""
     objective, phi = mm.Objective(mm.mlp([2, 1]), mm.MeanSquaredError()), np.array([1.0, 0.0, 0.0])
-    x = np.array([[[0.0, 0.0], [0.05, 0.3], [0.5, 0.5], [0.75, 1.0], [0.95, 0.2], [1.0, 0.7], [1.5, -2.0]]])
+    x = np.array(
+        [[[0.0, 0.0], [0.05, 0.3], [0.5, 0.5], [0.75, 1.0], [0.95, 0.2], [1.0, 0.7], [1.5, -2.0]]]
+    )
     down, up = ((x, np.full((1, 7, 1), t)) for t in (9.0, -9.0))
     attacked = mm.fgsm(objective, phi, down, 0.25, 0, 1)[0]
     assert_same(attacked[0, :, 0], np.array([0.0, 0.0, 0.25, 0.5, 0.95 - 0.25, 0.75, 1.0]), "down")
-    assert_same(mm.fgsm(objective, phi, up, 0.25, 0, 1)[0][0, :, 0], np.array([0.25, 0.05 + 0.25, 0.75, 1, 1, 1, 1]), "up")
+    assert_same(
+        mm.fgsm(objective, phi, up, 0.25, 0, 1)[0][0, :, 0],
+        np.array([0.25, 0.05 + 0.25, 0.75, 1, 1, 1, 1]),
+        "up",
+    )
     assert_same(attacked[0, :, 1], np.array([0, 0.3, 0.5, 1.0, 0.2, 0.7, 0.0]), "without a slope")
 
 
@@ -138,14 +161,19 @@ def test_complex_inputs_are_attacked_by_their_real_part_and_keep_their_imaginary
     assume(_no_sign_in_doubt(objective, phi, batches[:1]))
     assert_same(got.real, real, "the real part")
     moved = x + eps * np.sign(objective.at(phi, (x, y)).input_grad)
-    assert_same(got.imag, np.where((moved >= low) & (moved <= high), 1e-30, 0), "the imaginary part")
+    assert_same(
+        got.imag, np.where((moved >= low) & (moved <= high), 1e-30, 0), "the imaginary part"
+    )
     assert mm.fgsm(objective, phi + 0j, (x, y), *box)[0].dtype == np.complex128
 
 
 @given(attackable(), inner_rules, st.sampled_from(STORES))
 def test_without_an_attack_it_is_twice_maml_to_the_bit(problem, rule, store):
     objective, phi, batches = problem
-    got, maml = (make(rule, store, *more).run(objective, phi, batches) for make, more in ((mm.ADML, (0,)), (mm.MAML, ())))
+    got, maml = (
+        make(rule, store, *more).run(objective, phi, batches)
+        for make, more in ((mm.ADML, (0,)), (mm.MAML, ()))
+    )
     assert_same(got.direction, 2 * maml.direction, "the direction")
     assert_same(got.loss, 2 * maml.loss, "the loss")
 
@@ -153,7 +181,9 @@ def test_without_an_attack_it_is_twice_maml_to_the_bit(problem, rule, store):
 @given(attackable(), inner_rules, boxes())
 def test_it_is_two_runs_of_maml_and_its_state_is_that_of_the_clean_one(problem, rule, box):
     objective, phi, batches = problem
-    attacked = mm.Minibatches(*zip(*[mm.fgsm(objective, phi, batch, *box) for batch in batches], strict=True))
+    attacked = mm.Minibatches(
+        *zip(*[mm.fgsm(objective, phi, batch, *box) for batch in batches], strict=True)
+    )
     start = rule.merge(None, mm.unroll(objective, phi, batches, rule).states[-1], batches.tasks)
     crossed = [
         mm.MAML(rule).run(objective, phi, mm.Minibatches([*a.x[:-1], b.x[-1]], batches.y), start)
@@ -163,9 +193,16 @@ def test_it_is_two_runs_of_maml_and_its_state_is_that_of_the_clean_one(problem, 
     assert_same(got.direction, crossed[0].direction + crossed[1].direction, "the direction")
     assert_same(got.loss, crossed[0].loss + crossed[1].loss, "the loss")
     clean = mm.unroll(objective, phi, batches[:-1], rule, state=start).states[-1]
-    for one, other in zip(*(state if isinstance(state, tuple) else (state,) for state in (got.state, clean)), strict=True):
+    for one, other in zip(
+        *(state if isinstance(state, tuple) else (state,) for state in (got.state, clean)),
+        strict=True,
+    ):
         assert np.array_equal(one, other)
-    assert_same(mm.ADML(rule).adapt(objective, phi, batches), mm.MAML(rule).adapt(objective, phi, batches), "adapted")
+    assert_same(
+        mm.ADML(rule).adapt(objective, phi, batches),
+        mm.MAML(rule).adapt(objective, phi, batches),
+        "adapted",
+    )
 
 
 @given(attackable(), inner_rules, boxes())
@@ -181,26 +218,43 @@ def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(problem, rule
 
 
 @given(attackable(), inner_rules, boxes(), st.sampled_from([np.float32, np.float64]))
-def test_another_array_module_gives_the_same_bits_and_the_host_never_waits(problem, rule, box, dtype):
+def test_another_array_module_gives_the_same_bits_and_the_host_never_waits(
+    problem, rule, box, dtype
+):
     objective, phi, batches = problem
     phi, box = phi.astype(dtype), tuple(map(np.float64, box))
-    algorithm, there, data = mm.ADML(rule, "points", *box), strict.module.asarray(phi), _moved(batches)
+    algorithm, there, data = (
+        mm.ADML(rule, "points", *box),
+        strict.module.asarray(phi),
+        _moved(batches),
+    )
     with strict.no_waiting():
         direction, loss = algorithm.direction(objective, there, data)
         attacked, _ = mm.fgsm(objective, there, data[0], *box)
-    want = (*algorithm.direction(objective, phi, batches), mm.fgsm(objective, phi, batches[0], *box)[0])
+    want = (
+        *algorithm.direction(objective, phi, batches),
+        mm.fgsm(objective, phi, batches[0], *box)[0],
+    )
     for got, expected in zip((direction, loss, attacked), want, strict=True):
         assert got.dtype == expected.dtype == dtype
         assert_same(got.get(), expected, "a result")
 
 
 def test_images_of_bytes_are_attacked_in_the_precision_of_phi():
-    objective, rng = mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy()), np.random.default_rng(0)
+    objective, rng = (
+        mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy()),
+        np.random.default_rng(0),
+    )
     phi = objective.init(rng, np.float32)
-    images, labels = rng.integers(0, 2, (2, 4, 28, 28, 1), dtype=np.uint8), rng.integers(0, 3, (2, 4))
+    images, labels = (
+        rng.integers(0, 2, (2, 4, 28, 28, 1), dtype=np.uint8),
+        rng.integers(0, 3, (2, 4)),
+    )
     attacked, _ = mm.fgsm(objective, phi, (images, labels), 0.1, 0, 1)
     assert attacked.dtype == np.float32 and images.dtype == np.uint8
-    levels = np.array([0, 0.1, 1 - np.float32(0.1), 1], np.float32)  # a pixel at a bound moves inwards, or not at all
+    levels = np.array(
+        [0, 0.1, 1 - np.float32(0.1), 1], np.float32
+    )  # a pixel at a bound moves inwards, or not at all
     assert set(np.unique(attacked)) == set(levels)
 
 
@@ -208,7 +262,11 @@ def test_images_of_bytes_are_attacked_in_the_precision_of_phi():
 @pytest.mark.parametrize("task", ["sine", "images"])
 def test_training_gives_the_same_bits_for_any_number_of_workers(task, rule):
     if task == "sine":
-        objective, tasks, box = mm.Objective(mm.mlp([1, 8, 1]), mm.MeanSquaredError()), mm.Sinusoid(), (0.5, -5, 5)
+        objective, tasks, box = (
+            mm.Objective(mm.mlp([1, 8, 1]), mm.MeanSquaredError()),
+            mm.Sinusoid(),
+            (0.5, -5, 5),
+        )
     else:
         objective = mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy())
         images = np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8)
@@ -231,7 +289,9 @@ def test_training_gives_the_same_bits_for_any_number_of_workers(task, rule):
 
 @pytest.mark.parametrize("task", ["sine", "omniglot"])
 def test_settings_bound_the_attack_by_the_tasks_own_range(task):
-    settings = Settings(task=task, algorithm="adml", attack=0.3, store="iterates", inner="sgd", inner_lr=0.02)
+    settings = Settings(
+        task=task, algorithm="adml", attack=0.3, store="iterates", inner="sgd", inner_lr=0.02
+    )
     low, high = {"sine": (-5.0, 5.0), "omniglot": (0.0, 1.0)}[task]
     assert algorithm_of(settings) == mm.ADML(mm.SGD(0.02), "iterates", 0.3, low, high)
     if task == "sine":
@@ -262,14 +322,20 @@ def test_boxes_that_make_no_sense_are_refused(box, says):
         mm.ADML(mm.SGD(0.1), **box)
     objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())
     with pytest.raises(mm.SettingsError, match=says):
-        mm.fgsm(objective, np.zeros(2), (np.zeros((1, 1, 1)), np.zeros((1, 1, 1))), **({"eps": 0.1} | box))
+        mm.fgsm(
+            objective,
+            np.zeros(2),
+            (np.zeros((1, 1, 1)), np.zeros((1, 1, 1))),
+            **({"eps": 0.1} | box),
+        )
 
 
 def test_objectives_without_inputs_to_attack_and_empty_meta_batches_are_refused():
     matrices, centres = np.ones((2, 1, 1, 1, 1)), np.zeros((2, 1, 1, 1))
     batches = mm.Minibatches(matrices, centres)
     with pytest.raises(
-        mm.SettingsError, match=r"input_grad, and Quadratic\(size=1\) has none: use Objective\(network, loss"
+        mm.SettingsError,
+        match=r"input_grad, and Quadratic\(size=1\) has none: use Objective\(network, loss",
     ):
         mm.ADML(mm.SGD(0.1)).direction(mm.Quadratic(1), np.zeros(1), batches)
     objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())
@@ -283,5 +349,7 @@ def test_a_slope_that_is_not_a_number_shows_in_its_tasks_loss():
     objective = mm.Objective(mm.mlp([2, 2], "tanh"), mm.MeanSquaredError())
     x, y = np.random.default_rng(0).standard_normal((2, 2, 3, 4, 2))
     y[0, 1] = np.nan  # a target of the second task's first mini-batch
-    _, losses = mm.ADML(mm.SGD(0.1), low=-1, high=1).direction(objective, np.ones(6), mm.Minibatches(x, y))
+    _, losses = mm.ADML(mm.SGD(0.1), low=-1, high=1).direction(
+        objective, np.ones(6), mm.Minibatches(x, y)
+    )
     assert np.isnan(losses[1]) and np.isfinite(losses[[0, 2]]).all()

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta.algorithms import Outcome
+from minimeta.inner import STORES
 from minimeta.testing import assert_close, assert_same, check_algorithm, without_hessian
 from minimeta.testing.strategies import inner_rules, problems, rates, seeds
-from minimeta.trajectory import STORES
 
 
 def _post_adaptation_loss(objective, batches, rule):
@@ -25,18 +25,34 @@ def test_maml_is_the_gradient_of_the_loss_after_adaptation(problem, rule):
     objective, phi, batches = problem
     for store in STORES:
         check_algorithm(
-            mm.MAML(rule, store), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule)
+            mm.MAML(rule, store),
+            objective,
+            phi,
+            batches,
+            true_objective=_post_adaptation_loss(objective, batches, rule),
         )
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01, eps=1e-3)], ids=["sgd", "adam"])
-@pytest.mark.parametrize("network", [mm.omniglot_convnet(5), mm.mini_imagenet_convnet(5)], ids=["omniglot", "mini-imagenet"])
+@pytest.mark.parametrize(
+    "network",
+    [mm.omniglot_convnet(5), mm.mini_imagenet_convnet(5)],
+    ids=["omniglot", "mini-imagenet"],
+)
 def test_maml_through_the_papers_networks_at_full_size(network, rule):
     rng = np.random.default_rng(1)
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
-    batches = mm.Minibatches(rng.random((3, 2, 2, *network.input_shape)), rng.integers(0, 5, (3, 2, 2)))
-    check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule))
+    batches = mm.Minibatches(
+        rng.random((3, 2, 2, *network.input_shape)), rng.integers(0, 5, (3, 2, 2))
+    )
+    check_algorithm(
+        mm.MAML(rule),
+        objective,
+        phi,
+        batches,
+        true_objective=_post_adaptation_loss(objective, batches, rule),
+    )
 
 
 @given(st.integers(1, 5), rates, st.sampled_from([0.0, 0.9]), seeds)
@@ -46,7 +62,13 @@ def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
     objective = mm.Objective(mm.mlp([2, 5, 2], "tanh"), mm.MeanSquaredError())
     phi, rule = objective.init(rng, np.float64), mm.Adam(lr, beta1=beta1)
     batches = mm.Minibatches(rng.standard_normal((k, 2, 4, 2)), rng.standard_normal((k, 2, 4, 2)))
-    check_algorithm(mm.MAML(rule), objective, phi, batches, true_objective=_post_adaptation_loss(objective, batches, rule))
+    check_algorithm(
+        mm.MAML(rule),
+        objective,
+        phi,
+        batches,
+        true_objective=_post_adaptation_loss(objective, batches, rule),
+    )
 
 
 @given(problems(), inner_rules)
@@ -67,7 +89,13 @@ def test_reptile_is_the_whole_change_and_fomamls_step_the_last(problem, rule):
         return Outcome(way.iterates[since] - way.last, way.points[-1].loss, way.states[-1])
 
     check_algorithm(mm.Reptile(rule), objective, phi, batches, expected=lambda phi: change(phi, 0))
-    check_algorithm(mm.FOMAML(rule, update="step"), objective, phi, batches, expected=lambda phi: change(phi, -2))
+    check_algorithm(
+        mm.FOMAML(rule, update="step"),
+        objective,
+        phi,
+        batches,
+        expected=lambda phi: change(phi, -2),
+    )
 
 
 @given(problems(), rates)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 import minimeta as mm
 from minimeta import layers
 from minimeta.algorithms import agreement_weights
+from minimeta.inner import STORES
 from minimeta.objectives import Quadratic
 from minimeta.testing import assert_close, assert_same, check_algorithm
 from minimeta.testing.strategies import inner_rules, problems, seeds
 from minimeta.testing.strict import module as strict
-from minimeta.trajectory import STORES
 
 ROUNDING = 1e-12  # of sums of a few hundred float64 terms, through a few inner steps
 
@@ -31,14 +31,20 @@ def _with_rates(objective, phi, seed):
 
 
 @given(problems(), st.sampled_from(STORES), seeds)
-def test_meta_sgd_is_the_gradient_of_the_loss_after_adaptation_with_respect_to_phi_and_alpha(problem, store, seed):
+def test_meta_sgd_is_the_gradient_of_the_loss_after_adaptation_with_respect_to_phi_and_alpha(
+    problem, store, seed
+):
     objective, phi, batches = problem
     algorithm, meta = mm.MetaSGD(store=store), _with_rates(objective, phi, seed)
-    check_algorithm(algorithm, objective, meta, batches, true_objective=_score(algorithm, objective, batches))
+    check_algorithm(
+        algorithm, objective, meta, batches, true_objective=_score(algorithm, objective, batches)
+    )
 
 
 @given(problems(max_k=3), st.floats(0.001, 0.1), seeds)
-def test_meta_sgd_with_equal_rates_is_maml_and_its_rate_gradients_sum_to_that_of_the_one_rate(problem, alpha, seed):
+def test_meta_sgd_with_equal_rates_is_maml_and_its_rate_gradients_sum_to_that_of_the_one_rate(
+    problem, alpha, seed
+):
     objective, phi, batches = problem
     meta = np.concatenate([phi, np.full(objective.size, alpha)])
     direction, losses = mm.MetaSGD().direction(objective, meta, batches)
@@ -69,10 +75,16 @@ def test_meta_sgds_rates_start_uniform_in_their_range(low, width, seed):
     rng = np.random.default_rng(seed)
     meta = mm.MetaSGD(low, low + width).init(objective, rng, np.float64)
     alpha = meta[objective.size :]
-    assert meta.shape == (2 * objective.size,) and (alpha >= low).all() and (alpha <= low + width).all()
+    assert (
+        meta.shape == (2 * objective.size,)
+        and (alpha >= low).all()
+        and (alpha <= low + width).all()
+    )
     # The mean of n uniform numbers: six standard errors.
     assert abs(alpha.mean() - low - width / 2) <= 6 * width / (12 * objective.size) ** 0.5 + 1e-15
-    assert_same(meta[: objective.size], objective.init(np.random.default_rng(seed), np.float64), "phi")
+    assert_same(
+        meta[: objective.size], objective.init(np.random.default_rng(seed), np.float64), "phi"
+    )
 
 
 @given(problems(), inner_rules, st.sampled_from(STORES))
@@ -80,7 +92,9 @@ def test_anil_is_the_gradient_of_the_loss_after_the_head_alone_has_adapted(probl
     objective, phi, batches = problem
     assume(isinstance(objective, mm.Objective) and isinstance(rule.lr, float))
     algorithm = mm.ANIL(rule, store)
-    check_algorithm(algorithm, objective, phi, batches, true_objective=_score(algorithm, objective, batches))
+    check_algorithm(
+        algorithm, objective, phi, batches, true_objective=_score(algorithm, objective, batches)
+    )
     adapted = algorithm.adapt(objective, phi, batches)
     body = np.ones(objective.size, bool)
     body[objective.head] = False
@@ -130,11 +144,15 @@ def test_cavia_on_a_convolutional_network_is_the_gradient_through_its_film_layer
 
 
 def test_cavia_on_the_mini_imagenet_network():
-    _check_cavia(mm.CAVIA(mm.SGD(1.0)), *_images(mm.mini_imagenet_convnet(3, filters=1, context=2), 2))
+    _check_cavia(
+        mm.CAVIA(mm.SGD(1.0)), *_images(mm.mini_imagenet_convnet(3, filters=1, context=2), 2)
+    )
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(1.0), mm.Adam(0.05)], ids=["sgd", "adam"])
-def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores_and_on_a_strict_module(rule):
+def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores_and_on_a_strict_module(
+    rule,
+):
     objective, phi, here = _images(mm.omniglot_convnet(3, filters=2, context=3), 4, np.float32)
     there = mm.Minibatches(strict.asarray(here.x), strict.asarray(here.y))
     want, loss = mm.CAVIA(rule).direction(objective, phi, here)
@@ -154,7 +172,9 @@ def _check_cavia(algorithm, objective, phi, batches):
         start = meta.copy()
         start[place] = 0
         adapted, state = np.tile(start, (batches.tasks, 1)), None
-        for batch in batches[:-1]:  # by the definition: a step of the whole vector, of which c alone is kept
+        for batch in batches[
+            :-1
+        ]:  # by the definition: a step of the whole vector, of which c alone is kept
             moved, state = rule.step(adapted, objective.at(adapted, batch).grad, state)
             adapted = adapted.copy()
             adapted[:, place] = moved[:, place]
@@ -175,7 +195,9 @@ def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
     assert not objective.init(np.random.default_rng(0))[objective.context].any()
     assert mm.mlp([1, 1]).context == slice(0, 0)
     with pytest.raises(mm.SettingsError, match="context"):
-        mm.CAVIA(mm.SGD(0.1)).adapt(mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError()), np.zeros(2), [])
+        mm.CAVIA(mm.SGD(0.1)).adapt(
+            mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError()), np.zeros(2), []
+        )
     for make in (lambda: layers.Context(0), lambda: layers.FiLM(3, 0), lambda: layers.FiLM(0, 3)):
         with pytest.raises(mm.ShapeError, match="at least 1"):
             make()
@@ -191,8 +213,12 @@ def test_a_convolutional_networks_context_stands_inside_phi_and_changes_nothing_
     film = np.arange(network.size)[place.start : place.stop + 4 * 4 + 4]  # c, W, b
     x = rng.standard_normal((2, 3, *network.input_shape))
     assert_same(network.forward(phi, x), plain.forward(np.delete(phi, film), x), "logits")
-    assert [type(layer).__name__ for layer in network.layers if layer not in plain.layers] == ["FiLM"]
-    above = network.layers[[isinstance(layer, layers.FiLM) for layer in network.layers].index(True) + 1]
+    assert [type(layer).__name__ for layer in network.layers if layer not in plain.layers] == [
+        "FiLM"
+    ]
+    above = network.layers[
+        [isinstance(layer, layers.FiLM) for layer in network.layers].index(True) + 1
+    ]
     assert isinstance(above, layers.ReLU)
 
 
@@ -206,8 +232,12 @@ def test_agreement_weights_sum_to_one_in_absolute_value_and_have_the_sign_of_agr
     w = agreement_weights(g)
     assert np.abs(w).sum() == pytest.approx(1, rel=1e-14)
     inner = g @ g.T  # the definition, by all pairs
-    sizes = np.abs(inner).sum() / np.abs(inner.sum(axis=1)).sum()  # what cancels in the sums of products
-    assert_close(w, inner.sum(axis=1) / np.abs(inner.sum(axis=1)).sum(), ROUNDING * sizes, "weights")
+    sizes = (
+        np.abs(inner).sum() / np.abs(inner.sum(axis=1)).sum()
+    )  # what cancels in the sums of products
+    assert_close(
+        w, inner.sum(axis=1) / np.abs(inner.sum(axis=1)).sum(), ROUNDING * sizes, "weights"
+    )
     assert_same(mm.gradient_agreement(g), w @ g, "combination")
 
 
@@ -226,7 +256,9 @@ def test_identical_tasks_give_the_plain_mean_and_an_opposed_one_a_negative_weigh
 def test_agreement_does_not_depend_on_the_order_nor_on_the_scale_of_the_directions(g, seed):
     order, inner = np.random.default_rng(seed).permutation(len(g)), g @ g.T
     sizes = np.abs(inner).sum() / np.abs(inner.sum(axis=1)).sum()
-    assert_close(agreement_weights(g[order]), agreement_weights(g)[order], ROUNDING * sizes, "weights")
+    assert_close(
+        agreement_weights(g[order]), agreement_weights(g)[order], ROUNDING * sizes, "weights"
+    )
     assert_same(agreement_weights(8 * g), agreement_weights(g), "weights")  # a power of two: exact
 
 
@@ -236,12 +268,18 @@ def test_the_family_on_a_strict_module():
     phi = objective.init(rng, np.float64)
     x, y = rng.standard_normal((2, 3, 2, 5, 2))
     here, there = mm.Minibatches(x, y), mm.Minibatches(strict.asarray(x), strict.asarray(y))
-    for algorithm, meta in ((mm.MetaSGD(), _with_rates(objective, phi, 1)), (mm.ANIL(mm.Adam(0.01)), phi)):
+    for algorithm, meta in (
+        (mm.MetaSGD(), _with_rates(objective, phi, 1)),
+        (mm.ANIL(mm.Adam(0.01)), phi),
+    ):
         want, _ = algorithm.direction(objective, meta, here)
         got, _ = algorithm.direction(objective, strict.asarray(meta), there)
         assert_same(got.get(), want, "direction")
         assert_same(mm.gradient_agreement(got).get(), mm.gradient_agreement(want), "agreement")
-    assert mm.MetaSGD().init(objective, np.random.default_rng(2), np.float32, strict).dtype == np.float32
+    assert (
+        mm.MetaSGD().init(objective, np.random.default_rng(2), np.float32, strict).dtype
+        == np.float32
+    )
 
 
 def test_settings_that_make_no_sense_are_refused_with_what_to_use():

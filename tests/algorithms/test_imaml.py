@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 import minimeta as mm
 from minimeta.algorithms import Outcome
 from minimeta.algorithms.imaml import _Regularized
-from minimeta.testing import assert_close, assert_same, check_algorithm, check_objective, strict, without_hessian
+from minimeta.testing import (
+    assert_close,
+    assert_same,
+    check_algorithm,
+    check_objective,
+    strict,
+    without_hessian,
+)
 from minimeta.testing.complex_step import complex_step
 from minimeta.testing.strategies import inner_rules, problems, seeds, task_counts
 
@@ -38,7 +45,9 @@ def _optimum(batches, strength):
     linear = (matrix @ centre[..., None])[..., 0]
 
     def theta(phi):
-        return np.linalg.solve(matrix + strength * np.eye(phi.shape[-1]), (linear + strength * phi)[..., None])[..., 0]
+        return np.linalg.solve(
+            matrix + strength * np.eye(phi.shape[-1]), (linear + strength * phi)[..., None]
+        )[..., 0]
 
     return theta
 
@@ -46,7 +55,9 @@ def _optimum(batches, strength):
 def _to_convergence(strength):
     """The rule of the fixed step that contracts errors by at most 1 - lambda / (lambda + LARGEST), and how many steps
     leave 1e-13 of them."""
-    return mm.SGD(1 / (strength + LARGEST)), int(30 / -np.log1p(-strength / (strength + LARGEST))) + 1
+    return mm.SGD(1 / (strength + LARGEST)), int(
+        30 / -np.log1p(-strength / (strength + LARGEST))
+    ) + 1
 
 
 def _krylov(dim):
@@ -55,7 +66,9 @@ def _krylov(dim):
 
 
 @given(seeds, task_counts, dims, strengths)
-def test_on_quadratics_the_direction_is_the_gradient_of_the_loss_at_the_optimum(seed, tasks, dim, strength):
+def test_on_quadratics_the_direction_is_the_gradient_of_the_loss_at_the_optimum(
+    seed, tasks, dim, strength
+):
     rule, steps = _to_convergence(strength)
     objective, phi, batches = _quadratic(seed, tasks, dim, steps)
     algorithm = mm.IMAML(rule, strength, **_krylov(dim))
@@ -69,13 +82,19 @@ def test_on_quadratics_the_direction_is_the_gradient_of_the_loss_at_the_optimum(
         return objective.at(theta(phi), batches[-1]).loss
 
     slopes = [complex_step(true_objective, (phi,), (axis,)) for axis in np.eye(dim)]
-    assert_close(direction, np.stack(slopes, axis=1), 1e-9, "the direction, from the complex step's")
-    check_algorithm(algorithm, objective, phi, batches, true_objective=true_objective, tolerance=1e-9)
+    assert_close(
+        direction, np.stack(slopes, axis=1), 1e-9, "the direction, from the complex step's"
+    )
+    check_algorithm(
+        algorithm, objective, phi, batches, true_objective=true_objective, tolerance=1e-9
+    )
     assert_close(algorithm.adapt(objective, phi, batches[:-1]), theta(phi), 1e-9, "the adapted phi")
 
 
 @given(seeds, dims, strengths)
-def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_its_krylov_space(seed, dim, strength):
+def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_its_krylov_space(
+    seed, dim, strength
+):
     objective, phi, batches = _quadratic(seed, 1, dim, 1)
     rule = mm.SGD(0.1)
     adapted = mm.IMAML(rule, strength).adapt(objective, phi, batches[:-1])
@@ -85,7 +104,9 @@ def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_i
     for steps in range(1, dim + 1):
         (direction,), _ = mm.IMAML(rule, strength, steps, 0.0).direction(objective, phi, batches)
         # The least A-norm of the error over span(g, A g, ..., A^(steps-1) g): that projection, by an orthonormal basis.
-        basis = np.linalg.qr(np.stack([np.linalg.matrix_power(matrix, i) @ g for i in range(steps)], axis=1))[0]
+        basis = np.linalg.qr(
+            np.stack([np.linalg.matrix_power(matrix, i) @ g for i in range(steps)], axis=1)
+        )[0]
         best = basis @ np.linalg.solve(basis.T @ matrix @ basis, basis.T @ g)
         # The powers of A are nearly dependent once the error is small; then both are exact to the same digits.
         assert_close(direction, best, 1e-6, f"{steps} steps")
@@ -145,7 +166,9 @@ def _unrolled(objective, phi, batches, alpha, strength):
     rule = mm.SGD(np.repeat([alpha, 0.0], len(phi)))  # the centre stays
     way = mm.unroll(_Pulled(objective, strength), both, batches[:-1], rule)
     g = objective.at(np.ascontiguousarray(np.split(way.last, 2, axis=-1)[0]), batches[-1]).grad
-    start, centre = np.split(way.pullback(np.concatenate([g, 0 * g], axis=-1), rates=False)[0], 2, axis=-1)
+    start, centre = np.split(
+        way.pullback(np.concatenate([g, 0 * g], axis=-1), rates=False)[0], 2, axis=-1
+    )
     return start + centre
 
 
@@ -159,7 +182,12 @@ def test_the_unrolled_gradient_is_that_of_the_loss_after_regularised_adaptation(
         return objective.at(algorithm.adapt(objective, phi, batches[:-1]), batches[-1]).loss
 
     slopes = [complex_step(true_objective, (phi,), (axis,)) for axis in np.eye(dim)]
-    assert_close(_unrolled(objective, phi, batches, 0.2, 1.5), np.stack(slopes, axis=1), 1e-10, "the unrolled gradient")
+    assert_close(
+        _unrolled(objective, phi, batches, 0.2, 1.5),
+        np.stack(slopes, axis=1),
+        1e-10,
+        "the unrolled gradient",
+    )
 
 
 def _smooth_problem(kind, rng):
@@ -167,7 +195,9 @@ def _smooth_problem(kind, rng):
     if kind == "network":
         objective = mm.Objective(mm.mlp([2, 4, 2], "tanh"), mm.MeanSquaredError())
         return objective, *rng.standard_normal((2, 2, 2, 5, 2))
-    coefficients = np.broadcast_to([0.0, 1.0, 0.5, 0.02, 0.05], (2, 2, 5, 5)) * rng.uniform(0.5, 1, (2, 2, 5, 1))
+    coefficients = np.broadcast_to([0.0, 1.0, 0.5, 0.02, 0.05], (2, 2, 5, 5)) * rng.uniform(
+        0.5, 1, (2, 2, 5, 1)
+    )
     return mm.Polynomial(3), rng.standard_normal((2, 2, 5, 3)) / 2, coefficients
 
 
@@ -184,20 +214,26 @@ def test_unrolling_the_inner_loop_gives_the_same_and_the_difference_falls_geomet
     for steps in (10, 30, 50, 140):
         batches = mm.Minibatches([x[0]] * steps + [x[1]], [y[0]] * steps + [y[1]])
         unrolled = _unrolled(objective, phi, batches, alpha, strength)
-        implicit, _ = mm.IMAML(mm.SGD(alpha), strength, 40, 1e-14).direction(objective, phi, batches)
+        implicit, _ = mm.IMAML(mm.SGD(alpha), strength, 40, 1e-14).direction(
+            objective, phi, batches
+        )
         errors.append(np.abs(implicit - unrolled).max() / np.abs(unrolled).max())
     assert errors[0] > 1e-6  # before the inner loop has converged they do differ
     optimum = mm.IMAML(mm.SGD(alpha), strength).adapt(objective, phi, batches[:-1])
     point = objective.at(optimum, batches[0])
     hessian = np.stack([point.hvp(e) for e in np.eye(objective.size)], axis=2)
-    rho = np.abs(1 - alpha * (strength + np.linalg.eigvalsh((hessian + hessian.swapaxes(1, 2)) / 2))).max()
+    rho = np.abs(
+        1 - alpha * (strength + np.linalg.eigvalsh((hessian + hessian.swapaxes(1, 2)) / 2))
+    ).max()
     assert rho < 0.85
     assert errors[1] < 3 * rho**20 * errors[0] and errors[2] < 5 * rho**40 * errors[0]
     assert errors[3] < 1e-9
 
 
 @given(problems(), inner_rules, strengths)
-def test_without_a_hessian_it_is_the_last_gradient_at_the_regularised_iterate(problem, rule, strength):
+def test_without_a_hessian_it_is_the_last_gradient_at_the_regularised_iterate(
+    problem, rule, strength
+):
     objective, phi, batches = problem
     if len(batches) < 2:
         return
@@ -219,7 +255,9 @@ def test_adaptation_pulls_towards_the_meta_parameters_at_every_step(seed, streng
     for batch in batches:
         theta = want[-1]
         want.append(theta - alpha * (objective.at(theta, batch).grad + strength * (theta - phi)))
-    for got, expected in zip(mm.IMAML(mm.SGD(alpha), strength).iterates(objective, phi, batches), want, strict=True):
+    for got, expected in zip(
+        mm.IMAML(mm.SGD(alpha), strength).iterates(objective, phi, batches), want, strict=True
+    ):
         assert_close(got, expected, 1e-13, "an iterate")
 
 
@@ -229,7 +267,9 @@ def test_the_regularised_loss_has_its_own_gradient_and_hessian(problem, strength
     centre = np.random.default_rng(seed).standard_normal(phi.shape)
 
     def true_loss(rows):
-        return objective.at(rows, batches[0]).loss + strength / 2 * np.sum((rows - centre) ** 2, axis=1)
+        return objective.at(rows, batches[0]).loss + strength / 2 * np.sum(
+            (rows - centre) ** 2, axis=1
+        )
 
     check_objective(_Regularized(objective, centre, strength), phi, batches[0], true_loss=true_loss)
 
@@ -264,11 +304,16 @@ def test_a_task_rests_at_the_first_step_whose_residual_the_tolerance_takes(seed,
     g = objective.at(adapted, batches[-1]).grad
     matrices = np.eye(dim) + batches.x[0][:, 0] / strength
     got, _ = mm.IMAML(rule, strength, 2 * dim, tolerance).direction(objective, phi, batches)
-    directions = [mm.IMAML(rule, strength, s, 0.0).direction(objective, phi, batches)[0] for s in range(1, 2 * dim + 1)]
+    directions = [
+        mm.IMAML(rule, strength, s, 0.0).direction(objective, phi, batches)[0]
+        for s in range(1, 2 * dim + 1)
+    ]
     for task in range(3):
         size = np.linalg.norm(g[task])
         residuals = [np.linalg.norm(g[task] - matrices[task] @ d[task]) / size for d in directions]
-        first = next(i for i, residual in enumerate(residuals) if residual <= tolerance * (1 + 1e-7))
+        first = next(
+            i for i, residual in enumerate(residuals) if residual <= tolerance * (1 + 1e-7)
+        )
         assert_same(got[task], directions[first][task], f"task {task}")
 
 
@@ -276,7 +321,9 @@ def test_a_direction_that_bends_down_ends_the_solve_before_it():
     """A = diag(3, -11), lambda = 1: along g = (0, 1) at once, which leaves g; along g = (1, 0.1) after one step."""
     matrix = np.broadcast_to(np.diag([2.0, -12.0]), (2, 1, 2, 2))
     centre = np.array([[[0.0, 1.0]], [[1.0, 0.1]]])
-    batches = mm.Minibatches([matrix, np.broadcast_to(np.eye(2), matrix.shape)], [0 * centre, -centre])
+    batches = mm.Minibatches(
+        [matrix, np.broadcast_to(np.eye(2), matrix.shape)], [0 * centre, -centre]
+    )
     direction, _ = mm.IMAML(mm.SGD(0.1), 1.0).direction(mm.Quadratic(2), np.zeros(2), batches)
     g = centre[:, 0]
     step = (g[1] @ g[1]) / (g[1] @ np.diag([3.0, -11.0]) @ g[1])
@@ -296,7 +343,9 @@ def test_what_is_not_finite_shows_in_its_tasks_direction_alone():
 def test_a_hessian_that_is_not_finite_is_not_taken_for_one_that_bends_down(steps, monkeypatch):
     objective, phi, batches = _quadratic(1, 2, 4, 1)
     monkeypatch.setattr(type(objective.at(phi, batches[0])), "hvp", lambda self, v: np.nan * v)
-    assert np.isnan(mm.IMAML(mm.SGD(0.1), cg_steps=steps).direction(objective, phi, batches)[0]).all()
+    assert np.isnan(
+        mm.IMAML(mm.SGD(0.1), cg_steps=steps).direction(objective, phi, batches)[0]
+    ).all()
 
 
 def test_the_inner_rules_state_goes_in_and_comes_out():
@@ -313,7 +362,9 @@ def test_the_inner_rules_state_goes_in_and_comes_out():
     assert_same(m, way.states[-2].m, "the first moment")
     assert_same(v, way.states[-2].v, "the second moment")
     assert_same(algorithm.adapt(objective, phi, batches, shared), way.last, "the adapted phi")
-    for got, want in zip(algorithm.iterates(objective, phi, batches, shared), way.iterates, strict=True):
+    for got, want in zip(
+        algorithm.iterates(objective, phi, batches, shared), way.iterates, strict=True
+    ):
         assert_same(got, want, "an iterate")
 
 
@@ -328,7 +379,10 @@ def test_another_array_module_gives_the_same_numbers_and_the_host_never_waits(ru
         direction, loss = algorithm.direction(objective, xp.asarray(phi), there)
         adapted = algorithm.adapt(objective, xp.asarray(phi), there)
         last = algorithm.iterates(objective, xp.asarray(phi), there)[-1]
-    want = (*algorithm.direction(objective, phi, batches), *[algorithm.adapt(objective, phi, batches)] * 2)
+    want = (
+        *algorithm.direction(objective, phi, batches),
+        *[algorithm.adapt(objective, phi, batches)] * 2,
+    )
     for got, expected in zip((direction, loss, adapted, last), want, strict=True):
         assert got.dtype == dtype
         assert_same(got.get(), expected, "a result")

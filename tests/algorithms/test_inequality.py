@@ -17,11 +17,18 @@ from minimeta.testing.strict import no_waiting
 # Near its excluded orders 0 and 1 the generalized entropy loses digits, as does Atkinson's index near its limit 1.
 alphas = st.floats(-2, 3).filter(lambda alpha: min(abs(alpha), abs(alpha - 1)) > 0.1)
 epsilons = st.just(1.0) | st.floats(0.1, 3).filter(lambda epsilon: abs(epsilon - 1) > 0.1)
-families = st.one_of(st.just(Theil()), st.builds(GeneralizedEntropy, alphas), st.builds(Atkinson, epsilons), st.just(Gini()))
+families = st.one_of(
+    st.just(Theil()),
+    st.builds(GeneralizedEntropy, alphas),
+    st.builds(Atkinson, epsilons),
+    st.just(Gini()),
+)
 measures = families | st.just(LogVariance())
 numbers = st.lists(st.floats(0.05, 20), min_size=1, max_size=8).map(np.array)
 unequal = numbers.filter(lambda x: x.max() > 1.01 * x.min())
-every_measure = pytest.mark.parametrize("measure", [kind() for kind in MEASURES.values()], ids=list(MEASURES))
+every_measure = pytest.mark.parametrize(
+    "measure", [kind() for kind in MEASURES.values()], ids=list(MEASURES)
+)
 
 
 def _close(got, want, x, tolerance=1e-10):
@@ -49,7 +56,9 @@ def test_the_gradient_is_a_difference_of_real_values(measure, x, seed):
     directions = np.random.default_rng(seed).standard_normal((3, len(x))) * x
     for direction in (*np.diag(x), *directions):
         slope, _ = real_difference(measure.value, (x,), (direction,))
-        assert abs(slope - measure.gradient(x) @ direction) <= 1e-5 * (1 + abs(measure.gradient(x) * x).max())
+        assert abs(slope - measure.gradient(x) @ direction) <= 1e-5 * (
+            1 + abs(measure.gradient(x) * x).max()
+        )
 
 
 @given(measures, st.floats(0.05, 20), st.integers(1, 9))
@@ -155,7 +164,9 @@ def test_atkinson_is_a_function_of_generalized_entropy(epsilon, x):
 
 @given(numbers)
 def test_generalized_entropy_of_order_two_is_half_the_squared_coefficient_of_variation(x):
-    assert np.isclose(GeneralizedEntropy(2).value(x), x.var() / (2 * x.mean() ** 2), rtol=1e-10, atol=1e-13)
+    assert np.isclose(
+        GeneralizedEntropy(2).value(x), x.var() / (2 * x.mean() ** 2), rtol=1e-10, atol=1e-13
+    )
 
 
 @given(numbers)
@@ -210,7 +221,9 @@ def test_the_dtype_is_kept(measure, dtype):
     tolerance = 1e3 * np.finfo(dtype).eps
     for method in (measure.value, measure.gradient):
         assert method(x).dtype == dtype
-        assert np.allclose(method(x), method(x.real.astype(np.float64)), rtol=tolerance, atol=tolerance)
+        assert np.allclose(
+            method(x), method(x.real.astype(np.float64)), rtol=tolerance, atol=tolerance
+        )
 
 
 @pytest.mark.parametrize("kind", [GeneralizedEntropy, Atkinson])
@@ -277,5 +290,7 @@ def test_atkinson_has_its_one_sided_slope_as_a_loss_vanishes():
     """For epsilon = 2 it is 1 - T / (mu sum 1/x): with x_1 -> 0 its slope tends to -T / mu."""
     for tiny in (1e-20, 1e-200):
         gradient = Atkinson(2.0).gradient(np.array([tiny, 1.0, 2.0]))
-        rounding = 4 * np.finfo(float).eps * abs(np.log(tiny))  # of the logarithm, which a power takes back
+        rounding = (
+            4 * np.finfo(float).eps * abs(np.log(tiny))
+        )  # of the logarithm, which a power takes back
         assert np.allclose(gradient, [-3.0, 0.0, 0.0], rtol=rounding, atol=1e-14)

@@ -10,16 +10,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta import host
 from minimeta.algorithms import MEASURES
-from minimeta.experiment import PRESETS, Settings, algorithm_of
-from minimeta.meta_training import MetaTraining
-from minimeta.task_parallel import TaskParallel
+from minimeta.arrays import threads as host_threads
+from minimeta.inner import STORES
+from minimeta.runs.experiment import PRESETS, Settings, algorithm_of
 from minimeta.testing import assert_close, assert_same, check_algorithm
 from minimeta.testing.strategies import inner_rules, networks, problems, seeds, small, task_counts
 from minimeta.testing.strict import module as strict
 from minimeta.testing.strict import no_waiting
-from minimeta.trajectory import STORES
+from minimeta.training.meta_training import MetaTraining
+from minimeta.training.task_parallel import TaskParallel
 
 ROUNDING = 1e-12  # of sums of a few hundred float64 terms
 measures = st.sampled_from([kind() for kind in MEASURES.values()])
@@ -34,7 +34,9 @@ def positive(draw):
     shape = (draw(st.integers(1, 4)), draw(task_counts), draw(st.integers(2, 4)))
     if draw(st.booleans()):
         root = rng.standard_normal((*shape, dim, dim))
-        batches = mm.Minibatches(root @ root.swapaxes(-1, -2) + np.eye(dim), rng.standard_normal((*shape, dim)))
+        batches = mm.Minibatches(
+            root @ root.swapaxes(-1, -2) + np.eye(dim), rng.standard_normal((*shape, dim))
+        )
         return mm.Quadratic(dim), rng.standard_normal(dim), batches
     b, c = rng.standard_normal((2, *shape))
     coefficients = np.stack([1 + b**2, b, 2 + 0 * b, c, 1 + c**2], axis=-1)
@@ -50,10 +52,16 @@ def classified(draw, k=st.integers(2, 4), convnets=True):
     """A network of two classes or more with its data."""
     rng, network = np.random.default_rng(draw(seeds)), draw(networks())
     assume(network.output_shape[0] > 1 and (convnets or len(network.input_shape) == 1))
-    objective, shape = mm.Objective(network, mm.SoftmaxCrossEntropy()), (draw(k), draw(task_counts), draw(st.integers(2, 4)))
+    objective, shape = (
+        mm.Objective(network, mm.SoftmaxCrossEntropy()),
+        (draw(k), draw(task_counts), draw(st.integers(2, 4))),
+    )
     phi = objective.init(rng, np.float64)
     phi[network.context] = rng.standard_normal(network.context.stop - network.context.start)
-    x, y = rng.standard_normal((*shape, *network.input_shape)), rng.integers(0, network.output_shape[0], shape)
+    x, y = (
+        rng.standard_normal((*shape, *network.input_shape)),
+        rng.integers(0, network.output_shape[0], shape),
+    )
     return objective, phi, mm.Minibatches(x, y)
 
 
@@ -61,7 +69,9 @@ def _has_losses(problem):
     """Of one class alone the loss is 0; of a quadratic or polynomial of any sign it may be negative."""
     objective, _, _ = problem
     network = getattr(objective, "network", None)
-    return network is not None and (network.output_shape[0] > 1 or not isinstance(objective.loss, mm.SoftmaxCrossEntropy))
+    return network is not None and (
+        network.output_shape[0] > 1 or not isinstance(objective.loss, mm.SoftmaxCrossEntropy)
+    )
 
 
 with_losses = positive() | problems(max_k=4).filter(_has_losses)
@@ -104,10 +114,14 @@ def _bias(algorithm, objective, phi, batches):
 
 
 @given(with_losses, inner_rules, stores, measures, weights)
-def test_the_mean_direction_is_the_gradient_of_the_meta_batchs_objective(problem, rule, store, measure, weight):
+def test_the_mean_direction_is_the_gradient_of_the_meta_batchs_objective(
+    problem, rule, store, measure, weight
+):
     objective, phi, batches = problem
     algorithm = mm.TAML(rule, store, measure, weight)
-    objective_of_all = _maml_and(_inequality(algorithm, objective, batches), algorithm, objective, batches)
+    objective_of_all = _maml_and(
+        _inequality(algorithm, objective, batches), algorithm, objective, batches
+    )
     check_algorithm(algorithm, objective, phi, batches, true_objective=objective_of_all)
     _, losses = algorithm.direction(objective, phi, batches)
     assert_close(losses, _after(objective, batches, rule)(phi), ROUNDING, "the losses")
@@ -117,22 +131,36 @@ def test_the_mean_direction_is_the_gradient_of_the_meta_batchs_objective(problem
 def test_the_entropy_variant_is_the_gradient_of_its_objective(problem, rule, store, weight):
     objective, phi, batches = problem
     algorithm = mm.EntropyTAML(rule, store, weight)
-    objective_of_all = _maml_and(_certainty(algorithm, objective, batches), algorithm, objective, batches)
+    objective_of_all = _maml_and(
+        _certainty(algorithm, objective, batches), algorithm, objective, batches
+    )
     check_algorithm(algorithm, objective, phi, batches, true_objective=objective_of_all)
     _, losses = algorithm.direction(objective, phi, batches)
     assert_close(losses, _after(objective, batches, rule)(phi), ROUNDING, "the losses")
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01, eps=1e-3)], ids=["sgd", "adam"])
-@pytest.mark.parametrize("kind", [lambda rule, store: mm.TAML(rule, store, mm.Gini(), 2.0), mm.EntropyTAML])
+@pytest.mark.parametrize(
+    "kind", [lambda rule, store: mm.TAML(rule, store, mm.Gini(), 2.0), mm.EntropyTAML]
+)
 @pytest.mark.parametrize("store", STORES)
 def test_on_batch_norm_and_convolutions(rule, kind, store):
     rng, algorithm = np.random.default_rng(0), kind(rule, store)
     objective = mm.Objective(mm.omniglot_convnet(3, filters=2), mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, np.float64)
-    batches = mm.Minibatches(rng.standard_normal((3, 2, 3, 28, 28, 1)), rng.integers(0, 3, (3, 2, 3)))
-    bias = (_inequality if isinstance(algorithm, mm.TAML) else _certainty)(algorithm, objective, batches)
-    check_algorithm(algorithm, objective, phi, batches, true_objective=_maml_and(bias, algorithm, objective, batches))
+    batches = mm.Minibatches(
+        rng.standard_normal((3, 2, 3, 28, 28, 1)), rng.integers(0, 3, (3, 2, 3))
+    )
+    bias = (_inequality if isinstance(algorithm, mm.TAML) else _certainty)(
+        algorithm, objective, batches
+    )
+    check_algorithm(
+        algorithm,
+        objective,
+        phi,
+        batches,
+        true_objective=_maml_and(bias, algorithm, objective, batches),
+    )
 
 
 @given(with_losses, inner_rules, measures)
@@ -159,7 +187,9 @@ def test_with_weight_zero_the_entropy_variant_is_maml(problem, rule):
 def test_tasks_with_equal_losses_are_mamls(problem, rule, store, measure, times):
     objective, phi, batches = problem
     same = batches.of_tasks(0, 1)
-    same = mm.Minibatches(*([np.repeat(each, times, axis=0) for each in data] for data in (same.x, same.y)))
+    same = mm.Minibatches(
+        *([np.repeat(each, times, axis=0) for each in data] for data in (same.x, same.y))
+    )
     bias = _bias(mm.TAML(rule, store, measure, 1.0), objective, phi, same)
     point = objective.at(phi, same[0])
     assert np.abs(bias).max() <= ROUNDING * np.abs(point.grad / point.loss[:, None]).max()
@@ -170,18 +200,29 @@ def test_a_common_scale_of_the_initial_losses_changes_nothing(problem, measure, 
     """dI/dL falls as g grows. Scaling by a power of two is exact."""
     objective, phi, batches = problem
     algorithm = mm.TAML(mm.SGD(0.01), measure=measure, weight=1.0)
-    scaled = [2.0**power * each for each in (batches.y if isinstance(objective, mm.Polynomial) else batches.x)]
-    again = mm.Minibatches(batches.x, scaled) if isinstance(objective, mm.Polynomial) else mm.Minibatches(scaled, batches.y)
+    scaled = [
+        2.0**power * each
+        for each in (batches.y if isinstance(objective, mm.Polynomial) else batches.x)
+    ]
+    again = (
+        mm.Minibatches(batches.x, scaled)
+        if isinstance(objective, mm.Polynomial)
+        else mm.Minibatches(scaled, batches.y)
+    )
     got, want = (_bias(algorithm, objective, phi, each[:1]) for each in (again, batches))
     assert_same(got, want, "the bias")
 
 
 @given(positive(), measures)
-def test_the_task_with_the_largest_loss_is_weighed_up_and_that_with_the_smallest_down(problem, measure):
+def test_the_task_with_the_largest_loss_is_weighed_up_and_that_with_the_smallest_down(
+    problem, measure
+):
     objective, phi, batches = problem
     point = objective.at(phi, batches[0])
     assume(point.loss.max() > 1.01 * point.loss.min())
-    slopes = (_bias(mm.TAML(mm.SGD(0.01), measure=measure), objective, phi, batches) * point.grad).sum(axis=1)
+    slopes = (
+        _bias(mm.TAML(mm.SGD(0.01), measure=measure), objective, phi, batches) * point.grad
+    ).sum(axis=1)
     assert slopes[point.loss.argmax()] > 0 > slopes[point.loss.argmin()]
 
 
@@ -189,9 +230,13 @@ def test_the_task_with_the_largest_loss_is_weighed_up_and_that_with_the_smallest
 def test_the_same_bits_for_any_threads(problem, rule, store, measure, threads, together):
     objective, phi, batches = problem
     algorithm = mm.TAML(rule, store, measure, 1.0)
-    with host.workers(threads) as starmap:
-        shared = TaskParallel(starmap, threads, together, algorithm, objective).run(phi, batches, None)
-        direction, losses = algorithm.direction(objective, phi, batches)  # here too with BLAS on one thread
+    with host_threads.workers(threads) as starmap:
+        shared = TaskParallel(starmap, threads, together, algorithm, objective).run(
+            phi, batches, None
+        )
+        direction, losses = algorithm.direction(
+            objective, phi, batches
+        )  # here too with BLAS on one thread
     assert_same(shared.direction, direction, "direction")
     assert_same(shared.loss, losses, "loss")
     assert type(shared).__name__ == "Outcome"
@@ -216,9 +261,13 @@ def test_meta_training_is_the_same_for_any_workers(inner):
 
 
 @given(classified(k=st.integers(2, 3), convnets=False), inner_rules, stores, measures)
-def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(problem, rule, store, measure):
+def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(
+    problem, rule, store, measure
+):
     objective, phi, batches = problem
-    there = mm.Minibatches([strict.asarray(x) for x in batches.x], [strict.asarray(y) for y in batches.y])
+    there = mm.Minibatches(
+        [strict.asarray(x) for x in batches.x], [strict.asarray(y) for y in batches.y]
+    )
     for algorithm in (mm.TAML(rule, store, measure), mm.EntropyTAML(rule, store)):
         with no_waiting():
             got = algorithm.direction(objective, strict.asarray(phi), there)
@@ -234,7 +283,9 @@ def test_beside_a_sum_entropy_is_a_sum_too(problem, weight, store):
     assume(all(y.shape[1] == examples for y in batches.y))
     summed = mm.Objective(objective.network, mm.Summed(objective.loss))
     direction, loss = mm.EntropyTAML(mm.SGD(0.1), store, weight).direction(objective, phi, batches)
-    of_sum, sum_of = mm.EntropyTAML(mm.SGD(0.1 / examples), store, weight).direction(summed, phi, batches)
+    of_sum, sum_of = mm.EntropyTAML(mm.SGD(0.1 / examples), store, weight).direction(
+        summed, phi, batches
+    )
     assert np.allclose(sum_of, examples * loss, rtol=1e-12)
     assert np.allclose(of_sum, examples * direction, rtol=1e-9, atol=1e-12)
 
@@ -244,7 +295,9 @@ def test_single_precision_stays_single(kind):
     rng = np.random.default_rng(0)
     objective = mm.Objective(mm.mlp([2, 3]), mm.SoftmaxCrossEntropy())
     batches = mm.Minibatches(rng.standard_normal((2, 3, 4, 2)), rng.integers(0, 3, (2, 3, 4)))
-    direction, _ = kind(mm.SGD(0.1), weight=np.float64(0.5)).direction(objective, objective.init(rng), batches)
+    direction, _ = kind(mm.SGD(0.1), weight=np.float64(0.5)).direction(
+        objective, objective.init(rng), batches
+    )
     assert direction.dtype == np.float32
 
 
@@ -254,13 +307,19 @@ def test_adaptation_is_mamls():
     phi, rule = objective.init(rng, np.float64), mm.Adam(0.1)
     batches = mm.Minibatches(rng.standard_normal((2, 3, 4, 2)), rng.integers(0, 3, (2, 3, 4)))
     for algorithm in (mm.TAML(rule), mm.EntropyTAML(rule)):
-        assert_same(algorithm.adapt(objective, phi, batches), mm.MAML(rule).adapt(objective, phi, batches), "adapted")
+        assert_same(
+            algorithm.adapt(objective, phi, batches),
+            mm.MAML(rule).adapt(objective, phi, batches),
+            "adapted",
+        )
 
 
 @pytest.mark.parametrize("kind", [mm.TAML, mm.EntropyTAML])
 @pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf, "1", None])
 def test_senseless_weights_are_refused(kind, weight):
-    with pytest.raises(mm.SettingsError, match=f"{kind.__name__}'s weight must be (0 or more|a finite number)"):
+    with pytest.raises(
+        mm.SettingsError, match=f"{kind.__name__}'s weight must be (0 or more|a finite number)"
+    ):
         kind(mm.SGD(0.1), weight=weight)
 
 
@@ -268,11 +327,15 @@ def test_what_makes_no_sense_is_refused_with_what_to_use():
     objective = mm.Objective(mm.mlp([1, 2]), mm.MeanSquaredError())
     batches = mm.Minibatches(np.zeros((2, 1, 3, 1)), np.zeros((2, 1, 3, 2)))
     for regression in (objective, mm.Quadratic(4)):
-        with pytest.raises(mm.SettingsError, match=r"use an inequality measure, TAML\(measure=Theil\(\)\)"):
+        with pytest.raises(
+            mm.SettingsError, match=r"use an inequality measure, TAML\(measure=Theil\(\)\)"
+        ):
             mm.EntropyTAML(mm.SGD(0.1)).direction(regression, np.zeros(4), batches)
     classes = mm.Objective(objective.network, mm.SoftmaxCrossEntropy())
     for count in (0, 1):
-        with pytest.raises(mm.ShapeError, match=f"two mini-batches a task, got {count}: .* use MAML"):
+        with pytest.raises(
+            mm.ShapeError, match=f"two mini-batches a task, got {count}: .* use MAML"
+        ):
             mm.EntropyTAML(mm.SGD(0.1)).direction(classes, np.zeros(4), batches[:count])
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
         mm.TAML(mm.SGD(0.1)).direction(objective, np.zeros(4), batches[:0])
@@ -285,7 +348,9 @@ def test_a_total_of_zero_gives_directions_that_are_not_finite(measure):
     objective = mm.Quadratic(2)
     batches = mm.Minibatches(np.tile(np.eye(2), (2, 3, 1, 1, 1)), np.zeros((2, 3, 1, 2)))
     with np.errstate(all="ignore"):
-        direction, losses = mm.TAML(mm.SGD(0.1), measure=measure).direction(objective, np.zeros(2), batches)
+        direction, losses = mm.TAML(mm.SGD(0.1), measure=measure).direction(
+            objective, np.zeros(2), batches
+        )
     assert not np.isfinite(direction).any() and not losses.any()
 
 
@@ -306,7 +371,11 @@ def test_settings_make_each_variant():
 @pytest.mark.parametrize(
     ("settings", "changes", "told"),
     [
-        (TAML, {"bias": "entropy"}, "on regression: set bias to theil, generalized-entropy, atkinson, gini, log-variance"),
+        (
+            TAML,
+            {"bias": "entropy"},
+            "on regression: set bias to theil, generalized-entropy, atkinson, gini, log-variance",
+        ),
         (TAML, {"combine": "agreement"}, "set combine to mean"),
         (TAML, {"meta_batch": 1, "combine": "agreement", "k": 1}, "set k to 2 or more"),
         (TAML, {"meta_batch": 1, "combine": "agreement"}, "set meta_batch"),

@@ -31,7 +31,9 @@ def test_noting_changes_no_bit_and_finds_every_product_of_a_gradient():
     products = [note for note in notes if breakdown._is_product(note)]
     # Forward and dW of three layers, dx of the upper two; 6 tasks of 7 examples.
     assert len(products) == 8
-    assert breakdown.multiply_adds(products) == 6 * 7 * (2 * (2 * 3 + 3 * 4 + 4 * 5) + 3 * 4 + 4 * 5)
+    assert breakdown.multiply_adds(products) == 6 * 7 * (
+        2 * (2 * 3 + 3 * 4 + 4 * 5) + 3 * 4 + 4 * 5
+    )
     sums = [note for note in notes if note[0] is np.matmul and not breakdown._is_product(note)]
     assert len(sums) == 3  # the biases
 

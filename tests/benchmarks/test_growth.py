@@ -30,7 +30,9 @@ def test_a_law_that_starts_below_zero_is_fitted_without_a_constant():
     assert constant == 0 and 1 < power < 1.1
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory through Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="measures memory through Linux's /proc"
+)
 @pytest.mark.parametrize("method", list(growth.METHODS))
 def test_a_measurement(method):
     case = growth.Case(tasks=2, k=2, size=2, filters=4, workers=2)
@@ -43,9 +45,20 @@ def test_the_figure_is_drawn_from_the_json_file(tmp_path):
     curves = []
     for sweep in growth.SWEEPS:
         for method in sweep.methods:
-            curve = {"setting": sweep.setting, "method": method, "values": sweep.values, "fixed": growth.METHODS[method]}
-            curve |= {"seconds": [0.1 * value for value in sweep.values], "bytes": [1e6 * value for value in sweep.values]}
+            curve = {
+                "setting": sweep.setting,
+                "method": method,
+                "values": sweep.values,
+                "fixed": growth.METHODS[method],
+            }
+            curve |= {
+                "seconds": [0.1 * value for value in sweep.values],
+                "bytes": [1e6 * value for value in sweep.values],
+            }
             curves.append(curve | {"growth": growth.growth(curve)})
     assert curves[0]["growth"] == {"seconds": 1, "bytes": 1}
     assert curves[3]["growth"]["bytes_above_constant"] == {"constant": 0, "exponent": 1}
-    assert {path.suffix for path in growth.draw({"curves": curves}, tmp_path / "growth.json")} == {".png", ".pdf"}
+    assert {path.suffix for path in growth.draw({"curves": curves}, tmp_path / "growth.json")} == {
+        ".png",
+        ".pdf",
+    }

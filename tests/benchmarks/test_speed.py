@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minimeta as mm
-from minimeta.trajectory import STORES
+from minimeta.inner import STORES
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -59,7 +59,10 @@ def test_every_case_has_entries_whose_scripts_exist_and_every_aim_a_case():
         assert all((BENCHMARKS / entry.script).exists() for entry in entries)
     for aim in speed.AIMS:
         for name in aim.cases:
-            assert any(entry.peer in aim.peers for entry in speed.ENTRIES[name]) or aim.unit == "milliseconds"
+            assert (
+                any(entry.peer in aim.peers for entry in speed.ENTRIES[name])
+                or aim.unit == "milliseconds"
+            )
 
 
 def of_ours(folder, dtype, variant="default"):
@@ -84,7 +87,9 @@ def test_memory_is_told_of_maml_in_every_way_of_keeping_its_trajectory(tmp_path)
     case = cases.CASES["memory-1"]
     case.write(tmp_path / "case")
     results = [of_ours(tmp_path / "case", "float64", variant)["maml"] for variant in STORES]
-    expected, _ = mm.MAML(case.rule).direction(case.objective(), case.arrays()["phi"], case.minibatches())
+    expected, _ = mm.MAML(case.rule).direction(
+        case.objective(), case.arrays()["phi"], case.minibatches()
+    )
     for result in results:
         np.testing.assert_array_equal(result, expected)
 
@@ -99,7 +104,10 @@ def test_a_wrong_result_is_found(folder):
         assert speed.errors(description, phi, want | {name: wrong}, want)[name] > speed.TOLERANCE
     shorter = want | {"loss": want["loss"][:-1]}
     assert speed.errors(description, phi, shorter, want)["loss"] == np.inf
-    assert speed.errors(description, phi, want | {"loss": want["loss"] * np.nan}, want)["loss"] == np.inf
+    assert (
+        speed.errors(description, phi, want | {"loss": want["loss"] * np.nan}, want)["loss"]
+        == np.inf
+    )
 
 
 def test_only_biases_before_a_batch_norm_are_left_out_and_only_behind_adam():
@@ -133,17 +141,32 @@ def test_a_worker_of_ours_answers_and_one_that_fails_says_why(folder):
 
 def test_aims_are_judged_by_the_best_of_the_peers():
     def row(peer, variant, ratio):
-        return {"peer": peer, "variant": variant, "ratio": {"median": ratio}, "milliseconds": {"median": 1.0}}
+        return {
+            "peer": peer,
+            "variant": variant,
+            "ratio": {"median": ratio},
+            "milliseconds": {"median": 1.0},
+        }
 
-    entries = [row("minimeta", "default", 1.0), row("JAX", "a", 0.5), row("JAX", "b", 0.8), row("TorchOpt", "vmap", 0.9)]
+    entries = [
+        row("minimeta", "default", 1.0),
+        row("JAX", "a", 0.5),
+        row("JAX", "b", 0.8),
+        row("TorchOpt", "vmap", 0.9),
+    ]
     found = speed.judged({"sine-maml-1": {"kind": "maml", "entries": entries}})
-    assert [(aim["peers"], aim["found"], aim["reached"]) for aim in found] == [(("JAX",), 0.8, False)]
+    assert [(aim["peers"], aim["found"], aim["reached"]) for aim in found] == [
+        (("JAX",), 0.8, False)
+    ]
 
 
 def test_the_figure_is_drawn_from_the_file_alone(tmp_path, monkeypatch):
     found = {}
     for name, case in cases.CASES.items():
-        rows = [vars(entry) | {"ratio": {"median": 0.5, "quartiles": [0.4, 0.6]}} for entry in speed.ENTRIES[name]]
+        rows = [
+            vars(entry) | {"ratio": {"median": 0.5, "quartiles": [0.4, 0.6]}}
+            for entry in speed.ENTRIES[name]
+        ]
         for row in rows:
             row |= {"bytes": 2**20} if case.kind == "memory" else {"milliseconds": {"median": 2.0}}
         del rows[0]["ratio"]

@@ -11,7 +11,11 @@ from minimeta.testing.strategies import seeds
 from minimeta.testing.strict import module as strict
 
 
-@given(st.sampled_from([(2, 1960, 64), (1, 4410, 32), (1, 8191, 9), (2, 3, 40000), (3, 5, 2)]), st.booleans(), seeds)
+@given(
+    st.sampled_from([(2, 1960, 64), (1, 4410, 32), (1, 8191, 9), (2, 3, 40000), (3, 5, 2)]),
+    st.booleans(),
+    seeds,
+)
 def test_one_number_a_channel_is_broadcasting_to_the_last_bit(shape, shared, seed):
     rng = np.random.default_rng(seed)
     a, v = rng.standard_normal(shape), rng.standard_normal((1 if shared else shape[0], 1, shape[2]))
@@ -20,7 +24,9 @@ def test_one_number_a_channel_is_broadcasting_to_the_last_bit(shape, shared, see
         own = a.copy()
         assert_same(function(own, v, out=own), want, "in place")
         assert_same(own, want, "in place")
-        assert_same(function(strict.asarray(a), strict.asarray(v)).get(), want, "on a strict module")
+        assert_same(
+            function(strict.asarray(a), strict.asarray(v)).get(), want, "on a strict module"
+        )
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1960, 64), (70560, 32), (8191, 9)])
@@ -37,4 +43,7 @@ def test_beside_and_sum_rows(tasks, others, seed):
     assert_same(both[..., :3], a, "[a b]")
     assert_same(both[..., 3:], np.broadcast_to(b, a.shape), "[a b]")
     # Another order of four additions.
-    assert np.abs(base.sum_rows(a) - a.sum(axis=1, keepdims=True)).max() <= 4 * np.finfo(float).eps * np.abs(a).sum()
+    assert (
+        np.abs(base.sum_rows(a) - a.sum(axis=1, keepdims=True)).max()
+        <= 4 * np.finfo(float).eps * np.abs(a).sum()
+    )

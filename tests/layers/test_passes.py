@@ -20,7 +20,9 @@ def test_passes_agree_with_the_complex_step(layer_and_shape, tasks, examples, sh
 def test_every_pass_keeps_the_dtype_of_its_inputs(layer_and_shape, dtype, seed):
     layer, shape = layer_and_shape
     rng = np.random.default_rng(seed)
-    theta = {key: rng.standard_normal((2, *size)).astype(dtype) for key, size in layer.shapes.items()}
+    theta = {
+        key: rng.standard_normal((2, *size)).astype(dtype) for key, size in layer.shapes.items()
+    }
     x = rng.standard_normal((2, 3, *shape)).astype(dtype)
     y, cache = layer.forward(theta, x)
     dx, dtheta = layer.backward(theta, cache, y)
@@ -30,11 +32,18 @@ def test_every_pass_keeps_the_dtype_of_its_inputs(layer_and_shape, dtype, seed):
     assert {result.dtype for result in results} == {np.dtype(dtype)}
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), small, small, seeds)
-def test_convolution_is_its_definition_with_tensorflows_same_padding(height, width, stride, kernel, inputs, outputs, seed):
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), small, small, seeds
+)
+def test_convolution_is_its_definition_with_tensorflows_same_padding(
+    height, width, stride, kernel, inputs, outputs, seed
+):
     rng = np.random.default_rng(seed)
     layer = layers.Conv2D(inputs, outputs, stride, kernel)
-    weight, bias = rng.standard_normal((kernel, kernel, inputs, outputs)), rng.standard_normal(outputs)
+    weight, bias = (
+        rng.standard_normal((kernel, kernel, inputs, outputs)),
+        rng.standard_normal(outputs),
+    )
     x = rng.standard_normal((height, width, inputs))
     y, _ = layer.forward({"weight": weight[None], "bias": bias[None]}, x[None, None])
     rows, columns = -(-height // stride), -(-width // stride)
@@ -59,19 +68,25 @@ def test_max_pooling_is_the_maximum_of_what_each_window_sees(height, width, chan
 
 
 @given(small, small, st.floats(0.1, 100), st.floats(-100, 100), seeds)
-def test_batch_norm_ignores_a_shift_and_gives_mean_zero_and_unit_variance(examples, channels, scale, shift, seed):
+def test_batch_norm_ignores_a_shift_and_gives_mean_zero_and_unit_variance(
+    examples, channels, scale, shift, seed
+):
     rng = np.random.default_rng(seed)
     layer = layers.BatchNorm(channels, eps=0.0)
     theta = {"scale": np.ones((1, channels)), "shift": np.zeros((1, channels))}
     x = rng.standard_normal((1, examples + 1, 5, channels))
     y, _ = layer.forward(theta, scale * x + shift)
-    assert_close(y, layer.forward(theta, x)[0], 1e-10, "y")  # shift/scale <= 1000 costs three digits of sixteen
+    assert_close(
+        y, layer.forward(theta, x)[0], 1e-10, "y"
+    )  # shift/scale <= 1000 costs three digits of sixteen
     assert np.abs(y.mean(axis=(1, 2))).max() < 1e-11
     assert_close(y.var(axis=(1, 2)), np.ones((1, channels)), 1e-11, "variance of y")
 
 
 @given(small, small, small, seeds)
-def test_film_scales_and_shifts_each_channel_as_the_context_says_and_nothing_at_first(examples, channels, size, seed):
+def test_film_scales_and_shifts_each_channel_as_the_context_says_and_nothing_at_first(
+    examples, channels, size, seed
+):
     rng = np.random.default_rng(seed)
     layer, x = layers.FiLM(channels, size), rng.standard_normal((2, examples, 3, 2, channels))
     fresh = {key: value[None] for key, value in layer.init(rng).items()}
@@ -84,7 +99,9 @@ def test_film_scales_and_shifts_each_channel_as_the_context_says_and_nothing_at_
             for place in (channel, channels + channel)
         )
         want[task, ..., channel] = gamma * x[task, ..., channel] + beta
-    assert_close(layer.forward(theta, x)[0], want, 1e-13, "y")  # sums of at most 7 terms, which may cancel
+    assert_close(
+        layer.forward(theta, x)[0], want, 1e-13, "y"
+    )  # sums of at most 7 terms, which may cancel
 
 
 @given(seeds)
@@ -95,11 +112,21 @@ def test_softplus_is_accurate_and_safe_for_any_size_of_input(seed):
     assert np.allclose(y, np.logaddexp(0, x), rtol=1e-14, atol=0)
     dx, _ = layers.Softplus().backward({}, cache, np.ones_like(x))
     with np.errstate(over="ignore"):
-        assert np.allclose(dx, 1 / (1 + np.exp(-x)), rtol=1e-10, atol=1e-300)  # exp(x - y): |x| <= 5e4 costs five digits
+        assert np.allclose(
+            dx, 1 / (1 + np.exp(-x)), rtol=1e-10, atol=1e-300
+        )  # exp(x - y): |x| <= 5e4 costs five digits
 
 
 @pytest.mark.parametrize(
-    "layer", [layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.MaxPool2D(), layers.BatchNorm(1), layers.FiLM(1, 2)]
+    "layer",
+    [
+        layers.ReLU(),
+        layers.Tanh(),
+        layers.Softplus(),
+        layers.MaxPool2D(),
+        layers.BatchNorm(1),
+        layers.FiLM(1, 2),
+    ],
 )
 def test_a_nan_is_never_swallowed(layer):
     x = np.zeros((1, 1, 2, 2, 1))
@@ -151,8 +178,13 @@ def test_a_layer_that_changes_a_general_pass_does_not_inherit_the_pass_on_data()
 
 def test_max_pool_chooses_by_real_part_where_complex_numbers_tie():
     rng = np.random.default_rng(0)
-    x, x_dot = rng.integers(0, 2, (2, 3, 6, 5, 4)).astype(float), rng.standard_normal((2, 3, 6, 5, 4))
+    x, x_dot = (
+        rng.integers(0, 2, (2, 3, 6, 5, 4)).astype(float),
+        rng.standard_normal((2, 3, 6, 5, 4)),
+    )
     pool = layers.MaxPool2D()
     _, cache = pool.forward({}, x)
     y_dot, _ = pool.forward_tangent({}, {}, cache, x_dot)
-    assert np.allclose(np.imag(pool.forward({}, x + 1e-30j * x_dot)[0]) / 1e-30, y_dot, rtol=1e-15, atol=0)
+    assert np.allclose(
+        np.imag(pool.forward({}, x + 1e-30j * x_dot)[0]) / 1e-30, y_dot, rtol=1e-15, atol=0
+    )

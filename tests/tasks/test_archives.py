@@ -6,7 +6,9 @@ from minimeta.errors import DataError
 from minimeta.tasks.archives import damage_told
 
 
-@pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError])
+@pytest.mark.parametrize(
+    "kind", [PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError]
+)
 def test_what_the_system_refuses_is_not_called_damage(kind):
     with pytest.raises(DataError, match="^a.zip cannot be read: the reason$"), damage_told("a.zip"):
         raise kind(1, "the reason")

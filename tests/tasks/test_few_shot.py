@@ -9,12 +9,16 @@ import minimeta as mm
 from minimeta.testing.strategies import seeds
 
 # Image (c, d) is constant 16 c + d: a sample's pixels tell where it came from.
-IMAGES = (16 * np.arange(9)[:, None] + np.arange(12)).astype(np.uint8)[..., None, None, None] * np.ones((2, 2, 1), np.uint8)
+IMAGES = (16 * np.arange(9)[:, None] + np.arange(12)).astype(np.uint8)[
+    ..., None, None, None
+] * np.ones((2, 2, 1), np.uint8)
 
 
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), seeds)
 def test_episodes_hold_distinct_classes_and_disjoint_images(ways, tasks, shots, queries, seed):
-    episode = mm.FewShotImages(IMAGES, ways).episode(np.random.default_rng(seed), tasks, shots, queries)
+    episode = mm.FewShotImages(IMAGES, ways).episode(
+        np.random.default_rng(seed), tasks, shots, queries
+    )
     for task in range(tasks):
         seen = {}
         for x, y in episode:
@@ -23,16 +27,27 @@ def test_episodes_hold_distinct_classes_and_disjoint_images(ways, tasks, shots, 
         assert len(set(seen.values())) == len(seen) == ways
         drawn = np.concatenate([x[task, :, 0, 0, 0] for x, _ in episode])
         assert len(set(drawn)) == ways * (shots + queries)
-    assert episode.support[0].shape == (tasks, ways * shots, 2, 2, 1) and episode.support[0].dtype == np.float32
+    assert (
+        episode.support[0].shape == (tasks, ways * shots, 2, 2, 1)
+        and episode.support[0].dtype == np.float32
+    )
 
 
 @given(st.integers(1, 4), st.sampled_from(["shared", "separate"]), seeds)
 def test_training_minibatches_keep_one_label_for_one_class(k, tail, seed):
-    schedule = mm.MinibatchSchedule(k + 1, 6, tail, shots=4, tail_shots=3 if tail == "separate" else None)
+    schedule = mm.MinibatchSchedule(
+        k + 1, 6, tail, shots=4, tail_shots=3 if tail == "separate" else None
+    )
     batches = mm.FewShotImages(IMAGES, 3).sample(np.random.default_rng(seed), 2, schedule)
     for task in range(2):
-        pairs = {(int(y), int(x) // 16) for xs, ys in batches for x, y in zip(xs[task, :, 0, 0, 0], ys[task], strict=True)}
-        assert len(pairs) == len({label for label, _ in pairs}) == len({source for _, source in pairs})
+        pairs = {
+            (int(y), int(x) // 16)
+            for xs, ys in batches
+            for x, y in zip(xs[task, :, 0, 0, 0], ys[task], strict=True)
+        }
+        assert (
+            len(pairs) == len({label for label, _ in pairs}) == len({source for _, source in pairs})
+        )
 
 
 def test_photographs_are_scaled_to_one():

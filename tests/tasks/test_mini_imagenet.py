@@ -16,20 +16,26 @@ from PIL import Image
 import minimeta as mm
 from minimeta.cli import main
 from minimeta.errors import DataError, SettingsError
-from minimeta.experiment import PRESETS, Settings, build
+from minimeta.runs.experiment import PRESETS, Settings, build
 from minimeta.tasks import mini_imagenet
 from minimeta.testing import strict
 
 REAL = Path(os.environ.get("MINIMETA_DATA", "nowhere")) / "mini-imagenet"
 
-SPLITS = {"train": ["n00000003", "n00000001", "n00000002"], "val": ["n00000004"], "test": ["n00000006", "n00000005"]}
+SPLITS = {
+    "train": ["n00000003", "n00000001", "n00000002"],
+    "val": ["n00000004"],
+    "test": ["n00000006", "n00000005"],
+}
 SUFFIXES = [".jpg", ".JPEG", ".png", ".jpeg"]
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """3, 1 and 2 classes of 4 images in class folders, and a cache of their own."""
-    monkeypatch.setattr(mini_imagenet, "CLASSES", {split: len(names) for split, names in SPLITS.items()})
+    monkeypatch.setattr(
+        mini_imagenet, "CLASSES", {split: len(names) for split, names in SPLITS.items()}
+    )
     monkeypatch.setattr(mini_imagenet, "IMAGES", 4)
     monkeypatch.setenv("MINIMETA_CACHE", str(tmp_path / "cache"))
     rng, data = np.random.default_rng(0), tmp_path / "folders"
@@ -90,7 +96,9 @@ def test_images_stand_by_class_and_file_name_and_are_resized_by_nearest_neighbou
     images = mm.load_mini_imagenet(folders, "train").images
     for row, name in enumerate(sorted(SPLITS["train"])):
         for column, suffix in enumerate(SUFFIXES):
-            with Image.open(folders / "mini-imagenet" / "train" / name / f"{name}_{column}{suffix}") as image:
+            with Image.open(
+                folders / "mini-imagenet" / "train" / name / f"{name}_{column}{suffix}"
+            ) as image:
                 pixels = np.asarray(image)
             rows = ((np.arange(84) + 0.5) * len(pixels) / 84).astype(int)
             assert np.array_equal(images[row, column], pixels[rows])
@@ -98,17 +106,32 @@ def test_images_stand_by_class_and_file_name_and_are_resized_by_nearest_neighbou
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
 def test_every_kind_of_image_becomes_red_green_and_blue(folders, mode):
-    path = folders / "mini-imagenet" / "val" / "n00000004" / ("n00000004_2.png" if mode != "CMYK" else "n00000004_0.jpg")
-    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (84, 84, 3), dtype=np.uint8)).convert(mode)
+    path = (
+        folders
+        / "mini-imagenet"
+        / "val"
+        / "n00000004"
+        / ("n00000004_2.png" if mode != "CMYK" else "n00000004_0.jpg")
+    )
+    image = Image.fromarray(
+        np.random.default_rng(1).integers(0, 256, (84, 84, 3), dtype=np.uint8)
+    ).convert(mode)
     image.save(path)
     with Image.open(path) as stored:
         wanted = np.asarray(stored.convert("RGB"))
-    assert np.array_equal(mm.load_mini_imagenet(folders, "val").images[0, 2 if mode != "CMYK" else 0], wanted)
+    assert np.array_equal(
+        mm.load_mini_imagenet(folders, "val").images[0, 2 if mode != "CMYK" else 0], wanted
+    )
 
 
 def test_what_is_not_an_image_of_a_class_is_passed_over(folders, archives):
     wanted = mm.load_mini_imagenet(folders, "val").images
-    for name in ("val/readme.txt", "val/n00000004/notes.txt", "val/n00000004/._n00000004_0.jpg", "val/.thumbs/x.jpg"):
+    for name in (
+        "val/readme.txt",
+        "val/n00000004/notes.txt",
+        "val/n00000004/._n00000004_0.jpg",
+        "val/.thumbs/x.jpg",
+    ):
         path = folders / "mini-imagenet" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
@@ -125,20 +148,27 @@ def test_a_part_is_refused_unless_asked_for(folders, archives, monkeypatch):
         path.unlink()
     for _ in range(2):  # the second time beside a cache
         with pytest.raises(
-            DataError, match=r"is a part of mini-ImageNet, 3 of 4 images of each class: set part \(part=True"
+            DataError,
+            match=r"is a part of mini-ImageNet, 3 of 4 images of each class: set part \(part=True",
         ):
             mm.load_mini_imagenet(folders, "train")
-        assert np.array_equal(mm.load_mini_imagenet(folders, "train", part=True).images, whole[:, :3])
+        assert np.array_equal(
+            mm.load_mini_imagenet(folders, "train", part=True).images, whole[:, :3]
+        )
     monkeypatch.setattr(mini_imagenet, "IMAGES", 3)
     for part in (False, True):
-        with pytest.raises(DataError, match="3 images of each class: it holds 4 of n00000004 and 4 of n00000004"):
+        with pytest.raises(
+            DataError, match="3 images of each class: it holds 4 of n00000004 and 4 of n00000004"
+        ):
             mm.load_mini_imagenet(archives, "val", part)
 
 
 @pytest.mark.parametrize("part", [False, True])
 def test_uneven_and_missing_classes_are_refused(folders, part):
     (folders / "mini-imagenet" / "train" / "n00000002" / "n00000002_1.JPEG").unlink()
-    with pytest.raises(DataError, match="4 images of each class: it holds 3 of n00000002 and 4 of n0000000"):
+    with pytest.raises(
+        DataError, match="4 images of each class: it holds 3 of n00000002 and 4 of n0000000"
+    ):
         mm.load_mini_imagenet(folders, "train", part)
     shutil.rmtree(folders / "mini-imagenet" / "train" / "n00000002")
     with pytest.raises(DataError, match="is not mini-ImageNet's train split: 2 of 3 classes"):
@@ -146,27 +176,39 @@ def test_uneven_and_missing_classes_are_refused(folders, part):
 
 
 def test_a_class_in_two_splits_is_refused(folders, archives):
-    (folders / "mini-imagenet" / "val" / "n00000004").rename(folders / "mini-imagenet" / "val" / "n00000006")
+    (folders / "mini-imagenet" / "val" / "n00000004").rename(
+        folders / "mini-imagenet" / "val" / "n00000006"
+    )
     for split in ("val", "test"):
-        with pytest.raises(DataError, match=r"(val and .*test|test and .*val) share classes \(n00000006\)"):
+        with pytest.raises(
+            DataError, match=r"(val and .*test|test and .*val) share classes \(n00000006\)"
+        ):
             mm.load_mini_imagenet(folders, split)
     assert mm.load_mini_imagenet(folders, "train").names == sorted(SPLITS["train"])
 
 
 def test_missing_data_and_splits_are_one_line(tmp_path, capsys):
-    with pytest.raises(DataError, match="train split is not in .*no official download.*put train.zip"):
+    with pytest.raises(
+        DataError, match="train split is not in .*no official download.*put train.zip"
+    ):
         mm.load_mini_imagenet(tmp_path)
     with pytest.raises(SettingsError, match="split must be one of train, val, test, got 'dev'"):
         mm.load_mini_imagenet(tmp_path, "dev")
     assert main(["data", "mini-imagenet", "--data", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "no official download" in told and str(tmp_path / "mini-imagenet") in told
+    assert (
+        told.count("\n") == 1
+        and "no official download" in told
+        and str(tmp_path / "mini-imagenet") in told
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line_says_where_the_data_are(archives, capsys):
     assert main(["data", "mini-imagenet", "--data", str(archives)]) == 0
-    assert capsys.readouterr().out.split() == [str(archives / "miniimagenet" / f"{split}.zip") for split in SPLITS]
+    assert capsys.readouterr().out.split() == [
+        str(archives / "miniimagenet" / f"{split}.zip") for split in SPLITS
+    ]
 
 
 @pytest.mark.parametrize(
@@ -177,11 +219,26 @@ def test_the_command_line_says_where_the_data_are(archives, capsys):
             "must begin with the line filename,label, got 'file,class'",
         ),
         (lambda text: "", "must begin with the line filename,label, got ''"),
-        (lambda text: text.replace("n00000004_1.JPEG", "n00000004_9.JPEG"), "names 'n00000004_9.JPEG', which is not in"),
-        (lambda text: text.replace("n00000004_1.JPEG", "../images/n00000004_1.JPEG"), "which is not in"),
-        (lambda text: text.replace("n00000004_1.JPEG", "n00000004_0.jpg"), "images/n00000004_0.jpg more than once"),
-        (lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG,cat"), "line 4: an image and a class such as n01532829"),
-        (lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG"), "line 4: an image and a class such as n01532829"),
+        (
+            lambda text: text.replace("n00000004_1.JPEG", "n00000004_9.JPEG"),
+            "names 'n00000004_9.JPEG', which is not in",
+        ),
+        (
+            lambda text: text.replace("n00000004_1.JPEG", "../images/n00000004_1.JPEG"),
+            "which is not in",
+        ),
+        (
+            lambda text: text.replace("n00000004_1.JPEG", "n00000004_0.jpg"),
+            "images/n00000004_0.jpg more than once",
+        ),
+        (
+            lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG,cat"),
+            "line 4: an image and a class such as n01532829",
+        ),
+        (
+            lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG"),
+            "line 4: an image and a class such as n01532829",
+        ),
         (lambda text: text[: len(text) // 2], "line 3: an image and a class such as n01532829"),
         (lambda text: text + "\x00,\xff\n", "val.csv is damaged: .*utf-8"),
     ],
@@ -233,7 +290,9 @@ def test_a_damaged_archive_is_one_line(archives):
         assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["../val/n00000004/x.jpg", "/val/n00000004/x.jpg", "val\\..\\..\\x.jpg", "C:/val/x.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../val/n00000004/x.jpg", "/val/n00000004/x.jpg", "val\\..\\..\\x.jpg", "C:/val/x.jpg"]
+)
 def test_an_archive_that_leaves_its_folder_is_refused(archives, name):
     with zipfile.ZipFile(archives / "miniimagenet" / "val.zip", "a") as archive:
         archive.writestr(name, b"")
@@ -267,7 +326,9 @@ def test_a_changed_source_is_read_anew(folders):
 def test_a_cache_that_cannot_be_written_is_a_warning(folders, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="could not be cached") as told:
-        assert mm.load_mini_imagenet(folders, "val", cache=tmp_path / "file" / "cache").images.shape == (1, 4, 84, 84, 3)
+        assert mm.load_mini_imagenet(
+            folders, "val", cache=tmp_path / "file" / "cache"
+        ).images.shape == (1, 4, 84, 84, 3)
     assert told[0].filename == __file__
 
 
@@ -290,9 +351,21 @@ def test_training_and_evaluation_see_the_train_and_the_test_split(archives, xp):
 def test_presets_are_the_papers_settings():
     one, five = (PRESETS[f"mini-imagenet-{shots}shot"][1] for shots in (1, 5))
     assert replace(one, eval_shots=5, eval_size=15) == five
-    assert (five.iterations, five.meta_batch, five.k, five.size, five.shots) == (100_000, 5, 8, 10, 15)
+    assert (five.iterations, five.meta_batch, five.k, five.size, five.shots) == (
+        100_000,
+        5,
+        8,
+        10,
+        15,
+    )
     assert (one.eval_shots, one.eval_steps, one.eval_size, one.filters) == (1, 50, 5, 32)
-    assert (one.inner, one.inner_lr, one.outer, one.epsilon, one.epsilon_final) == ("adam", 0.001, "sgd", 1.0, 0.0)
+    assert (one.inner, one.inner_lr, one.outer, one.epsilon, one.epsilon_final) == (
+        "adam",
+        0.001,
+        "sgd",
+        1.0,
+        0.0,
+    )
     with pytest.raises(SettingsError, match="leave part out"):
         Settings(part=True)
 
@@ -317,13 +390,19 @@ def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypat
         "--quiet",
     ]
     assert main(words) == 1
-    assert "is a part of mini-ImageNet, 100 of 600 images of each class: set part" in capsys.readouterr().err
+    assert (
+        "is a part of mini-ImageNet, 100 of 600 images of each class: set part"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
     assert main([*words, "--part"]) == 0
     assert main([*words, "--part", "--resume"]) == 0
     assert main(["eval", str(tmp_path / "run"), "--tasks", "4", "--steps", "2", "--quiet"]) == 0
     printed = capsys.readouterr().out
-    assert "5-way 1-shot accuracy over 4 unseen tasks, 95% interval, on a part: 100 of 600 images a class" in printed
+    assert (
+        "5-way 1-shot accuracy over 4 unseen tasks, 95% interval, on a part: 100 of 600 images a class"
+        in printed
+    )
     (result,) = (tmp_path / "run").glob("eval-*.json")
     assert json.loads(result.read_text())["settings"]["part"] is True
 
@@ -333,7 +412,9 @@ def test_the_real_part(real_cache):
     seen = set()
     for split, shape in {"train": (64, 100), "val": (16, 40), "test": (20, 100)}.items():
         classes = mm.load_mini_imagenet(split=split, part=True, cache=real_cache)
-        assert classes.images.shape == (*shape, 84, 84, 3) and classes.names == sorted(classes.names)
+        assert classes.images.shape == (*shape, 84, 84, 3) and classes.names == sorted(
+            classes.names
+        )
         assert not seen & set(classes.names)
         assert 100 < classes.images.mean() < 130
         started = time.perf_counter()

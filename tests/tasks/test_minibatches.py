@@ -38,8 +38,17 @@ def test_every_example_is_equally_likely_in_every_place():
     assert np.abs(counts - 1 / 4).max() < 5 * (3 / 16 / 20_000) ** 0.5  # five standard errors
 
 
-@given(st.integers(2, 5), st.integers(1, 8), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), seeds)
-def test_a_separate_tail_is_balanced_and_touched_by_no_other_minibatch(k, size, ways, shots, tail_shots, seed):
+@given(
+    st.integers(2, 5),
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    seeds,
+)
+def test_a_separate_tail_is_balanced_and_touched_by_no_other_minibatch(
+    k, size, ways, shots, tail_shots, seed
+):
     schedule = mm.MinibatchSchedule(k, size, "separate", shots=shots, tail_shots=tail_shots)
     *batches, tail = schedule.indices(np.random.default_rng(seed), 3, ways)
     each = shots + tail_shots
@@ -49,7 +58,13 @@ def test_a_separate_tail_is_balanced_and_touched_by_no_other_minibatch(k, size, 
     assert all((batch % each < shots).all() for batch in batches)
 
 
-@given(st.integers(1, 5), st.integers(1, 8), st.sampled_from(["shared", "separate"]), st.integers(1, 4), seeds)
+@given(
+    st.integers(1, 5),
+    st.integers(1, 8),
+    st.sampled_from(["shared", "separate"]),
+    st.integers(1, 4),
+    seeds,
+)
 def test_by_default_no_example_is_used_twice(k, size, tail, ways, seed):
     assume(k > 1 or tail == "shared")
     indices = mm.MinibatchSchedule(k, size, tail).indices(np.random.default_rng(seed), 2, ways)

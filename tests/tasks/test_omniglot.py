@@ -14,10 +14,10 @@ from PIL import Image
 import minimeta as mm
 from minimeta.cli import main
 from minimeta.errors import DataError
-from minimeta.experiment import PRESETS, build
-from minimeta.meta_training import checked_mean
-from minimeta.run import Saving, train
+from minimeta.runs.experiment import PRESETS, build
+from minimeta.runs.train import Saving, train
 from minimeta.tasks import omniglot
+from minimeta.training.meta_training import checked_mean
 
 
 @pytest.fixture
@@ -53,13 +53,31 @@ def test_archives_and_folders_give_the_same_sorted_characters(tiny):
     assert from_folders.images.shape == (5, 4, 28, 28) and from_folders.images.dtype == np.uint8
     _zip(tiny)
     from_archives = mm.load_omniglot(tiny)
-    assert from_archives.names == from_folders.names and np.array_equal(from_archives.images, from_folders.images)
+    assert from_archives.names == from_folders.names and np.array_equal(
+        from_archives.images, from_folders.images
+    )
     assert len(list((tiny.parent / "cache").iterdir())) == 2
 
 
 def test_the_command_line_from_archives_to_accuracy(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
-    small = ["--ways", "3", "--filters", "2", "--shots", "3", "--k", "2", "--size", "4", "--meta-batch", "2"]
+    monkeypatch.setattr(
+        "minimeta.runs.experiment.split_omniglot",
+        functools.partial(omniglot.split_omniglot, train=2),
+    )
+    small = [
+        "--ways",
+        "3",
+        "--filters",
+        "2",
+        "--shots",
+        "3",
+        "--k",
+        "2",
+        "--size",
+        "4",
+        "--meta-batch",
+        "2",
+    ]
     words = [
         "train",
         "omniglot-5way",
@@ -74,22 +92,46 @@ def test_the_command_line_from_archives_to_accuracy(tiny, tmp_path, monkeypatch,
     ]
     assert main(words) == 0
     assert main([*words, "--resume"]) == 0
-    assert main(["eval", str(tmp_path / "run"), "--tasks", "4", "--steps", "2", "--data", str(tiny), "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "eval",
+                str(tmp_path / "run"),
+                "--tasks",
+                "4",
+                "--steps",
+                "2",
+                "--data",
+                str(tiny),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "after 4 of 4 meta-steps" in printed
     assert "3-way 1-shot accuracy over 4 unseen tasks" in printed
     assert "without transduction" in printed
 
 
-def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_identical(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_identical(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "minimeta.runs.experiment.split_omniglot",
+        functools.partial(omniglot.split_omniglot, train=2),
+    )
     small = dict(ways=3, filters=2, size=3, meta_batch=2, iterations=6)
-    settings = replace(PRESETS["omniglot-5way-maml"][1], algorithm="cavia", context=4, inner_lr=1.0, **small)
+    settings = replace(
+        PRESETS["omniglot-5way-maml"][1], algorithm="cavia", context=4, inner_lr=1.0, **small
+    )
     training, saving = build(settings, str(tiny)).training, Saving(2, 0)
     place, start = training.objective.context, training.start().meta
     end = train(settings, tmp_path / "whole", data=str(tiny), saving=saving)
     assert place.stop - place.start == 4 and not end.meta[place].any()
-    assert (end.meta[place.stop : place.stop + 4 * 4] != start[place.stop : place.stop + 4 * 4]).all()  # W has learned
+    assert (
+        end.meta[place.stop : place.stop + 4 * 4] != start[place.stop : place.stop + 4 * 4]
+    ).all()  # W has learned
 
     def cut(losses, first):
         if first > 2:
@@ -97,32 +139,53 @@ def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_
         return checked_mean(losses, first)
 
     with monkeypatch.context() as patch:
-        patch.setattr("minimeta.run.checked_mean", cut)
+        patch.setattr("minimeta.runs.train.checked_mean", cut)
         with pytest.raises(KeyboardInterrupt):
             train(settings, tmp_path / "cut", data=str(tiny), saving=saving)
     resumed = train(settings, tmp_path / "cut", resume=True, data=str(tiny), saving=saving)
     assert resumed.iteration == end.iteration == 6 and np.array_equal(resumed.meta, end.meta)
 
 
-def test_an_inner_step_on_the_sum_is_one_so_many_times_longer_on_the_mean(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
-    small = dict(ways=3, filters=2, shots=3, k=3, size=3, meta_batch=2, iterations=4, inner="sgd", dtype="float64")
+def test_an_inner_step_on_the_sum_is_one_so_many_times_longer_on_the_mean(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "minimeta.runs.experiment.split_omniglot",
+        functools.partial(omniglot.split_omniglot, train=2),
+    )
+    small = dict(
+        ways=3,
+        filters=2,
+        shots=3,
+        k=3,
+        size=3,
+        meta_batch=2,
+        iterations=4,
+        inner="sgd",
+        dtype="float64",
+    )
     settings = replace(PRESETS["omniglot-5way"][1], **small, inner_lr=0.01, reduction="sum")
     on_mean = replace(settings, inner_lr=3 * 0.01, reduction="mean")
-    by_sum, by_mean = (train(each, tmp_path / each.reduction, data=str(tiny)) for each in (settings, on_mean))
+    by_sum, by_mean = (
+        train(each, tmp_path / each.reduction, data=str(tiny)) for each in (settings, on_mean)
+    )
     assert np.allclose(by_sum.meta, by_mean.meta, rtol=0, atol=1e-12)  # rounding of a dozen steps
     before = build(settings, str(tiny)).training.start().meta
     assert np.abs(by_sum.meta - before).max() > 1e-3
 
 
 def test_training_and_evaluation_see_disjoint_characters(tiny, monkeypatch):
-    monkeypatch.setattr("minimeta.experiment.split_omniglot", functools.partial(omniglot.split_omniglot, train=2))
+    monkeypatch.setattr(
+        "minimeta.runs.experiment.split_omniglot",
+        functools.partial(omniglot.split_omniglot, train=2),
+    )
     settings = replace(PRESETS["omniglot-5way"][1], ways=3, filters=2, shots=3)
     experiment = build(settings, str(tiny))
     assert experiment.training.tasks.images.shape[0] == 4 * 2
     assert experiment.test_tasks.images.shape[0] == 5 - 2
     train, test = (
-        {image.tobytes() for image in half.images[:, 0]} for half in (experiment.training.tasks, experiment.test_tasks)
+        {image.tobytes() for image in half.images[:, 0]}
+        for half in (experiment.training.tasks, experiment.test_tasks)
     )
     assert not train & test
 
@@ -141,7 +204,9 @@ def test_the_cache_is_used_and_a_damaged_one_is_one_line(tiny):
     content = bytearray(cache.read_bytes())
     for damaged in (
         content[:-50],
-        content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :],
+        content[: len(content) // 2]
+        + bytes([content[len(content) // 2] ^ 1])
+        + content[len(content) // 2 + 1 :],
         b"",
     ):
         cache.write_bytes(damaged)
@@ -173,7 +238,9 @@ def test_missing_incomplete_truncated_and_altered_data_are_one_line(tiny, tmp_pa
         mm.load_omniglot(tiny)
     archive.unlink()
     next((tiny / "omniglot" / "images_background").rglob("*.png")).unlink()
-    with pytest.raises(DataError, match="is not the whole of images_background.*1 of them without 4 drawings"):
+    with pytest.raises(
+        DataError, match="is not the whole of images_background.*1 of them without 4 drawings"
+    ):
         mm.load_omniglot(tiny)
 
 
@@ -206,7 +273,10 @@ def test_download_verifies_checksums_and_overwrites_nothing(tiny, server, tmp_pa
     with pytest.raises(DataError, match="could not be downloaded"):
         omniglot.download_omniglot(into, server)
     assert not list(into.rglob("*.zip"))
-    sums = {name: f"md5:{hashlib.md5((tiny / 'omniglot' / name).read_bytes()).hexdigest()}" for name in omniglot.CHECKSUMS}
+    sums = {
+        name: f"md5:{hashlib.md5((tiny / 'omniglot' / name).read_bytes()).hexdigest()}"
+        for name in omniglot.CHECKSUMS
+    }
     monkeypatch.setattr(omniglot, "CHECKSUMS", sums)
     paths = omniglot.download_omniglot(into, server)
     assert [path.name for path in paths] == list(sums)
@@ -226,7 +296,10 @@ def test_no_network_is_one_line(tmp_path):
 def test_the_real_omniglot(tmp_path):
     characters = mm.load_omniglot(cache=tmp_path)
     assert characters.images.shape == (1623, 20, 28, 28)
-    assert characters.names == sorted(characters.names) and len({name.split("/")[0] for name in characters.names}) == 50
+    assert (
+        characters.names == sorted(characters.names)
+        and len({name.split("/")[0] for name in characters.names}) == 50
+    )
     assert 0.85 < characters.images.mean() < 0.95  # mostly paper, which is 1
     again = mm.load_omniglot(cache=tmp_path)
     assert np.array_equal(again.images, characters.images)

@@ -33,7 +33,10 @@ def test_the_maml_papers_phases_stop_at_pi():
 @given(seeds)
 def test_dtype_changes_precision_and_nothing_else(seed):
     schedule = mm.MinibatchSchedule(2, 4, "separate")
-    double, single = (mm.Sinusoid().sample(np.random.default_rng(seed), 2, schedule, dtype) for dtype in (float, np.float32))
+    double, single = (
+        mm.Sinusoid().sample(np.random.default_rng(seed), 2, schedule, dtype)
+        for dtype in (float, np.float32)
+    )
     assert single.x.dtype == np.float32 and np.array_equal(double.y.astype(np.float32), single.y)
 
 

@@ -1,0 +1,1 @@
+"""The array-module switch, and the threads and memory of the host."""

@@ -1,0 +1,46 @@
+"""Entropy of softmax probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ShapeError
+from .base import Loss
+from .softmax import centred, from_likeliest, softmax
+
+
+@dataclass(frozen=True)
+class Entropy(Loss):
+    """L = mean over the batch of the entropy of p = softmax(z), -sum_c p_c log p_c: from 0, where a class is certain, to
+    log(classes), where all are equally likely. ``z: (T, N, classes)``; the targets do not matter.
+
+    With s = z - max z, log p_c = s_c - log sum_c e^s_c, and w_c = s_c - sum_b p_b s_b, the mean of s under p taken off:
+
+        forward            L    = (1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)
+        backward           dz   = -p o w / N
+        backward_tangent   p_dot = p o u, u = z_dot - sum_b p_b z_dot_b, and w_dot = u - sum_b p_b u_b w_b, so
+                           dz_dot = -p o (u o w + w_dot) / N
+
+    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0, so log p_c + 1 may be w_c, which is log p_c less its mean under p;
+    dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In w_dot, sum_b p_dot_b s_b = sum_b p_b u_b w_b, as u has
+    mean 0 under p too. Where a class is certain its s is 0, and in w nothing cancels.
+    """
+
+    def forward(self, z, target):
+        """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
+        if z.ndim != 3:
+            raise ShapeError(f"Entropy expects logits (T, N, classes), got {z.shape}")
+        shifted, p, log_sum = softmax(z)
+        mean = (p * shifted).sum(axis=-1, keepdims=True)
+        return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
+
+    def backward(self, cache):
+        """-p o w / N."""
+        p, w = cache
+        return -p * w / p.shape[1]
+
+    def backward_tangent(self, cache, z_dot):
+        """-p o (u o w + u - sum_b p_b u_b w_b) / N."""
+        p, w = cache
+        u = centred(p, from_likeliest(p, z_dot))
+        return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]

@@ -1,0 +1,60 @@
+"""Cross-entropy of softmax probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays.backend import array_module
+from ..errors import ShapeError
+from .base import Loss
+from .softmax import centred, from_likeliest, softmax
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """L = mean over the batch of -log softmax(z)[target]. ``z: (T, N, classes)``, integer ``target: (T, N)``.
+
+    The largest logit is subtracted first, so large logits are safe.
+
+    Raises
+    ------
+    ShapeError
+        if the targets are not integers of the right shape, or (where they are on the host) not below ``classes``.
+    """
+
+    def forward(self, z, target):
+        """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target), with p = softmax(z) kept for the other passes."""
+        if z.ndim != 3 or target.shape != z.shape[:2]:
+            raise ShapeError(
+                "SoftmaxCrossEntropy expects logits (T, N, classes) and integer targets (T, N), "
+                f"got {z.shape} and {target.shape}"
+            )
+        xp = array_module(z)
+        # Not on a device: looking at the labels would wait for them.
+        if target.dtype.kind not in "iu" or (
+            xp is np and target.size and not 0 <= target.min() <= target.max() < z.shape[2]
+        ):
+            raise ShapeError(
+                f"SoftmaxCrossEntropy expects integer targets from 0 to {z.shape[2] - 1}, "
+                f"got {target.dtype} from {target.min()} to {target.max()}"
+            )
+        shifted, p, log_sum = softmax(z)
+        chosen = xp.take_along_axis(shifted, target[..., None], axis=-1)
+        return (log_sum - chosen)[..., 0].mean(axis=1), (p, target)
+
+    def backward(self, cache):
+        """dz = (p - onehot(target)) / N, with p_target - 1 as minus the sum of the other classes, which does not cancel."""
+        p, target = cache
+        onehot = target[..., None] == array_module(p).arange(p.shape[-1])
+        others = p * ~onehot
+        return (others - onehot * others.sum(axis=-1, keepdims=True)) / p.shape[1]
+
+    def backward_tangent(self, cache, z_dot):
+        """p_dot = p o (z_dot - sum_c p_c z_dot_c), so dz_dot = p_dot / N.
+
+        p_dot ignores a shift of z_dot; taking that of the likeliest class as zero avoids cancellation where its p is near 1.
+        """
+        p, _ = cache
+        return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]

@@ -1,0 +1,34 @@
+"""A mean loss as a sum over the examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .base import Loss
+
+
+@dataclass(frozen=True)
+class Summed(Loss):
+    """L = N l: the sum over the batch of N examples, of a ``loss`` l that is a mean over it.
+
+    The programs of the Reptile and MAML papers differentiate such sums. An inner SGD of step alpha on the sum is one of
+    step N alpha on the mean. Adam divides N out while all mini-batches have one size; where its moments come from larger
+    ones, as from training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
+    """
+
+    loss: Loss
+
+    def forward(self, z, target):
+        """L = N l(z)."""
+        value, cache = self.loss.forward(z, target)
+        return value * z.shape[1], (cache, z.shape[1])
+
+    def backward(self, cache):
+        """dz = N dl/dz."""
+        inner, examples = cache
+        return self.loss.backward(inner) * examples
+
+    def backward_tangent(self, cache, z_dot):
+        """dz_dot = N (d^2 l / dz^2) z_dot."""
+        inner, examples = cache
+        return self.loss.backward_tangent(inner, z_dot) * examples

@@ -1,0 +1,270 @@
+"""Floor 2: a network is layers over one flat vector.
+
+``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own copy. In it the parameters stand
+layer by layer, in a layer as ``Layer.shapes`` lists them, each in C order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .. import layers
+from ..arrays.backend import Array, array_module
+from ..errors import SettingsError, ShapeError
+from ..layers.base import Layer, Parameters, Shape
+
+Theta = tuple[Parameters, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """``layers`` applied in order to examples of ``input_shape`` (features only: no task or example axis).
+
+    Its four passes are those of a layer (layers/base.py), with the chain rule over the layers and all parameters of a
+    task gathered into one row.
+
+    Raises
+    ------
+    ShapeError
+        on construction, naming the first layer that cannot take what the one before it gives.
+    """
+
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+    output_shape: Shape = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        shape = self.input_shape
+        for position, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(f"layer {position}: {error}") from None
+        object.__setattr__(self, "output_shape", shape)
+
+    @cached_property
+    def size(self) -> int:
+        """D, the number of parameters."""
+        return sum(math.prod(shape) for layer in self.layers for shape in layer.shapes.values())
+
+    @cached_property
+    def head(self) -> slice:
+        """The place in phi of the last layer that has parameters."""
+        places = [slots for slots in self._slots if slots]
+        return slice(places[-1][0][1].start, self.size) if places else slice(0, 0)
+
+    @cached_property
+    def context(self) -> slice:
+        """The place in phi of the first parameter named "context" (of a Context or a FiLM layer); empty without one."""
+        places = (place for slots in self._slots for name, place, _ in slots if name == "context")
+        return next(places, slice(0, 0))
+
+    @cached_property
+    def activations(self) -> int:
+        """Numbers that a forward pass computes for one example: the outputs of all layers."""
+        return sum(math.prod(shape) for shape in self._output_shapes)
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """About how many a forward pass makes for one example: every parameter meets every pixel of its layer's output."""
+        return sum(
+            math.prod(shape) * math.prod(output[:-1])
+            for layer, output in zip(self.layers, self._output_shapes, strict=True)
+            for shape in layer.shapes.values()
+        )
+
+    @cached_property
+    def _output_shapes(self) -> list[Shape]:
+        shapes = [self.input_shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        return shapes[1:]
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
+        """For each layer: name, place in phi, and shape of each parameter."""
+        start, slots = 0, []
+        for layer in self.layers:
+            of_layer = []
+            for name, shape in layer.shapes.items():
+                stop = start + math.prod(shape)
+                of_layer.append((name, slice(start, stop), shape))
+                start = stop
+            slots.append(tuple(of_layer))
+        return tuple(slots)
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
+        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn on the host, the same on every device."""
+        parts = []
+        for layer in self.layers:
+            values = layer.init(rng)
+            parts += [np.ravel(values[name]) for name in layer.shapes]
+        return xp.asarray(np.concatenate(parts) if parts else np.empty(0), dtype=dtype)
+
+    def unpack(self, phi: Array) -> Theta:
+        """Views of ``phi``, never copies: for each layer a dict from name to ``(T or 1, *shape)``.
+
+        Raises
+        ------
+        ShapeError
+            if ``phi`` is neither ``(D,)`` nor ``(T, D)``.
+        """
+        if phi.ndim not in (1, 2) or phi.shape[-1] != self.size:
+            raise ShapeError(
+                f"phi must have shape ({self.size},) or (tasks, {self.size}), got {phi.shape}"
+            )
+        rows = phi if phi.ndim == 2 else phi[None]
+        count = rows.shape[0]
+        return tuple(
+            {name: rows[:, place].reshape(count, *shape) for name, place, shape in of_layer}
+            for of_layer in self._slots
+        )
+
+    def forward(self, phi: Array, x: Array) -> Array:
+        """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
+        theta = self.unpack(phi)
+        if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
+            raise ShapeError(
+                f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}"
+            )
+        return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
+
+    def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
+        """y, and the layers' caches. ``theta`` is an unpacked phi."""
+        if x.ndim < 2 or x.shape[2:] != self.input_shape:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise ShapeError(f"x must have shape (tasks, examples, {wanted}), got {x.shape}")
+        caches = []
+        for layer, parameters in zip(self.layers, theta, strict=True):
+            x, cache = layer.forward(parameters, x)
+            caches.append(cache)
+        return x, caches
+
+    def backward(
+        self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
+    ) -> tuple[Array | None, Array, list[Array]]:
+        """dx, dphi ``(T, D)``, and the upstream gradient of every layer, which backward_tangent needs.
+
+        ``on_data``: dx is not asked for, and None. Saves the lowest layer a product.
+        """
+        dz, dthetas = dy, [{}] * len(self.layers)
+        dys: list[Any] = [dy] * len(self.layers)
+        for i in reversed(range(len(self.layers))):
+            dys[i] = dy
+            if on_data and i == 0:
+                dy, dthetas[i] = None, self.layers[i].backward_on_data(theta[i], caches[i], dy)
+            else:
+                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy)
+        return dy, self._as_rows(dthetas, dz), dys
+
+    def forward_tangent(
+        self,
+        theta: Theta,
+        theta_dot: Theta,
+        caches: Sequence[Any],
+        x_dot: Array,
+        on_data: bool = False,
+    ) -> tuple[Array, list[Any]]:
+        """y_dot, and the dots of the caches. ``on_data``: ``x_dot`` is zero."""
+        caches_dot = []
+        for i, layer in enumerate(self.layers):
+            tangent = layer.forward_tangent_on_data if on_data and i == 0 else layer.forward_tangent
+            x_dot, cache_dot = tangent(theta[i], theta_dot[i], caches[i], x_dot)
+            caches_dot.append(cache_dot)
+        return x_dot, caches_dot
+
+    def backward_tangent(
+        self,
+        theta: Theta,
+        theta_dot: Theta,
+        caches: Sequence[Any],
+        caches_dot: Sequence[Any],
+        dys: Sequence[Array],
+        dy_dot: Array,
+        on_data: bool = False,
+    ) -> tuple[Array | None, Array]:
+        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for: None."""
+        dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
+        for i in reversed(range(len(self.layers))):
+            given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
+            if on_data and i == 0:
+                dy_dot, dthetas_dot[i] = None, self.layers[i].backward_tangent_on_data(*given)
+            else:
+                dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given)
+        return dy_dot, self._as_rows(dthetas_dot, dz_dot)
+
+    def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
+        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of phi."""
+        xp, tasks = array_module(like), like.shape[0]
+        parts = [
+            dthetas[i][name].reshape(tasks, -1)
+            for i, slots in enumerate(self._slots)
+            for name, _, _ in slots
+        ]
+        return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 0), dtype=like.dtype)
+
+
+def as_inputs(x: Array, dtype: Any) -> Array:
+    """Inputs in the precision of phi, whatever they are stored in (images are uint8); complex inputs stay complex."""
+    return x if x.dtype.kind == "c" else x.astype(dtype, copy=False)
+
+
+_ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Softplus}
+
+
+def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Network:
+    """Dense layers of the given ``sizes``, inputs and outputs included, with ``activation`` between them.
+
+    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``; ``context`` parameters stand beside the inputs (CAVIA).
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise SettingsError(
+            f"an MLP needs two layer sizes or more, each at least 1, got {list(sizes)}"
+        )
+    if activation not in _ACTIVATIONS:
+        raise SettingsError(
+            f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}"
+        )
+    stack: list[Layer] = [layers.Context(context)] if context else []
+    for inputs, outputs in pairwise([sizes[0] + context, *sizes[1:]]):
+        stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
+    return Network((sizes[0],), tuple(stack[:-1]))
+
+
+def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
+    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between batch norm and ReLU.
+    """
+    stack: list[Layer] = []
+    for block, inputs in enumerate((1, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters)]
+        stack += [*_film(block, filters, context), layers.ReLU()]
+    return Network((28, 28, 1), (*stack, layers.Flatten(), layers.Dense(2 * 2 * filters, ways)))
+
+
+def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) -> Network:
+    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between max pool and ReLU.
+    """
+    stack: list[Layer] = []
+    for block, inputs in enumerate((3, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D()]
+        stack += [*_film(block, filters, context), layers.ReLU()]
+    return Network((84, 84, 3), (*stack, layers.Flatten(), layers.Dense(6 * 6 * filters, ways)))
+
+
+def _film(block: int, filters: int, context: int) -> list[Layer]:
+    """The FiLM layer of the third block, where there is a context: the one place of it in the CAVIA paper's networks."""
+    return [layers.FiLM(filters, context)] if context and block == 2 else []

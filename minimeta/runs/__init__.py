@@ -1,0 +1,1 @@
+"""Runs on disk: settings, presets, folders, sweeps."""

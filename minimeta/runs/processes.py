@@ -1,0 +1,112 @@
+"""Floor 0: calls in processes of this machine, each in a fresh one, of which none outlives this process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from threading import Thread
+from typing import Any, NamedTuple
+
+
+class Died(NamedTuple):
+    """What stands for the result of a call whose process ended before it gave one."""
+
+    how: str
+
+
+@contextmanager
+def fresh_processes(
+    count: int,
+) -> Iterator[Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]]:
+    """A function ``calls(f, arguments)``: each index with what ``f`` returned or a Died, as they come; at most ``count`` of
+    them at once, the rest not begun. The end of the block kills what still runs."""
+    # Spawned, not forked: a fork copies locks that threads of this process may hold.
+    context = multiprocessing.get_context("spawn")
+    running: dict[Connection, tuple[int, BaseProcess]] = {}
+
+    def begin(index: int, function: Callable[..., Any], arguments: tuple) -> None:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(theirs, function, arguments))
+        with theirs, _interrupt_held():
+            process.start()
+            running[ours] = index, process
+
+    def calls(
+        function: Callable[..., Any], arguments: Sequence[tuple]
+    ) -> Iterator[tuple[int, Any]]:
+        waiting = iter(enumerate(arguments))
+        while True:
+            while len(running) < count and (following := next(waiting, None)) is not None:
+                begin(following[0], function, following[1])
+            if not running:
+                return
+            for pipe in wait(list(running)):
+                index, process = running[pipe]
+                outcome = _received(pipe, process)
+                del running[pipe]
+                yield index, outcome
+
+    try:
+        yield calls
+    finally:
+        for _, process in running.values():
+            process.kill()
+        for _, process in running.values():
+            process.join()
+
+
+def _received(pipe: Connection, process: BaseProcess) -> Any:
+    """What the process sent before it ended."""
+    with pipe:
+        try:
+            outcome = pipe.recv()
+        except (EOFError, OSError):  # it ended, perhaps in the middle of a message
+            process.join()
+            return Died(_how_it_ended(process.exitcode))
+    process.join(10.0)
+    if process.is_alive():  # held up by what the call has left behind
+        process.kill()
+        process.join()
+    return outcome
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with status {status}: what it printed tells why"
+    name = signal.Signals(-status).name
+    memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{memory}"
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, and never in a process begun in it: this one ends those."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # the first process would begin it, and that lifts the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    with pipe:
+        pipe.send(function(*arguments))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

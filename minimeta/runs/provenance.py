@@ -1,0 +1,47 @@
+"""Floor 0: what produced a number: versions, machine, commit, time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays.threads import available_cores
+
+
+def provenance(module: str = "numpy") -> dict[str, Any]:
+    """A JSON object to keep beside every result."""
+    from .. import __version__
+
+    return {
+        "minimeta": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "array_module": module,
+        "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is imported from, with a "+" if the package, or a script that makes
+    results with it, was changed since; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "minimeta", "figures/*.py", "benchmarks/*.py")
+        return git("rev-parse", "HEAD")[:12] + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

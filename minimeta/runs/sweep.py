@@ -1,0 +1,540 @@
+"""Floor 7: many meta-training runs as one: each in its folder, gone on with after any kill.
+
+A job is a name and settings. ``sweep`` trains each in ``folder/name``, a run folder like any other, hands that to
+``measure`` at the end (and on the way, where the job asks for looks), and writes what comes back to
+``folder/name/result.json``. That file ends the job: called again, a sweep reads it and computes only what is missing, a
+begun run from its last checkpoint. A run's numbers depend neither on the number of processes nor on how often it stopped.
+
+Jobs go to processes of this machine, a fresh one of one thread for each; or, with ``scheduler``, to the workers of a Dask
+cluster, which must see the same folder (and the same data). A worker that dies loses its place, not its work: the next one
+to take the job goes on from the checkpoint.
+
+Sweeps of one folder share its jobs: who comes second to a job waits for its lock, then takes the result that is there. So
+none is computed twice, where all processes see each other's locks (flock): on one machine, and on several where their file
+system passes locks on. Windows has no such locks: there, let one sweep at a time work in a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event, RLock, Thread
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..arrays.threads import available_cores
+from ..errors import CheckpointError, MinimetaError, SettingsError, SweepError
+from ..files import locked, write_atomically
+from .experiment import Settings
+from .folder import RunFolder
+from .processes import Died, fresh_processes
+from .provenance import provenance
+from .train import Saving, built_once, settings_in, train
+
+Measure = Callable[
+    ..., dict[str, Any]
+]  # (run folder, data folder, **what the job measures by) -> a JSON object
+
+_SAY_SO_AFTER = 5.0  # seconds of waiting for another process
+_SAVING = Saving(10, 20)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well. The end is
+    measured anyway, and is no look. ``by``: keyword arguments of ``measure``, such as a number of test tasks, of what JSON
+    can hold: what was measured by anything else is not taken for this job's.
+
+    Raises
+    ------
+    SettingsError
+        if a look is not one of the run's meta-steps.
+    """
+
+    name: str
+    settings: Settings
+    looks: tuple[int, ...] = ()
+    by: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        end = self.settings.iterations
+        if beyond := [look for look in self.looks if not 0 < look <= end]:
+            raise SettingsError(
+                f"{self.name} has {end} meta-steps and cannot be looked at after {beyond[0]}"
+            )
+        object.__setattr__(self, "looks", tuple(sorted(set(self.looks) - {end})))
+
+
+class Finished(NamedTuple):
+    """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
+    metrics tell (seconds, peak memory, what produced it and from which images); ``measured_by``: what made ``result``,
+    None in a result file older than that. A Dask worker's peak memory is that of all its jobs so far."""
+
+    result: dict[str, Any]
+    looks: dict[int, dict[str, Any]]
+    training: dict[str, Any]
+    measured_by: dict[str, Any] | None = None
+
+
+class Failure(NamedTuple):
+    """Why a job has no result; ``error`` where that is no error of minimeta's own, its traceback in its notes."""
+
+    told: str
+    error: BaseException | None = None
+
+
+def sweep(
+    jobs: Sequence[Job],
+    folder: str | os.PathLike,
+    measure: Measure,
+    *,
+    data: str | None = None,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    progress: bool = False,
+    saving: Saving = _SAVING,
+) -> dict[str, Finished]:
+    """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
+
+    ``measure`` is called with the run's folder, ``data`` and the job's ``by``; it is a function that another process can
+    import; the workers of a cluster get the modules beside it as well. ``data`` is where images are; ``processes`` defaults
+    to the number of cores; ``scheduler`` is a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes;
+    ``saving``: how often runs write metrics and checkpoints.
+
+    Raises
+    ------
+    SweepError
+        at the end, when all jobs that can finish have, if some failed: names each and says why.
+    SettingsError
+        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
+        else, or without these looks; or if runs of one task were made from different images.
+    CheckpointError
+        if what a folder holds of a job is damaged.
+    KeyboardInterrupt
+        on Ctrl-C, at once; the jobs that run on this machine are stopped.
+    """
+    root = Path(folder).absolute()  # a worker may have another working directory
+    data = None if data is None else str(Path(data).absolute())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{root} cannot be a folder of runs: {error}") from error
+    _check(jobs, root)
+    results = {job.name: _result(job, root / job.name) for job in jobs}
+    _check_images(jobs, results)
+    missing = [job for job in jobs if results[job.name] is None]
+    failures: dict[str, Failure] = {}
+    try:
+        with _watched(jobs, root, progress), _submitter(scheduler, processes) as submit:
+            for index, outcome in submit(
+                [(job, root / job.name, measure, data, saving) for job in missing]
+            ):
+                kept = failures if isinstance(outcome, Failure) else results
+                kept[missing[index].name] = outcome
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped: called again, the sweep goes on from the checkpoints in {root}"
+        ) from None
+    if failures:
+        _raise(failures, len(jobs))
+    _check_images(jobs, results)
+    return {job.name: _finished(results[job.name]) for job in jobs}
+
+
+def _raise(failures: dict[str, Failure], count: int) -> None:
+    """One SweepError for all; what was not foreseen is its cause."""
+    told = "\n".join(f"  {name}: {failure.told}" for name, failure in failures.items())
+    errors = [failure.error for failure in failures.values() if failure.error is not None]
+    cause = (
+        errors[0]
+        if len(errors) == 1
+        else BaseExceptionGroup("in these runs", errors)
+        if errors
+        else None
+    )
+    raise SweepError(
+        f"{len(failures)} of {count} runs failed; the others are done and kept:\n{told}"
+    ) from cause
+
+
+def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | None]) -> None:
+    """Raise the SettingsError of results that are there and are not of the same images."""
+    of_task: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        contents = results[job.name]
+        if contents is not None and (images := contents["training"].get("images")):
+            of_task.setdefault(job.settings.task, {})[json.dumps(images)] = job.name
+    for seen in of_task.values():
+        if len(seen) > 1:
+            told = "; ".join(f"{name}: {images}" for images, name in seen.items())
+            raise SettingsError(
+                f"runs were made from different images: name another folder for this sweep ({told})"
+            )
+
+
+def run_job(
+    job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING
+) -> dict[str, Any]:
+    """One job from wherever it stands to its end; the contents of its result file."""
+    path.mkdir(parents=True, exist_ok=True)
+    with _alone(path / ".job"), built_once():
+        done = _result(job, path)
+        if done is not None:  # by another sweep, or a process that was taken for dead
+            return done
+
+        def measured(iteration: int) -> dict[str, Any]:
+            return _measured(job, path, measure, data, saving, iteration)
+
+        looks = {str(look): _look(job, path, measured, look) for look in job.looks}
+        result = measured(job.settings.iterations)
+        contents = {"result": result, "looks": looks, "training": RunFolder(path).facts()}
+        return _write(path / "result.json", job, contents)
+
+
+def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
+    """``run_job`` in another process: an error is a result, too."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(
+        RLock()
+    )  # its own would be a semaphore, which a process that is killed leaves behind
+    try:
+        return run_job(job, path, *how)
+    except MinimetaError as error:
+        return Failure(str(error) or type(error).__name__)
+    except Exception as error:  # whatever a measure may raise fails its job alone, and is raised at the end of the sweep
+        told = f"{type(error).__name__}: {error}"
+        return Failure(told, _portable(error, told))
+
+
+def _portable(error: Exception, told: str) -> Exception:
+    """The error, or one that tells the same where it cannot be pickled; its traceback as a note."""
+    note = f"in the run's own process:\n{traceback.format_exc()}"
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an exception's pickling is its author's
+        error = RuntimeError(told)
+    error.add_note(note)
+    return error
+
+
+def _look(
+    job: Job, path: Path, measured: Callable[[int], dict[str, Any]], iteration: int
+) -> dict[str, Any]:
+    """What is measured on the way: now, or what was when the run was there."""
+    file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
+    contents = _read(file, remedy)
+    if contents is None:
+        contents = _write(file, job, {"result": measured(iteration)})
+    with _whole(file, remedy):
+        _check_of(job, file, contents)
+        return dict(contents["result"])
+
+
+def _measured(
+    job: Job, path: Path, measure: Measure, data: str | None, saving: Saving, iteration: int
+) -> dict[str, Any]:
+    """Train until ``iteration`` and measure."""
+    begun = RunFolder(path).config_path.exists()
+    state = train(
+        job.settings, path, resume=begun, data=data, workers=1, saving=saving, until=iteration
+    )
+    if state.iteration != iteration:
+        raise SettingsError(
+            f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
+        )
+    measured = measure(path, data, **job.by)
+    if not isinstance(measured, dict):
+        raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
+    return measured
+
+
+def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
+    """To a file, with what it is of and what measured it; the same as a reader of it will see them, no more precise."""
+    contents = {
+        "settings": job.settings.to_dict(),
+        "by": dict(job.by),
+        "measured_by": provenance(),
+    } | contents
+    try:
+        text = json.dumps(contents, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"measure must give what JSON can hold: {error}") from error
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return json.loads(text)
+
+
+@contextmanager
+def _whole(file: Path, remedy: str) -> Iterator[None]:
+    """What the contents of ``file`` lack, where they are used, is a CheckpointError that names it, and ``remedy``."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged: {type(error).__name__}: {error}; {remedy}"
+        ) from error
+
+
+def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
+    """Raise the SettingsError of a file that is of other settings than the job's, or was measured by something else."""
+    if settings_in(file, contents["settings"]) != job.settings:
+        raise SettingsError(
+            f"{file} is of a run of other settings: name another folder for this sweep"
+        )
+    if contents["by"] != json.loads(json.dumps(dict(job.by))):
+        raise SettingsError(
+            f"{file} was measured by {json.dumps(contents['by'])}, not {json.dumps(dict(job.by))}: name another folder for "
+            "this sweep, or delete the file, if it is of the end of the run, and that is measured again"
+        )
+
+
+def _read(file: Path, remedy: str) -> dict[str, Any] | None:
+    """A JSON object from a file; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        if the file holds anything else: names it, and ``remedy``.
+    """
+    if not file.exists():
+        return None
+    try:
+        contents = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{file} is damaged: it holds no JSON object; {remedy}")
+    return contents
+
+
+def _result(job: Job, path: Path) -> dict[str, Any] | None:
+    """The contents of a finished job's result file, without looks that the job does not ask for."""
+    file, remedy = path / "result.json", "delete it, and the job is finished again"
+    contents = _read(file, remedy)
+    if contents is None:
+        return None
+    with _whole(file, remedy):
+        _finished(contents)
+        _check_of(job, file, contents)
+    lacking = [look for look in job.looks if str(look) not in contents["looks"]]
+    if lacking:
+        raise SettingsError(
+            f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep"
+        )
+    return contents | {"looks": {str(look): contents["looks"][str(look)] for look in job.looks}}
+
+
+def _finished(contents: dict[str, Any]) -> Finished:
+    looks = {int(look): result for look, result in contents["looks"].items()}
+    return Finished(contents["result"], looks, contents["training"], contents.get("measured_by"))
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until this process alone holds ``lock``; say so where that takes long."""
+    since, said = time.monotonic(), False
+    while True:
+        with locked(lock) as alone:
+            if alone:
+                yield
+                return
+        if not said and time.monotonic() - since > _SAY_SO_AFTER:
+            said = True
+            warnings.warn(
+                f"another process computes {lock.parent}: waiting for its result", stacklevel=1
+            )
+        time.sleep(0.2)
+
+
+def _check(jobs: Sequence[Job], root: Path) -> None:
+    names = [job.name for job in jobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(
+            f"jobs of a sweep need names of their own: {', '.join(twice)} stands more than once"
+        )
+    for job in jobs:
+        if Path(job.name).name != job.name or not job.name.strip("."):
+            raise SettingsError(f"a job's name is its folder's: {job.name!r} cannot be one")
+        run = RunFolder(root / job.name)
+        if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
+            raise SettingsError(
+                f"{run.path} holds a run of other settings: name another folder for this sweep"
+            )
+        if run.begun and not (run.path / "result.json").exists():
+            _check_checkpoint(run)
+
+
+def _check_checkpoint(run: RunFolder) -> None:
+    """A run that cannot go on is told now, not when its turn has come."""
+    try:
+        run.load(run.config())
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete {run.path} to compute this job again") from error
+
+
+Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
+
+
+@contextmanager
+def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]:
+    """A function that runs argument lists of ``attempt`` and gives each one's index with its outcome as they come."""
+    if processes is not None and processes < 1:
+        raise SettingsError(f"processes must be 1 or more, got {processes}")
+    with (
+        _on_cluster(scheduler)
+        if scheduler
+        else _on_this_machine(processes or available_cores()) as submit
+    ):
+        yield submit
+
+
+@contextmanager
+def _on_this_machine(processes: int) -> Iterator[Submit]:
+    with fresh_processes(processes) as calls:
+
+        def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+            for index, outcome in calls(attempt, arguments):
+                yield index, Failure(outcome.how) if isinstance(outcome, Died) else outcome
+
+        yield submit
+
+
+@contextmanager
+def _on_cluster(scheduler: str) -> Iterator[Submit]:
+    try:
+        import distributed
+    except ImportError:
+        raise SettingsError("a scheduler needs Dask: pip install 'minimeta[dask]'") from None
+    try:
+        client = distributed.Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:  # ValueError: no address at all
+        raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+
+    def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+        # pure=False: a job is not its arguments alone but also what its folder holds.
+        futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
+        places = {future.key: index for index, future in enumerate(futures)}
+        for future in distributed.as_completed(futures):
+            yield places[future.key], _outcome(future)
+
+    try:
+        yield submit
+    finally:
+        client.close()
+
+
+def _outcome(future: Any) -> Any:
+    """What a call on a cluster gave, or why it gave nothing."""
+    if future.cancelled():
+        return Failure(
+            "lost with its scheduler: called again, the sweep goes on from the last checkpoint"
+        )
+    error = future.exception()
+    return future.result() if error is None else Failure(f"{type(error).__name__}: {error}", error)
+
+
+def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
+    """``attempt`` on a cluster, of arguments in the bytes that ``_packed`` made."""
+    try:
+        arguments = pickle.loads(packed)
+    except Exception as error:  # whatever an import may raise
+        told = f"a worker cannot load measure: {type(error).__name__}: {error}"
+        return Failure(told, _portable(error, told))
+    return attempt(*arguments)
+
+
+def _packed(arguments: tuple) -> bytes:
+    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where it is not from an installed package."""
+    import cloudpickle
+
+    modules = _beside(arguments[2])
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(arguments)
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _beside(measure: Measure) -> list[ModuleType]:
+    """The modules that ``measure`` may use which another machine cannot import: where its own is a script or beside one, not
+    part of a package nor installed, all that are in that folder."""
+    while isinstance(measure, partial):
+        measure = measure.func
+    own = sys.modules.get(measure.__module__)
+    file = getattr(own, "__file__", None)
+    if file is None or own.__package__ or "site-packages" in Path(file).parts:
+        return []
+    folder = Path(file).absolute().parent
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name not in ("__main__", "__mp_main__") and name == getattr(module, "__name__", None)
+        if (where := getattr(module, "__file__", None)) and Path(where).absolute().parent == folder
+    ]
+
+
+@contextmanager
+def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
+    """A bar over the meta-steps of all jobs, read from their folders, wherever they run."""
+    from tqdm import tqdm
+
+    total = sum(job.settings.iterations for job in jobs)
+    over, counts = Event(), {job.name: 0 for job in jobs}
+
+    def look() -> int:
+        for job in jobs:
+            if counts[job.name] < job.settings.iterations:
+                counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
+        return sum(counts.values())
+
+    def show(bar: Any) -> None:  # a run that has made its last step is still to be measured
+        done = sum((root / job.name / "result.json").exists() for job in jobs)
+        bar.set_postfix_str(f"{done} of {len(jobs)} runs measured", refresh=False)
+        bar.update(look() - bar.n)
+        bar.refresh()
+
+    def watch(bar: Any) -> None:
+        while not over.wait(1.0):
+            show(bar)
+
+    with tqdm(
+        total=total,
+        initial=look(),
+        unit="step",
+        unit_scale=True,
+        disable=None if progress else True,
+    ) as bar:
+        watcher = Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            show(bar)
+
+
+def _steps_done(metrics: Path) -> int:
+    """The iteration of the last whole line, from the end of the file; 0 where there is none."""
+    try:
+        with open(metrics, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().rpartition(b"\n")[0].splitlines()
+        return int(json.loads(lines[-1])["iteration"])
+    except (OSError, IndexError, ValueError, KeyError, TypeError):
+        return 0  # not begun, or a line is being written: the next look tells

@@ -1,0 +1,153 @@
+"""Floor 6: the outer loop. Data flows one way: tasks, directions, one combined direction, one outer step.
+
+Everything random at iteration i comes from a generator seeded by (seed, i), so iteration i draws the same tasks however
+often the run was interrupted before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..algorithms import Algorithm, mean
+from ..arrays import threads
+from ..arrays.backend import Array, array_module, to_host
+from ..errors import DivergenceError, SettingsError
+from ..inner import SGD, Adam
+from ..objectives import Differentiable
+from ..tasks import Minibatches, MinibatchSchedule
+from .task_parallel import TaskParallel, fitting_together
+
+_INIT, _TASKS = 0, 1  # streams of random numbers under one seed
+
+
+class TaskDistribution(Protocol):
+    """What meta-training needs of a distribution of tasks."""
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        tasks: int,
+        schedule: MinibatchSchedule,
+        dtype: Any,
+        xp: ModuleType,
+    ) -> Minibatches:
+        """A meta-batch."""
+
+
+class MetaState(NamedTuple):
+    """All that changes during meta-training: what a checkpoint holds."""
+
+    iteration: int  # meta-steps done
+    meta: Array  # (M,)
+    outer: Any  # the outer rule's state
+    inner: Any  # the inner rule's state, where it passes from task to task
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """A meta-training run: everything that does not change.
+
+    The outer step is meta <- outer rule(meta, combine(directions)), its step size falling linearly from the rule's own,
+    epsilon, to ``epsilon_final`` over ``iterations``: epsilon_i = (1 - i/n) epsilon + (i/n) epsilon_final, i = 0 .. n-1.
+
+    ``carry_inner_state``: the inner rule's state (Adam's moments) passes from one meta-batch to the next, merged over its
+    tasks by the rule's ``merge``. ``workers`` threads share the tasks of a meta-batch; the numbers do not depend on it.
+    """
+
+    objective: Differentiable
+    algorithm: Algorithm
+    tasks: TaskDistribution
+    schedule: MinibatchSchedule
+    outer: SGD | Adam
+    iterations: int
+    epsilon_final: float = 0.0
+    meta_batch: int = 5
+    combine: Callable[[Array], Array] = mean
+    carry_inner_state: bool = True
+    seed: int = 0
+    dtype: Any = np.float32
+    xp: ModuleType = np
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.meta_batch < 1:
+            raise SettingsError(
+                f"meta-training needs iterations >= 1 and meta_batch >= 1, got {self.iterations} and {self.meta_batch}"
+            )
+
+    def start(self) -> MetaState:
+        """The state before the first meta-step."""
+        rng = np.random.default_rng([self.seed, _INIT])
+        return MetaState(
+            0, self.algorithm.init(self.objective, rng, self.dtype, self.xp), None, None
+        )
+
+    def epsilon_at(self, iteration: int) -> float:
+        """Outer step size of meta-step ``iteration``, from 0."""
+        done = iteration / self.iterations
+        return (1 - done) * self.outer.lr + done * self.epsilon_final
+
+    def sample(self, iteration: int) -> Minibatches:
+        """The meta-batch of meta-step ``iteration``."""
+        rng = np.random.default_rng([self.seed, _TASKS, iteration])
+        return self.tasks.sample(rng, self.meta_batch, self.schedule, self.dtype, self.xp)
+
+    @contextmanager
+    def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
+        """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
+        count = self.workers or self._default_workers()
+        with threads.workers(count) as starmap:
+            parallel = TaskParallel(
+                starmap, count, self._together(), self.algorithm, self.objective
+            )
+
+            def step(state: MetaState) -> tuple[MetaState, Array]:
+                batches = self.sample(state.iteration)
+                outcome = parallel.run(state.meta, batches, state.inner)
+                rule = replace(self.outer, lr=self.epsilon_at(state.iteration))
+                meta, outer = rule.step(state.meta, self.combine(outcome.direction), state.outer)
+                inner = None
+                if self.carry_inner_state:
+                    inner = self.algorithm.rule.merge(state.inner, outcome.state, self.meta_batch)
+                return MetaState(state.iteration + 1, meta, outer, inner), outcome.loss
+
+            yield step
+
+    # An objective of the user's own need not say what it computes on its way.
+
+    def _default_workers(self) -> int:
+        if self.xp is not np:
+            return 1
+        work = getattr(self.objective, "multiply_adds", self.objective.size)
+        return threads.default_workers(
+            work * self.schedule.k * self.schedule.size * self.meta_batch, self.meta_batch
+        )
+
+    def _together(self) -> int:
+        if self.xp is not np:
+            return self.meta_batch
+        return fitting_together(self.objective, self.schedule.size, self.dtype)
+
+
+def checked_mean(losses: Sequence[Array], first_iteration: int) -> float:
+    """Mean of the losses ``(T,)`` of consecutive meta-steps, of which the first is number ``first_iteration``, from 1.
+
+    Raises
+    ------
+    DivergenceError
+        naming the first meta-step whose loss is not finite.
+    """
+    means = to_host(array_module(losses[0]).stack(losses).mean(axis=1))
+    bad = np.flatnonzero(~np.isfinite(means))
+    if bad.size:
+        raise DivergenceError(
+            f"the loss is {means[bad[0]]} at meta-step {first_iteration + int(bad[0])}: "
+            "try a smaller inner or outer step size"
+        )
+    return float(means.mean())

@@ -1,0 +1,187 @@
+"""Losses: derivatives, exact cases, extreme logits."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minimeta import Entropy, MeanSquaredError, ShapeError, SoftmaxCrossEntropy, Summed
+from minimeta.testing import check_loss
+from minimeta.testing.strategies import seeds, small
+
+
+@given(small, small, st.lists(small, min_size=0, max_size=2), seeds)
+def test_mean_squared_error_passes_and_value(tasks, examples, outputs, seed):
+    z, target = np.random.default_rng(seed).standard_normal((2, tasks, examples, *outputs))
+    check_loss(MeanSquaredError(), z, target, seed=seed)
+    value, _ = MeanSquaredError().forward(z, target)
+    assert np.allclose(
+        value, [np.mean((a - b) ** 2) for a, b in zip(z, target, strict=True)], rtol=1e-14
+    )
+
+
+@given(small, small, st.integers(2, 6), st.floats(0.1, 2), seeds)
+def test_cross_entropy_passes_and_value(tasks, examples, classes, scale, seed):
+    # Logits of a few units: the complex step of the loss itself cancels where a class is certain.
+    rng = np.random.default_rng(seed)
+    z, target = (
+        scale * rng.standard_normal((tasks, examples, classes)),
+        rng.integers(0, classes, (tasks, examples)),
+    )
+    check_loss(SoftmaxCrossEntropy(), z, target, seed=seed)
+    p = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    want = -np.log(np.take_along_axis(p, target[..., None], axis=2)).mean(axis=(1, 2))
+    # -log p cancels where p is near 1: absolute, at the scale of the logits.
+    assert np.allclose(
+        SoftmaxCrossEntropy().forward(z, target)[0], want, rtol=0, atol=1e-13 * scale
+    )
+
+
+@given(st.sampled_from([np.float32, np.float64]), st.integers(2, 6), seeds)
+def test_cross_entropy_is_stable_for_logits_of_ten_thousand(dtype, classes, seed):
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1.0, 1.0], (2, 3, classes)).astype(dtype)
+    z, target = signs * dtype(1e4), rng.integers(0, classes, (2, 3))
+    value, cache = SoftmaxCrossEntropy().forward(z, target)
+    # Equal largest logits share the probability; the others have none.
+    top = z == z.max(axis=2, keepdims=True)
+    gap = (z.max(axis=2) - np.take_along_axis(z, target[..., None], axis=2)[..., 0]).astype(
+        np.float64
+    )
+    assert np.allclose(value, (gap + np.log(top.sum(axis=2))).mean(axis=1), rtol=1e-6)
+    dz = SoftmaxCrossEntropy().backward(cache)
+    assert np.isfinite(dz).all() and np.abs(dz.sum(axis=2)).max() <= 1e-6
+    assert np.isfinite(SoftmaxCrossEntropy().backward_tangent(cache, z)).all()
+    assert value.dtype == dz.dtype == dtype
+
+
+@given(st.integers(2, 6), st.floats(5, 30), seeds)
+def test_cross_entropy_gradients_keep_their_digits_where_a_class_is_nearly_certain(
+    classes, gap, seed
+):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((1, 1, classes)).astype(np.float32)
+    z[..., 0] += np.float32(gap)
+    z_dot = rng.standard_normal(z.shape).astype(np.float32)
+    loss, target = SoftmaxCrossEntropy(), np.zeros((1, 1), dtype=int)
+    single, double = (
+        loss.forward(z.astype(dtype), target)[1] for dtype in (np.float32, np.float64)
+    )
+    # exp of a float32 logit difference of up to 40: 40 * 6e-8.
+    assert np.allclose(loss.backward(single), loss.backward(double), rtol=1e-5, atol=0)
+    got, want = (
+        loss.backward_tangent(single, z_dot),
+        loss.backward_tangent(double, z_dot.astype(np.float64)),
+    )
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@given(st.integers(2, 6), st.floats(-1e3, 1e3), seeds)
+def test_cross_entropy_ignores_a_shift_of_all_logits(classes, shift, seed):
+    rng = np.random.default_rng(seed)
+    z, target = rng.standard_normal((1, 4, classes)), rng.integers(0, classes, (1, 4))
+    forward = SoftmaxCrossEntropy().forward
+    assert np.allclose(
+        forward(z, target)[0], forward(z + shift, target)[0], rtol=0, atol=1e-12
+    )  # z + shift: 1e3 * 1e-16
+
+
+logits = st.tuples(small, small, st.integers(1, 6), st.floats(0.1, 2), seeds).map(
+    lambda drawn: drawn[3] * np.random.default_rng(drawn[4]).standard_normal(drawn[:3])
+)
+
+
+@given(logits, seeds)
+def test_entropy_passes_and_value(z, seed):
+    check_loss(Entropy(), z, np.zeros(z.shape[:2], int), seed=seed)
+    p = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    value, cache = Entropy().forward(z, None)
+    assert np.allclose(
+        value, -(p * np.log(p)).sum(axis=2).mean(axis=1), rtol=0, atol=1e-14 * z.shape[2]
+    )
+    assert (value >= 0).all() and (value <= np.log(z.shape[2]) * (1 + 1e-14)).all()
+    assert (
+        np.abs(Entropy().backward(cache).sum(axis=2)).max() <= 1e-14
+    )  # a shift of all logits changes nothing
+
+
+@given(small, small, st.integers(1, 6), st.floats(-1e4, 1e4), seeds)
+def test_entropy_is_largest_where_all_classes_are_equally_likely_and_bends_down_there(
+    tasks, examples, classes, level, seed
+):
+    z = np.full((tasks, examples, classes), level)
+    value, cache = Entropy().forward(z, None)
+    assert np.allclose(value, np.log(classes), rtol=1e-14, atol=0)
+    assert not Entropy().backward(cache).any()
+    z_dot = np.random.default_rng(seed).standard_normal(z.shape)
+    # H(z + h z_dot) = log C - h^2 Var(z_dot) / 2 + ..., the variance over equally likely classes.
+    bend = (z_dot * Entropy().backward_tangent(cache, z_dot)).sum(axis=(1, 2))
+    assert np.allclose(bend, -z_dot.var(axis=2).mean(axis=1), rtol=1e-12, atol=1e-15)
+
+
+@given(st.sampled_from([np.float32, np.float64]), st.integers(2, 6), seeds)
+def test_entropy_is_stable_for_logits_of_ten_thousand(dtype, classes, seed):
+    z = np.random.default_rng(seed).choice([-1e4, 1e4], (2, 3, classes)).astype(dtype)
+    value, cache = Entropy().forward(z, None)
+    top = (z == z.max(axis=2, keepdims=True)).sum(axis=2)
+    assert np.allclose(value, np.log(top).mean(axis=1), rtol=1e-6)
+    assert (
+        not Entropy().backward(cache).any()
+    )  # the likeliest are equally likely, the others have no probability
+    assert np.isfinite(Entropy().backward_tangent(cache, z)).all()
+    assert value.dtype == Entropy().backward(cache).dtype == dtype
+
+
+@given(st.integers(2, 6), st.floats(5, 30), seeds)
+def test_entropy_gradients_keep_their_digits_where_a_class_is_nearly_certain(classes, gap, seed):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((1, 1, classes)).astype(np.float32)
+    z[..., 0] += np.float32(gap)
+    z_dot = rng.standard_normal(z.shape).astype(np.float32)
+    single, double = (
+        Entropy().forward(z.astype(dtype), None)[1] for dtype in (np.float32, np.float64)
+    )
+    assert np.allclose(Entropy().backward(single), Entropy().backward(double), rtol=1e-5, atol=0)
+    got = Entropy().backward_tangent(single, z_dot)
+    want = Entropy().backward_tangent(double, z_dot.astype(np.float64))
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@given(logits, seeds)
+def test_a_sum_is_the_losses_of_the_examples_alone_added_up(z, seed):
+    rng = np.random.default_rng(seed)
+    for loss, target in (
+        (SoftmaxCrossEntropy(), rng.integers(0, z.shape[2], z.shape[:2])),
+        (MeanSquaredError(), rng.standard_normal(z.shape)),
+    ):
+        check_loss(Summed(loss), z, target, seed=seed)
+        alone = [loss.forward(z[:, n : n + 1], target[:, n : n + 1])[0] for n in range(z.shape[1])]
+        assert np.allclose(Summed(loss).forward(z, target)[0], sum(alone), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 0.5])
+def test_labels_out_of_range_are_refused(label):
+    with pytest.raises(ShapeError, match="integer targets from 0 to 2"):
+        SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.full((1, 2), label))
+
+
+def test_wrong_targets_are_refused():
+    with pytest.raises(ShapeError, match="MeanSquaredError"):
+        MeanSquaredError().forward(np.zeros((1, 2, 3)), np.zeros((1, 2)))
+    with pytest.raises(ShapeError, match="SoftmaxCrossEntropy"):
+        SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.zeros((1, 3), dtype=int))
+    with pytest.raises(ShapeError, match=r"Entropy expects logits \(T, N, classes\), got \(2, 3\)"):
+        Entropy().forward(np.zeros((2, 3)), None)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_certain_class_leaves_the_others_share_and_not_zero(dtype):
+    """-log p = log(1 + sum of the others' e^(z_c - z)): where the others are below rounding it is their sum, to rounding."""
+    gap = 17.0 if dtype == np.float32 else 37.0
+    z = np.array([[[gap, 0.0, 0.0]]], dtype)
+    others = 2 * np.exp(-gap)
+    loss, _ = SoftmaxCrossEntropy().forward(z, np.zeros((1, 1), int))
+    entropy, _ = Entropy().forward(z, np.zeros((1, 1), int))
+    eps = np.finfo(dtype).eps
+    assert abs(loss[0] - others) <= 4 * eps * others  # two powers, a sum, a logarithm
+    assert abs(entropy[0] - others * (1 + gap)) <= 8 * eps * others * (1 + gap)

@@ -1,0 +1,332 @@
+"""Runs on disk: the same end however a run is interrupted, and one line for everything that can be wrong."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minimeta.errors import CheckpointError, DivergenceError, SettingsError
+from minimeta.files import write_atomically
+from minimeta.runs.experiment import PRESETS
+from minimeta.runs.folder import RunFolder
+from minimeta.runs.train import Saving, open_run, train
+from minimeta.training.meta_training import checked_mean
+
+SHORT = replace(
+    PRESETS["sine"][1], iterations=60, hidden="8", inner="adam", inner_lr=0.01, meta_batch=3
+)
+
+
+def _same_state(a, b):
+    assert a.iteration == b.iteration
+    assert np.array_equal(a.meta, b.meta)
+    for one, other in ((a.inner, b.inner), (a.outer, b.outer)):
+        assert type(one) is type(other)
+        pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
+        assert all(np.array_equal(x, y) for x, y in pairs)
+
+
+class _Stop(Exception):
+    """A run cut off."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"inner": inner, "outer": outer} for inner in ("sgd", "adam") for outer in ("sgd", "adam")]
+    + [
+        {
+            "algorithm": "meta-sgd",
+            "inner": "sgd",
+            "outer": "adam",
+            "epsilon": 0.001,
+            "combine": "agreement",
+        },
+        {"algorithm": "anil", "outer": "adam"},
+        {"algorithm": "cavia", "context": 2},
+        {"algorithm": "imaml", "outer": "adam", "epsilon": 0.001},
+        {"algorithm": "adml", "attack": 0.3, "outer": "adam", "epsilon": 0.001},
+        {"algorithm": "taml", "bias": "gini", "outer": "adam", "epsilon": 0.001},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(
+    tmp_path, monkeypatch, changes
+):
+    settings, saving = replace(SHORT, **changes), Saving(7, 0)
+    whole = train(settings, tmp_path / "whole", saving=saving)
+    for windows in (1, 2, 3):
+        folder = RunFolder(tmp_path / f"cut-every-{windows}")
+        resume, cuts = False, 0
+        while True:
+            calls = iter([None] * windows)
+
+            def cut(losses, first, calls=calls):
+                if next(calls, _Stop) is _Stop:
+                    raise _Stop
+                return checked_mean(losses, first)
+
+            with monkeypatch.context() as patch:
+                patch.setattr("minimeta.runs.train.checked_mean", cut)
+                try:
+                    end = train(settings, folder.path, resume=resume, saving=saving)
+                    break
+                except _Stop:
+                    resume, cuts = True, cuts + 1
+        assert cuts == -(-60 // 7) // windows - (-(-60 // 7) % windows == 0)
+        _same_state(end, whole)
+
+
+def _command(out, *more):
+    flags = [
+        "--iterations",
+        "400",
+        "--hidden",
+        "8",
+        "--inner",
+        "adam",
+        "--inner-lr",
+        "0.01",
+        "--meta-batch",
+        "3",
+    ]
+    return [
+        sys.executable, "-m", "minimeta", "train", "sine", *flags, "--out", str(out), "--quiet",
+        "--log-every", "5", "--checkpoint-seconds", "0", *more,
+    ]  # fmt: skip
+
+
+def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
+    subprocess.run(_command(tmp_path / "whole"), check=True, capture_output=True)
+    folder, chance, reached = RunFolder(tmp_path / "killed"), random.Random(0), []
+    for kill in range(20):
+        _kill_beyond(folder, chance.randrange(10 * kill, 10 * kill + 40), chance.uniform(0, 0.004))
+        reached.append(open_run(folder.path)[1].iteration)
+    assert reached == sorted(reached)
+    assert len(set(reached)) >= 10  # the kills fell within the training, far from one another
+    subprocess.run(_command(folder.path, "--resume"), check=True, capture_output=True)
+    _same_state(open_run(tmp_path / "whole")[1], open_run(folder.path)[1])
+    assert _losses(RunFolder(tmp_path / "whole")) == _losses(folder)
+    assert not list(folder.path.glob(".*.part"))
+
+
+def _kill_beyond(folder, iteration, seconds):
+    """Start or resume the run, and kill it ``seconds`` after its metrics pass ``iteration``."""
+    more = ["--resume"] if folder.config_path.exists() else []
+    with subprocess.Popen(_command(folder.path, *more), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and _last_line(folder) < iteration:
+            time.sleep(0.0005)
+        time.sleep(seconds)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def _last_line(folder):
+    losses = _losses(folder) if folder.metrics_path.exists() else []
+    return losses[-1][0] if losses else -1
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"half of the n")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, fails)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_going_on_drops_what_will_be_written_again_and_no_file_of_the_users(tmp_path):
+    folder = RunFolder(tmp_path)
+    for iteration in (10, 20, 30):
+        folder.append_metrics({"iteration": iteration, "loss": 0.0})
+    with open(folder.metrics_path, "a") as file:
+        file.write('{"iteration": 40, "lo')
+    (tmp_path / ".checkpoint.npz.123.part").write_bytes(b"half")
+    (tmp_path / ".thesis.part").write_text("mine")
+    folder.clear_after(20)
+    assert [iteration for iteration, _ in _losses(folder)] == [10, 20]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".thesis.part", "metrics.jsonl"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(SHORT, folder.path)
+    code = (
+        f"import time; from minimeta.runs.folder import RunFolder; from pathlib import Path\n"
+        f"with RunFolder(Path({str(folder.path)!r})).held(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match="another process is training"):
+            train(SHORT, folder.path, resume=True)
+        process.kill()
+    train(SHORT, folder.path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoint.npz", "metrics.jsonl"])
+def test_a_run_is_not_begun_over_a_file_of_another(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=f"already holds a run .{name}"):
+        train(SHORT, tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_is_resumed_only_with_its_own_settings(tmp_path):
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        train(SHORT, tmp_path / "none", resume=True)
+    train(SHORT, str(tmp_path / "run"))
+    with pytest.raises(CheckpointError, match="other settings"):
+        train(replace(SHORT, seed=1), tmp_path / "run", resume=True)
+
+
+def _losses(folder):
+    lines = folder.metrics_path.read_text().splitlines(keepends=True)
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(entry["iteration"], entry["loss"]) for entry in entries if "loss" in entry]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.create(SHORT.to_dict())
+    _same_state(train(SHORT, folder.path, resume=True), train(SHORT, tmp_path / "whole"))
+
+
+def test_metrics_tell_loss_rate_and_what_produced_them(tmp_path):
+    train(SHORT, tmp_path / "run", saving=Saving(20, 0))
+    first, *rest = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert {"minimeta", "numpy", "python", "commit"} <= set(first["provenance"])
+    assert [entry["iteration"] for entry in rest] == [20, 40, 60]
+    # The last meta-step's epsilon: one 60th of the first.
+    assert rest[-1]["epsilon"] == pytest.approx(SHORT.epsilon / 60)
+
+
+def test_a_second_run_does_not_overwrite_the_first(tmp_path):
+    train(SHORT, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train(SHORT, tmp_path / "run")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_missing_truncated_and_altered_files_are_one_line_and_stay_as_they_are(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        open_run(folder.path)
+    train(SHORT, folder.path)
+    good = folder.checkpoint_path.read_bytes()
+    for bad in (good[:-40], good[: len(good) // 3], b"", b"not an archive"):
+        folder.checkpoint_path.write_bytes(bad)
+        for attempt in (
+            lambda: open_run(folder.path),
+            lambda: train(SHORT, folder.path, resume=True),
+        ):
+            with pytest.raises(CheckpointError, match="checkpoint.npz is damaged"):
+                attempt()
+        assert folder.checkpoint_path.read_bytes() == bad
+    folder.checkpoint_path.unlink()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        train(SHORT, folder.path, resume=True)
+    folder.checkpoint_path.write_bytes(good)
+    for bad in ("{", "[]", ""):
+        folder.config_path.write_text(bad)
+        with pytest.raises(CheckpointError, match="config.json is damaged"):
+            open_run(folder.path)
+    folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"colour": 1}))
+    with pytest.raises((CheckpointError, SettingsError), match="colour|other settings"):
+        open_run(folder.path)
+
+
+def test_an_altered_byte_of_a_checkpoint_is_noticed_or_makes_no_difference(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    state = train(SHORT, folder.path)
+    good, noticed = folder.checkpoint_path.read_bytes(), 0
+    places = [
+        *range(0, len(good) - 200, 17),
+        *range(len(good) - 200, len(good)),
+    ]  # and the whole end of the archive
+    for place in places:
+        folder.checkpoint_path.write_bytes(
+            good[:place] + bytes([good[place] ^ 0x55]) + good[place + 1 :]
+        )
+        try:
+            _same_state(open_run(folder.path)[1], state)
+        except CheckpointError:
+            noticed += 1
+    assert noticed > 0.6 * len(
+        places
+    )  # all but some bytes of the archive's headers that nothing reads
+
+
+def test_settings_altered_behind_a_checkpoint_are_noticed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(SHORT, folder.path)
+    folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"inner_lr": 0.5}))
+    with pytest.raises(CheckpointError, match="other settings"):
+        open_run(folder.path)
+
+
+def test_settings_of_another_version_are_told_with_their_file(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(SHORT, folder.path)
+    folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"momentum": 0.5}))
+    told = f"{folder.config_path}: unknown settings: momentum"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        train(SHORT, folder.path, resume=True)
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(SHORT, folder.path)
+    np.savez(folder.checkpoint_path, format=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(CheckpointError, match="damaged"):
+        open_run(folder.path)
+
+
+def test_divergence_names_the_meta_step_and_leaves_the_last_good_checkpoint(tmp_path):
+    settings = replace(
+        SHORT, inner="sgd", inner_lr=0.02, epsilon=30.0, iterations=400, activation="relu"
+    )
+    with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at meta-step \d+") as caught:
+        train(settings, tmp_path / "run", saving=Saving(1, 0))
+    failed = int(str(caught.value).split("meta-step ")[1].split(":")[0])
+    _, state = open_run(tmp_path / "run")
+    assert 0 < state.iteration < failed and np.isfinite(state.meta).all()
+
+
+def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
+    states = [
+        train(replace(SHORT, meta_batch=5), tmp_path / str(count), workers=count)
+        for count in (1, 2, 3, 5)
+    ]
+    for state in states[1:]:
+        _same_state(state, states[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"tail": "separate"}, "reptile steps through all"), ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
+        ({"inner": "lbfgs"}, "inner must be one of sgd, adam"), ({"hidden": "8,x"}, "hidden must be layer sizes"),
+        ({"iterations": 0}, "iterations must be 1 or more"),
+        ({"shots": 0}, "shots must be 1"), ({"inner_lr": "fast"}, "inner_lr must be float"), ({"k": 6}, "grid of 50"),
+        ({"inner_beta2": 1.0}, "inner_beta2 must be 0 or more and below 1"), ({"phase": float("inf")}, "phase must be"),
+        ({"inner_lr": float("nan")}, "inner_lr must be"), ({"epsilon": -1.0}, "epsilon must be 0 or more"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused_with_a_sentence(tmp_path, changes, match):
+    with pytest.raises(SettingsError, match=match):
+        train(replace(SHORT, **changes), tmp_path / "run")
