@@ -21,8 +21,8 @@ from .algorithms import (
     gradient_agreement,
     mean,
 )
-from .arrays import memory
 from .arrays.backend import array_module
+from .arrays.memory import keep_freed_memory
 from .errors import (
     CheckpointError,
     DataError,
@@ -59,10 +59,7 @@ from .tasks import (
 )
 from .theory import taylor
 from .theory.directions import compare_directions
-
-__version__ = "0.1.0"
-
-memory.keep_freed_memory()
+from .version import __version__
 
 __all__ = [
     "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "SGD", "TAML", "Adam", "Atkinson", "CheckpointError",
@@ -70,7 +67,7 @@ __all__ = [
     "GeneralizedEntropy", "Gini", "LogVariance", "MeanSquaredError", "MetaSGD", "MinibatchSchedule", "Minibatches",
     "MinimetaError", "Network", "Objective", "Polynomial", "Quadratic", "Reptile", "SettingsError", "ShapeError",
     "Sinusoid", "SoftmaxCrossEntropy", "Sphere", "Summed", "SweepError", "Theil", "Trajectory", "VectorsError",
-    "adapt", "array_module", "compare_directions", "fgsm", "gradient_agreement", "layers", "load_mini_imagenet",
+    "adapt", "array_module", "compare_directions", "fgsm", "gradient_agreement", "keep_freed_memory", "layers", "load_mini_imagenet",
     "load_omniglot", "mean", "mini_imagenet_convnet", "minibatches_of", "mlp", "omniglot_convnet", "split_omniglot",
     "taylor", "unroll",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Floor 5: one file an algorithm. None of them sees a layer: only objectives, rules and trajectories."""
+"""Algorithms: one file each. None of them sees a layer: only objectives, rules and trajectories."""
 
 from .adml import ADML, fgsm
 from .anil import ANIL
-from .base import Algorithm, Outcome, mean
+from .base import ALGORITHMS, Algorithm, InnerProblem, Outcome, Plan, mean
 from .cavia import CAVIA
 from .gradient_agreement import agreement_weights, gradient_agreement
 from .imaml import IMAML
@@ -12,8 +12,35 @@ from .meta_sgd import MetaSGD
 from .reptile import Reptile
 from .taml import TAML, EntropyTAML
 
+# How the directions of a meta-batch become one, by the name in settings.
+COMBINERS = {"mean": mean, "agreement": gradient_agreement}
+
 __all__ = [
-    "ADML", "ANIL", "CAVIA", "FOMAML", "IMAML", "MAML", "MEASURES", "TAML", "Algorithm", "Atkinson", "EntropyTAML",
-    "GeneralizedEntropy", "Gini", "Inequality", "LogVariance", "MetaSGD", "Outcome", "Reptile", "Theil",
-    "agreement_weights", "fgsm", "gradient_agreement", "mean",
-]  # fmt: skip
+    "ADML",
+    "ALGORITHMS",
+    "ANIL",
+    "CAVIA",
+    "COMBINERS",
+    "FOMAML",
+    "IMAML",
+    "MAML",
+    "MEASURES",
+    "TAML",
+    "Algorithm",
+    "Atkinson",
+    "EntropyTAML",
+    "GeneralizedEntropy",
+    "Gini",
+    "Inequality",
+    "InnerProblem",
+    "LogVariance",
+    "MetaSGD",
+    "Outcome",
+    "Plan",
+    "Reptile",
+    "Theil",
+    "agreement_weights",
+    "fgsm",
+    "gradient_agreement",
+    "mean",
+]

@@ -1,15 +1,30 @@
-"""What an algorithm is: a frozen description of how tasks turn a meta-parameter vector into directions.
+"""What an algorithm is: how tasks turn a meta-parameter vector into directions.
 
-init(objective, rng)                        -> meta (M,)
-direction(objective, meta, minibatches)     -> per-task directions (T, M), which an outer step subtracts; losses (T,)
-adapt(objective, meta, minibatches)         -> the tasks' own parameters (T, D)
+An algorithm is a frozen description. With meta the vector that is learned,
+``(M,)``, it has one contract:
+
+    init(objective, rng)        -> meta, fresh
+    problem(objective, meta)    -> InnerProblem(objective, start, rule): which
+                                   objective the inner loop descends, from where,
+                                   by which rule
+    direction(objective, meta, minibatches, state)
+                                -> Outcome(direction (T, M), loss (T,), state)
+    couple(outcome)             -> Outcome, once all tasks of a meta-batch are in it
+    prepared(plan)              -> the algorithm, fitted to a run and found to make
+                                   sense in it
+
+Training shares the tasks of a meta-batch among threads, so ``direction`` sees some of
+them and no task may see another. ``couple`` then sees all. Few algorithms have
+something to couple. ``adapt``, ``iterates``, ``predict`` and ``meta_gradient`` are
+written once, here, from these.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,31 +32,72 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
-from ..inner import InnerRule, Trajectory, adapt, unroll
-from ..objectives import Batch, Differentiable, Point
+from ..inner import RULES, InnerRule, Trajectory, adapt, unroll
+from ..objectives import Batch, Differentiable, Point, Predicting, asked, part_of
+from ..registry import Registry, setting
+
+ALGORITHMS = Registry("algorithm")
+
+
+class InnerProblem(NamedTuple):
+    """An inner loop: it descends ``objective`` from ``start``, ``(D,)``, by ``rule``."""
+
+    objective: Differentiable
+    start: Array
+    rule: InnerRule
 
 
 class Outcome(NamedTuple):
-    """What a meta-batch gives: ``direction (T, M)``, ``loss (T,)`` and the inner rule's state after each task."""
+    """The outcome of tasks, a row each: ``direction (T, M)``, which an outer step subtracts;
+    ``loss (T,)``; the inner rule's ``state`` after the task; and ``coupling``, arrays ``(T, ...)``
+    that ``couple`` needs, if any."""
 
     direction: Array
     loss: Array
     state: Any
+    coupling: tuple[Array, ...] | None = None
+
+
+def mean(per_task: Array) -> Array:
+    """The plain combiner: the mean over tasks, ``(T, M) -> (M,)``."""
+    return per_task.mean(axis=0)
+
+
+class Plan(NamedTuple):
+    """A run, as far as an algorithm may depend on it.
+
+    ``k`` mini-batches a task, the last of which is a set of its own with
+    ``separate_tail``; ``tasks`` in a meta-batch; the function that combines their
+    directions; the range of the inputs.
+    """
+
+    objective: Differentiable
+    k: int
+    separate_tail: bool = False
+    tasks: int = 1
+    combine: Callable[[Array], Array] = mean
+    inputs: tuple[float, float] = (-inf, inf)
 
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """Base of the algorithms that adapt phi by an inner ``rule``. A subclass writes ``run``."""
+    """Base of all algorithms. A subclass writes ``direction``.
 
-    rule: InnerRule
-    can_pause: ClassVar[bool] = (
-        False  # whether plain inner steps can come first, and ``run`` go on from their ``start``
-    )
+    Raises
+    ------
+    SettingsError
+        if ``rule`` is no inner rule.
+    """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "run" in vars(cls):  # another run need not take a start
-            cls.can_pause = vars(cls).get("can_pause", False)
+    rule: InnerRule = setting(help="inner rule", flag="inner", registry=RULES, prefix="inner_")
+    least_k: ClassVar[int] = 1  # mini-batches a task without which a run makes no sense
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.rule, "step", None)):
+            name = type(self).__name__
+            raise SettingsError(
+                f"{name} needs an inner rule, got {self.rule!r}: use {name}(SGD({self.rule!r}))"
+            )
 
     def init(
         self,
@@ -50,33 +106,55 @@ class Algorithm(ABC):
         dtype: Any = np.float32,
         xp: ModuleType = np,
     ) -> Array:
-        """A fresh meta-parameter vector: here phi itself, ``(D,)``."""
+        """A fresh meta-parameter vector ``(M,)``: by default phi itself, M = D."""
         return objective.init(rng, dtype, xp)
 
-    def inner(self, objective: Differentiable, meta: Array) -> tuple[Array, InnerRule]:
-        """Where the inner loop starts, ``(D,)``, and the rule by which it steps: here ``meta`` itself and ``rule``."""
-        return meta, self.rule
+    def problem(self, objective: Differentiable, meta: Array) -> InnerProblem:
+        """The inner loop at ``meta``: by default ``objective`` from phi = ``meta`` by ``rule``."""
+        return InnerProblem(objective, meta, self.rule)
 
     @abstractmethod
-    def run(
+    def direction(
         self,
         objective: Differentiable,
         meta: Array,
         minibatches: Sequence[Batch],
         state: Any = None,
     ) -> Outcome:
-        """Directions, losses, and the rule's state after each task, each started from the shared ``state``."""
+        """Directions and losses of the tasks, each started from the rule's shared ``state``.
 
-    def couple(self, outcome: Any) -> Outcome:
-        """What the tasks of a whole meta-batch have to do with each other: here nothing. Threads ``run`` on some each."""
+        The loss is that of the last mini-batch before any step on it.
+        """
+
+    def couple(self, outcome: Outcome) -> Outcome:
+        """The outcome of a whole meta-batch, whose tasks may depend on each other: by default they
+        do not."""
         return outcome
 
-    def direction(
-        self, objective: Differentiable, meta: Array, minibatches: Sequence[Batch]
-    ) -> tuple[Array, Array]:
-        """Per-task directions ``(T, M)``, and ``(T,)`` the loss of the last mini-batch before any step on it."""
-        outcome = self.couple(self.run(objective, meta, minibatches))
-        return outcome.direction, outcome.loss
+    def prepared(self, plan: Plan) -> Algorithm:
+        """The algorithm for a run: by default itself.
+
+        Raises
+        ------
+        SettingsError
+            if the algorithm makes no sense there, with the setting to change.
+        """
+        if plan.k < self.least_k:
+            raise SettingsError(
+                f"{ALGORITHMS.name_of(self)} adapts on k-1 mini-batches and scores on the last: "
+                f"set k to {self.least_k} or more"
+            )
+        return self
+
+    def meta_gradient(
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        state: Any = None,
+    ) -> Outcome:
+        """The coupled outcome of a whole meta-batch."""
+        return self.couple(self.direction(objective, meta, minibatches, state))
 
     def adapt(
         self,
@@ -86,8 +164,8 @@ class Algorithm(ABC):
         state: Any = None,
     ) -> Array:
         """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
-        phi, rule = self.inner(objective, meta)
-        return adapt(objective, phi, minibatches, rule, state)
+        descended, start, rule = self.problem(objective, meta)
+        return adapt(descended, start, minibatches, rule, state)
 
     def iterates(
         self,
@@ -96,28 +174,36 @@ class Algorithm(ABC):
         minibatches: Sequence[Batch],
         state: Any = None,
     ) -> Sequence[Array]:
-        """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last is ``adapt``'s."""
-        phi, rule = self.inner(objective, meta)
-        return unroll(objective, phi, minibatches, rule, "iterates", state).iterates
+        """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last
+        are ``adapt``'s."""
+        descended, start, rule = self.problem(objective, meta)
+        return unroll(descended, start, minibatches, rule, "iterates", state).iterates
+
+    def predict(
+        self,
+        objective: Differentiable,
+        meta: Array,
+        minibatches: Sequence[Batch],
+        x: Array,
+        state: Any = None,
+    ) -> Array:
+        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)`` after adaptation.
+
+        Raises
+        ------
+        SettingsError
+            if ``objective`` predicts nothing.
+        """
+        phi = self.adapt(objective, meta, minibatches, state)
+        why = f"{type(self).__name__}.predict asks for predictions"
+        return asked(objective, Predicting, why).predict(phi, x)
 
 
-def only_on(part: str, rule: Any, objective: Any, meta: Array) -> Any:
-    """``rule`` with its rate on one part of phi, ``objective.head`` or ``.context``, 0 elsewhere: that alone moves."""
-    if not isinstance(rule.lr, (int, float)):
-        raise SettingsError(
-            f"an inner loop on the {part} alone takes one step size, a number, for all of it"
-        )
-    place = getattr(objective, part, slice(0, 0))
-    if place == slice(0, 0):
-        raise SettingsError(f"this inner loop adapts the {part} alone, but {objective!r} has none")
-    rates = array_module(meta).zeros(objective.size, dtype=meta.dtype)
-    rates[place] = rule.lr
-    return replace(rule, lr=rates)
+class Inner(NamedTuple):
+    """An inner loop on all mini-batches but the last, and the objective on the last at its end."""
 
-
-def mean(per_task: Array) -> Array:
-    """The plain combiner: the mean over tasks, ``(T, M) -> (M,)``."""
-    return per_task.mean(axis=0)
+    trajectory: Trajectory
+    query: Point
 
 
 def unrolled(
@@ -126,12 +212,31 @@ def unrolled(
     meta: Array,
     minibatches: Sequence[Batch],
     state: Any = None,
-) -> tuple[Trajectory, Point]:
-    """The inner loop on all mini-batches but the last, kept as ``algorithm.store`` says; and the last one at its end."""
+) -> Inner:
+    """The inner loop of ``algorithm``, kept as ``algorithm.store`` says, and its query."""
     require_minibatches(minibatches)
-    phi, rule = algorithm.inner(objective, meta)
-    trajectory = unroll(objective, phi, minibatches[:-1], rule, algorithm.store, state)
-    return trajectory, objective.at(trajectory.last, minibatches[-1])
+    descended, start, rule = algorithm.problem(objective, meta)
+    trajectory = unroll(descended, start, minibatches[:-1], rule, algorithm.store, state)
+    return Inner(trajectory, objective.at(trajectory.last, minibatches[-1]))
+
+
+def only_on(part: str, rule: Any, objective: Differentiable, meta: Array) -> Any:
+    """``rule`` with its rate on one part of phi, "head" or "context", and 0 elsewhere: only that
+    part moves.
+
+    Raises
+    ------
+    SettingsError
+        if the objective has no such part, or the rule's rate is not one number.
+    """
+    if not isinstance(rule.lr, (int, float)):
+        raise SettingsError(f"an inner loop on the {part} alone takes one step size, a number")
+    place = part_of(objective, part)
+    if place == slice(0, 0):
+        raise SettingsError(f"this inner loop adapts the {part} alone, but {objective!r} has none")
+    rates = array_module(meta).zeros(objective.size, dtype=meta.dtype)
+    rates[place] = rule.lr
+    return replace(rule, lr=rates)
 
 
 def require_minibatches(minibatches: Sequence[Batch]) -> None:

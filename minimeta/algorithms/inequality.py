@@ -22,6 +22,9 @@ from typing import Any
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
+from ..registry import Registry, setting
+
+MEASURES = Registry("inequality measure")
 
 
 class Inequality(ABC):
@@ -36,6 +39,7 @@ class Inequality(ABC):
         """The derivative of ``value`` with respect to each number, ``(T,)``."""
 
 
+@MEASURES.register("theil")
 @dataclass(frozen=True)
 class Theil(Inequality):
     """Theil's index, from 0 to log T:
@@ -58,6 +62,7 @@ class Theil(Inequality):
         return (log - (u * log).mean()) / total
 
 
+@MEASURES.register("generalized-entropy")
 @dataclass(frozen=True)
 class GeneralizedEntropy(Inequality):
     """The generalized entropy of order alpha, any number but 0 and 1:
@@ -70,7 +75,7 @@ class GeneralizedEntropy(Inequality):
     and 1 the differences above lose about as many digits as alpha has zeros there.
     """
 
-    alpha: float = 2.0
+    alpha: float = setting(2.0, "TAML: order of the generalized entropy")
 
     def __post_init__(self) -> None:
         alpha = as_number(self, "alpha")
@@ -94,6 +99,7 @@ class GeneralizedEntropy(Inequality):
         return (u ** (self.alpha - 1) - (u**self.alpha).mean()) / ((self.alpha - 1) * total)
 
 
+@MEASURES.register("atkinson")
 @dataclass(frozen=True)
 class Atkinson(Inequality):
     """Atkinson's index of inequality aversion epsilon >= 0, from 0 to 1: one minus a power mean over the mean,
@@ -108,7 +114,7 @@ class Atkinson(Inequality):
     from m - 1 = mean_i (e^(e log u_i) - 1), which keeps its digits as epsilon tends to 1.
     """
 
-    epsilon: float = 0.5
+    epsilon: float = setting(0.5, "TAML: aversion to inequality of Atkinson's index")
 
     def __post_init__(self) -> None:
         epsilon = as_number(self, "epsilon")
@@ -137,6 +143,7 @@ class Atkinson(Inequality):
         return xp.exp(xp.log1p(xp.expm1(e * log).mean()) / e)
 
 
+@MEASURES.register("gini")
 @dataclass(frozen=True)
 class Gini(Inequality):
     """The Gini coefficient, from 0 to 1 - 1/T: half the mean absolute difference of pairs, over the mean,
@@ -170,6 +177,7 @@ class Gini(Inequality):
         return array_module(x).sign(real[:, None] - real).mean(axis=1)
 
 
+@MEASURES.register("log-variance")
 @dataclass(frozen=True)
 class LogVariance(Inequality):
     """The variance of logarithms: with l_i = log x_i and lbar = mean_i l_i, the logarithm of the geometric mean,
@@ -197,15 +205,6 @@ class LogVariance(Inequality):
         u, _ = _relative(x)
         log = array_module(x).log(u)
         return log - log.mean()
-
-
-MEASURES: dict[str, type[Inequality]] = {
-    "theil": Theil,
-    "generalized-entropy": GeneralizedEntropy,
-    "atkinson": Atkinson,
-    "gini": Gini,
-    "log-variance": LogVariance,
-}
 
 
 def _relative(x: Array) -> tuple[Array, Array]:

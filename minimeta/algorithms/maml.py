@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ..errors import SettingsError
 from ..inner import Store, descend
-from .base import Algorithm, Outcome, require_minibatches, unrolled
+from ..registry import setting
+from .base import ALGORITHMS, Algorithm, Outcome, require_minibatches, unrolled
 
 
+@ALGORITHMS.register("maml")
 @dataclass(frozen=True)
 class MAML(Algorithm):
     """The exact gradient of the loss after adaptation.
 
-    Adapt on mini-batches 1 .. k-1 and score on the last: F(phi) = L_k(phi_k), phi_k = U^{k-1}(phi). The direction is
-    dF/dphi: g_k, pulled back through the k-1 inner steps (trajectory.py). For an inner SGD that is the Reptile paper's
+    Adapt on mini-batches 1 .. k-1 and score on the last: F(phi) = L_k(phi_k),
+    phi_k = U^{k-1}(phi). The direction is dF/dphi: g_k, pulled back through the k-1
+    inner steps (inner/trajectory.py). For an inner SGD that is the Reptile paper's
     equations (17)-(21),
 
         g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k,
 
-    and through any other rule the same with that rule's adjoint. The rule's ``state`` at the start is held constant.
-    ``store`` trades memory for time, at the same numbers: "checkpoints" holds about 2 sqrt(k) copies of phi and of the
-    rule's state, and the activations at one of them (trajectory.py).
+    and through any other rule the same with that rule's adjoint. The rule's ``state``
+    at the start is held constant. ``store`` trades memory for time, at the same
+    numbers (inner/stores.py).
     """
 
-    store: Store = "points"
+    store: Store = setting(
+        "points",
+        "inner loops that are pulled back: store activations (fast), iterates alone, or about "
+        "2 sqrt(k) iterates (small), and recompute the rest",
+    )
 
-    def run(self, objective, meta, minibatches, state=None) -> Outcome:
+    def direction(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
         trajectory, query = unrolled(self, objective, meta, minibatches, state)
         loss, grad = query.loss, query.grad
@@ -36,33 +43,36 @@ class MAML(Algorithm):
         return Outcome(direction, loss, trajectory.states[-1])
 
 
+@ALGORITHMS.register("fomaml")
 @dataclass(frozen=True)
 class FOMAML(Algorithm):
     """MAML with every Hessian replaced by zero.
 
-    ``update="gradient"``: the direction is g_k, the last mini-batch's gradient at the adapted phi_k. ``update="step"``:
-    it is phi_k - phi_{k+1}, the parameter change of one more inner step on the last mini-batch (for SGD, alpha g_k),
-    which is how the Reptile paper compares it with Reptile at one outer step size.
+    ``update="gradient"``: the direction is g_k, the last mini-batch's gradient at the
+    adapted phi_k. ``update="step"``: it is phi_k - phi_{k+1}, the parameter change of
+    one more inner step on the last mini-batch (for SGD, alpha g_k). That is how the
+    Reptile paper compares it with Reptile at one outer step size.
     """
 
-    can_pause: ClassVar[bool] = True
-    update: Literal["gradient", "step"] = "gradient"
+    update: Literal["gradient", "step"] = setting(
+        "gradient", "FOMAML's direction: the last gradient, or the last step", flag="fomaml_update"
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.update not in ("gradient", "step"):
             raise SettingsError(
                 f"FOMAML's update must be 'gradient' or 'step', got {self.update!r}"
             )
 
-    def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
-        """g_k or phi_k - phi_{k+1}, ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led."""
+    def direction(self, objective, meta, minibatches, state=None) -> Outcome:
+        """g_k or phi_k - phi_{k+1}, ``(T, D)``."""
         require_minibatches(minibatches)
-        phi, rule = self.inner(objective, meta)
-        phi, state, _ = descend(
-            objective, phi if start is None else start, minibatches[:-1], rule, state
-        )
-        query = objective.at(phi, minibatches[-1])
+        descended, phi, rule = self.problem(objective, meta)
+        last = len(minibatches) - 1
+        phi, state, _ = descend(descended, phi, minibatches[:last], rule, state)
+        query = objective.at(phi, minibatches[last])
         if self.update == "gradient":
             return Outcome(query.grad, query.loss, state)
-        after, state = rule.step(phi, query.grad, state)
+        after, state = rule.step(phi, query.grad, state, last)
         return Outcome(phi - after, query.loss, state)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
+from ..errors import SettingsError
 from ..inner import descend
-from .base import Algorithm, Outcome, require_minibatches
+from .base import ALGORITHMS, Algorithm, Outcome, require_minibatches
 
 
+@ALGORITHMS.register("reptile")
 @dataclass(frozen=True)
 class Reptile(Algorithm):
     """Move phi towards the parameters that k inner steps on a task lead to.
 
-    With phi~ = U^k(phi), the direction is phi - phi~, so that an outer SGD step of size epsilon is the paper's
+    With phi~ = U^k(phi), the direction is phi - phi~, so that an outer SGD step of
+    size epsilon is the paper's
 
         phi <- phi + epsilon (phi~ - phi)                 (serial: one task),
         phi <- phi + epsilon mean_i (phi~_i - phi)        (batched, equation 5).
 
-    For an inner SGD of step alpha, phi - phi~ = alpha (g_1 + ... + g_k): the sum of all inner gradients. With k = 1 this is
-    joint training (equations 6 and 7).
+    For an inner SGD of step alpha, phi - phi~ = alpha (g_1 + ... + g_k): the sum of
+    all inner gradients. With k = 1 this is joint training (equations 6 and 7).
     """
 
-    can_pause: ClassVar[bool] = True
-
-    def run(self, objective, meta, minibatches, state=None, start=None) -> Outcome:
-        """phi - U^k(phi), ``(T, D)``. ``start``: where inner steps on earlier mini-batches have led; phi itself without."""
+    def direction(self, objective, meta, minibatches, state=None) -> Outcome:
+        """phi - U^k(phi), ``(T, D)``."""
         require_minibatches(minibatches)
-        phi, rule = self.inner(objective, meta)
-        adapted, state, loss = descend(
-            objective, phi if start is None else start, minibatches, rule, state
-        )
+        descended, phi, rule = self.problem(objective, meta)
+        adapted, state, loss = descend(descended, phi, minibatches, rule, state)
         return Outcome(phi - adapted, loss, state)
+
+    def prepared(self, plan):
+        """Itself, where the last mini-batch is like the others."""
+        if plan.separate_tail:
+            raise SettingsError(
+                "reptile steps through all its mini-batches: a separate tail is for the other "
+                "algorithms; set tail to shared"
+            )
+        return super().prepared(plan)

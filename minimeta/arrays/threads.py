@@ -15,6 +15,8 @@ from itertools import pairwise
 from threading import Lock
 from typing import TypeVar
 
+from .memory import keep_freed_memory
+
 Result = TypeVar("Result")
 
 _WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
@@ -72,17 +74,19 @@ _blas_at_one_thread = _BlasAtOneThread()
 
 @contextmanager
 def workers(
-    count: int,
+    count: int, waiting: int = 0
 ) -> Iterator[Callable[[Callable[..., Result], Sequence[tuple]], list[Result]]]:
     """A function ``starmap(f, arguments)`` that runs on ``count`` threads, with BLAS held to one thread.
 
-    BLAS is held to one thread for ``count = 1`` too, so that the numbers do not depend on ``count``.
+    BLAS is held to one thread for ``count = 1`` too, so that the numbers do not depend on ``count``. ``waiting``: so many
+    threads more, for calls that take turns among themselves.
     """
+    keep_freed_memory()
     with _blas_at_one_thread:
         if count == 1:
             yield lambda f, arguments: [f(*each) for each in arguments]
         else:
-            with ThreadPoolExecutor(count) as pool:
+            with ThreadPoolExecutor(count + waiting) as pool:
                 yield lambda f, arguments: list(pool.map(lambda each: f(*each), arguments))
 
 

@@ -1,19 +1,14 @@
-"""The inner loop: update rules with their adjoints, and trajectories that are pulled back."""
+"""The inner loop: update rules with adjoints and tangents, and trajectories to differentiate."""
 
-from .rules import (
-    SGD,
-    Adam,
-    AdamState,
-    Adjoint,
-    InnerRule,
-    Rate,
-    RateGradient,
-    is_per_step,
-    rate_at,
-)
-from .trajectory import STORES, Store, Trajectory, adapt, descend, unroll
+from .adam import Adam, AdamState
+from .conjugate_gradients import conjugate_gradients
+from .rule import RULES, Adjoint, InnerRule, Rate, RateGradient, is_per_step, rate_at
+from .sgd import SGD
+from .stores import STORES, Store
+from .trajectory import Trajectory, adapt, descend, unroll
 
 __all__ = [
+    "RULES",
     "SGD",
     "STORES",
     "Adam",
@@ -25,6 +20,7 @@ __all__ = [
     "Store",
     "Trajectory",
     "adapt",
+    "conjugate_gradients",
     "descend",
     "is_per_step",
     "rate_at",

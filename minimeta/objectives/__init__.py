@@ -1,39 +1,58 @@
-"""Objectives: at this phi, on this mini-batch, what are the loss, the gradient, and the Hessian times a vector?"""
+"""Objectives: at this phi, on this mini-batch, the loss, the gradient, the Hessian times a vector."""
 
-from .network import Network, as_inputs, mini_imagenet_convnet, mlp, omniglot_convnet
-from .objective import (
-    Altered,
+from .architectures import mini_imagenet_convnet, mlp, omniglot_convnet
+from .derived import Derived
+from .network import Network, as_inputs
+from .objective import NetworkPoint, Objective
+from .polynomial import Polynomial, PolynomialPoint
+from .protocols import (
     Batch,
+    Cost,
     Differentiable,
-    NetworkPoint,
-    Objective,
+    HasCost,
+    HasEntropy,
+    HasInputGradient,
+    HasParts,
+    HasPredictions,
+    HasThirdDerivative,
     Point,
-    Polynomial,
-    PolynomialPoint,
-    Quadratic,
-    QuadraticPoint,
-    Sphere,
-    SpherePoint,
+    Predicting,
+    asked,
     check_vectors,
+    cost_of,
+    part_of,
 )
+from .quadratic import Quadratic, QuadraticPoint
+from .sphere import Sphere, SpherePoint
 
 __all__ = [
-    "Altered",
     "Batch",
+    "Cost",
+    "Derived",
     "Differentiable",
+    "HasCost",
+    "HasEntropy",
+    "HasInputGradient",
+    "HasParts",
+    "HasPredictions",
+    "HasThirdDerivative",
     "Network",
     "NetworkPoint",
     "Objective",
     "Point",
     "Polynomial",
     "PolynomialPoint",
+    "Predicting",
     "Quadratic",
     "QuadraticPoint",
     "Sphere",
     "SpherePoint",
     "as_inputs",
+    "asked",
     "check_vectors",
+    "cost_of",
     "mini_imagenet_convnet",
     "mlp",
     "omniglot_convnet",
+    "part_of",
 ]

@@ -1,57 +1,18 @@
-"""Floor 3: an objective answers one question: at this phi, on this mini-batch, what are the loss, the gradient, and the
-product of the Hessian with a vector?
-
-Everything above this floor sees only ``objective.at(phi, batch)`` and the ``Point`` it returns. ``Objective`` puts a
-network and a loss behind that question; ``Quadratic``, ``Polynomial`` and ``Sphere`` have closed forms, and are how the
-theory is checked exactly.
-"""
+"""An objective made of a network and a loss."""
 
 from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from ..arrays.backend import Array, array_module
-from ..errors import ShapeError
 from ..losses import Loss
 from .network import Network, as_inputs
-
-Batch = tuple[Array, Array]  # x: (T, N, *input), y: (T, N, *target)
-
-
-@runtime_checkable
-class Point(Protocol):
-    """An objective at one phi on one mini-batch of each of T tasks."""
-
-    @property
-    def loss(self) -> Array:
-        """``(T,)``."""
-
-    @property
-    def grad(self) -> Array:
-        """``(T, D)``."""
-
-    def hvp(self, v: Array) -> Array:
-        """H v, ``(T, D)``, for ``v: (T, D)`` or ``(D,)``; may be called often."""
-
-
-@runtime_checkable
-class Differentiable(Protocol):
-    """What an algorithm needs of an objective."""
-
-    @property
-    def size(self) -> int:
-        """D."""
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """A fresh phi, ``(D,)``."""
-
-    def at(self, phi: Array, batch: Batch) -> Point:
-        """The objective at ``phi: (D,) or (T, D)`` on ``batch``."""
+from .protocols import Batch, Cost, check_vectors
 
 
 @dataclass(frozen=True)
@@ -66,25 +27,30 @@ class Objective:
         """D, the number of parameters."""
         return self.network.size
 
-    @property
-    def head(self) -> slice:
-        """The place in phi of the network's last layer that has parameters."""
-        return self.network.head
+    def part(self, name: str) -> slice:
+        """The place in phi of the network's "head" or "context"; empty without one.
 
-    @property
-    def context(self) -> slice:
-        """The place in phi of the network's context parameters; empty without any."""
-        return self.network.context
+        The head is the last layer that has parameters.
+        """
+        return {"head": self.network.head, "context": self.network.context}[name]
 
-    @property
-    def activations(self) -> int:
-        """Numbers computed on the way to the loss of one example."""
-        return self.network.activations
+    def cost(self) -> Cost:
+        """The work for one example."""
+        return Cost(self.network.activations, self.network.multiply_adds)
 
-    @property
-    def multiply_adds(self) -> int:
-        """About how many the loss of one example takes."""
-        return self.network.multiply_adds
+    def entropy(self) -> Loss:
+        """The entropy of the predicted classes, averaged or summed as the loss is.
+
+        Raises
+        ------
+        SettingsError
+            if the loss predicts no classes.
+        """
+        return self.loss.entropy()
+
+    def predict(self, phi: Array, x: Array) -> Array:
+        """Predictions ``(T, N, *output)`` at ``phi: (D,) or (T, D)`` for ``x: (T, N, *input)``."""
+        return self.network.forward(phi, x)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)``: see Network.init."""
@@ -138,9 +104,8 @@ class NetworkPoint:
         """dL/dphi of each task, ``(T, D)``."""
         return self._gradients[0]
 
-    @property
     def input_grad(self) -> Array:
-        """dL/dx of each task, of the shape of x. Not kept: a backward pass each time it is asked for."""
+        """dL/dx of each task, of the shape of x, by a backward pass each time."""
         return self._network.backward(
             self._theta, self._caches, self._loss.backward(self._loss_cache)
         )[0]
@@ -162,188 +127,6 @@ class NetworkPoint:
         return network.backward_tangent(
             theta, theta_dot, self._caches, caches_dot, dys, dz_dot, on_data=True
         )[1]
-
-
-@dataclass(frozen=True)
-class Altered:
-    """Base of an objective made of another, ``objective``, on the same phi; a subclass writes ``at``."""
-
-    objective: Differentiable
-
-    @property
-    def size(self) -> int:
-        """D."""
-        return self.objective.size
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """A fresh phi of ``objective``, ``(D,)``."""
-        return self.objective.init(rng, dtype, xp)
-
-
-@dataclass(frozen=True)
-class _OnVectors:
-    """What the objectives with closed forms share: phi is any vector of ``size`` D."""
-
-    size: int
-
-    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """Standard normal phi, ``(D,)``."""
-        return xp.asarray(rng.standard_normal(self.size), dtype=dtype)
-
-
-@dataclass(frozen=True)
-class Quadratic(_OnVectors):
-    """L(phi) = mean_n 1/2 (phi - c_n)^T A_n (phi - c_n): the objective whose every question has an exact answer.
-
-    A mini-batch is ``x: (T, N, D, D)``, the symmetric matrices A_n, and ``y: (T, N, D)``, the centres c_n. With
-    A = mean A_n and b = mean A_n c_n: grad = A phi - b and H = A everywhere.
-    """
-
-    def at(self, phi: Array, batch: Batch) -> QuadraticPoint:
-        """The quadratic at ``phi: (D,) or (T, D)``."""
-        matrices, centres = (as_inputs(data, phi.dtype) for data in batch)
-        if matrices.shape[2:] != (self.size, self.size) or centres.shape != matrices.shape[:3]:
-            raise ShapeError(
-                f"Quadratic({self.size}) expects x (T, N, {self.size}, {self.size}) and y (T, N, {self.size}), "
-                f"got {matrices.shape} and {centres.shape}"
-            )
-        check_vectors("phi", phi, self.size, matrices.shape[0])
-        return QuadraticPoint(phi, matrices, centres)
-
-    def descend(self, phi: Array, batch: Batch, lr: float, steps: int) -> Array:
-        """Closed form of ``steps`` SGD steps on one fixed batch, ``(T, D)``.
-
-        phi_{j+1} - m = (I - lr A)(phi_j - m) with A m = b, so phi_{k+1} = m + (I - lr A)^k (phi - m). A must be regular.
-        """
-        xp = array_module(phi)
-        hessian, linear = self._moments(tuple(as_inputs(data, phi.dtype) for data in batch))
-        minimum = xp.linalg.solve(hessian, linear[..., None])[..., 0]
-        power = xp.linalg.matrix_power(xp.eye(self.size, dtype=hessian.dtype) - lr * hessian, steps)
-        return minimum + (power @ (phi - minimum)[..., None])[..., 0]
-
-    @staticmethod
-    def _moments(batch: Batch) -> tuple[Array, Array]:
-        """A = mean A_n ``(T, D, D)`` and b = mean A_n c_n ``(T, D)``."""
-        matrices, centres = batch
-        return matrices.mean(axis=1), (matrices @ centres[..., None])[..., 0].mean(axis=1)
-
-
-class QuadraticPoint:
-    """``Quadratic`` at one phi."""
-
-    def __init__(self, phi: Array, matrices: Array, centres: Array) -> None:
-        offset = phi[..., None, :] - centres
-        slopes = (matrices @ offset[..., None])[..., 0]
-        self.loss = (offset * slopes).sum(axis=-1).mean(axis=1) / 2
-        self.grad = slopes.mean(axis=1)
-        self._hessian = matrices.mean(axis=1)
-
-    def hvp(self, v: Array) -> Array:
-        """A v."""
-        return (self._hessian @ v[..., None])[..., 0]
-
-
-@dataclass(frozen=True)
-class Polynomial(_OnVectors):
-    """L(phi) = mean_n p_n(w_n . phi), p_n(u) = sum_d c_nd u^d: a sum of ridge polynomials, exact in every derivative.
-
-    A mini-batch is ``x: (T, N, D)``, the directions w_n, and ``y: (T, N, degree + 1)``, the coefficients, constant first.
-    With u_n = w_n . phi:  grad = mean p_n'(u_n) w_n,  H v = mean p_n''(u_n) (w_n . v) w_n, and so on.
-    """
-
-    def at(self, phi: Array, batch: Batch) -> PolynomialPoint:
-        """The polynomial at ``phi: (D,) or (T, D)``."""
-        directions, coefficients = (as_inputs(data, phi.dtype) for data in batch)
-        if directions.shape[2:] != (self.size,) or coefficients.shape[:2] != directions.shape[:2]:
-            raise ShapeError(
-                f"Polynomial({self.size}) expects x (T, N, {self.size}) and y (T, N, degree + 1), "
-                f"got {directions.shape} and {coefficients.shape}"
-            )
-        check_vectors("phi", phi, self.size, directions.shape[0])
-        return PolynomialPoint(phi, directions, coefficients)
-
-
-class PolynomialPoint:
-    """``Polynomial`` at one phi."""
-
-    def __init__(self, phi: Array, directions: Array, coefficients: Array) -> None:
-        self._directions, self._coefficients = directions, coefficients
-        self._u = (directions @ phi[..., None])[..., 0]
-        self.loss = self._derivative(0).mean(axis=1)
-        self.grad = self._along(self._derivative(1))
-
-    def hvp(self, v: Array) -> Array:
-        """mean p''(u) (w . v) w."""
-        return self._along(self._derivative(2) * self._onto(v))
-
-    def third(self, v: Array, w: Array) -> Array:
-        """L'''[v, w] = mean p'''(u) (w_n . v)(w_n . w) w_n, ``(T, D)``."""
-        return self._along(self._derivative(3) * self._onto(v) * self._onto(w))
-
-    def _derivative(self, order: int) -> Array:
-        """p_n^(order)(u_n), ``(T, N)``, by Horner's rule on the differentiated coefficients."""
-        value = 0 * self._u
-        for power in reversed(range(order, self._coefficients.shape[-1])):
-            factor = float(np.prod(np.arange(power - order + 1, power + 1)))
-            value = value * self._u + factor * self._coefficients[..., power]
-        return value
-
-    def _onto(self, v: Array) -> Array:
-        return (self._directions @ v[..., None])[..., 0]
-
-    def _along(self, weights: Array) -> Array:
-        return (weights[..., None] * self._directions).mean(axis=1)
-
-
-@dataclass(frozen=True)
-class Sphere(_OnVectors):
-    """L(phi) = mean_n 1/2 (|phi - c_n| - r_n)^2: half the squared distance to spheres, the simplest curved manifolds.
-
-    A mini-batch is ``x: (T, N, D)``, the centres c_n, and ``y: (T, N)``, the radii r_n >= 0. With rho_n = |phi - c_n| and
-    the unit normal m_n = (phi - c_n) / rho_n, the nearest point of a sphere is P_n(phi) = c_n + r_n m_n, and
-
-        grad = mean (rho_n - r_n) m_n = mean (phi - P_n(phi)),
-        H v = mean (1 - r_n / rho_n) v + (r_n / rho_n) (m_n . v) m_n,
-
-    since the derivative of m along v is (v - (m . v) m) / rho. A centre has no nearest point: there L has no gradient.
-    """
-
-    def at(self, phi: Array, batch: Batch) -> SpherePoint:
-        """Half the squared distance at ``phi: (D,) or (T, D)``."""
-        centres, radii = (as_inputs(data, phi.dtype) for data in batch)
-        if centres.shape[2:] != (self.size,) or radii.shape != centres.shape[:2]:
-            raise ShapeError(
-                f"Sphere({self.size}) expects x (T, N, {self.size}) and y (T, N), got {centres.shape} and {radii.shape}"
-            )
-        check_vectors("phi", phi, self.size, centres.shape[0])
-        return SpherePoint(phi, centres, radii)
-
-
-class SpherePoint:
-    """``Sphere`` at one phi."""
-
-    def __init__(self, phi: Array, centres: Array, radii: Array) -> None:
-        offset = phi[..., None, :] - centres
-        # The root of the sum of squares, not a norm: a norm takes absolute values, and the complex step would miss it.
-        distance = (offset * offset).sum(axis=-1, keepdims=True) ** 0.5
-        radii = radii[..., None]
-        self._normals, self._bend = offset / distance, radii / distance
-        self.loss = ((distance - radii) ** 2)[..., 0].mean(axis=1) / 2
-        self.grad = ((distance - radii) * self._normals).mean(axis=1)
-
-    def hvp(self, v: Array) -> Array:
-        """mean (1 - r / rho) v + (r / rho) (m . v) m."""
-        v = v[..., None, :]
-        along = (self._normals * v).sum(axis=-1, keepdims=True) * self._normals
-        return ((1 - self._bend) * v + self._bend * along).mean(axis=1)
-
-
-def check_vectors(name: str, v: Array, size: int, tasks: int) -> None:
-    """Raise the ShapeError of a phi or v that is neither ``(D,)`` nor ``(T, D)`` for ``tasks`` tasks."""
-    if v.shape not in ((size,), (tasks, size)):
-        raise ShapeError(
-            f"{name} must have shape ({size},) or, for the {tasks} tasks of x, ({tasks}, {size}), got {v.shape}"
-        )
 
 
 def _targets(data: Array, dtype: Any) -> Array:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays.threads import available_cores
+from ..version import __version__
 
 
 def provenance(module: str = "numpy") -> dict[str, Any]:
     """A JSON object to keep beside every result."""
-    from .. import __version__
-
     return {
         "minimeta": __version__,
         "commit": _commit(),
@@ -31,7 +30,7 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit of the checkout that this package is imported from, with a "+" if the package, or a script that makes
     results with it, was changed since; None elsewhere."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
 

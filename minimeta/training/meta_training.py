@@ -19,7 +19,7 @@ from ..arrays import threads
 from ..arrays.backend import Array, array_module, to_host
 from ..errors import DivergenceError, SettingsError
 from ..inner import SGD, Adam
-from ..objectives import Differentiable
+from ..objectives import Differentiable, cost_of
 from ..tasks import Minibatches, MinibatchSchedule
 from .task_parallel import TaskParallel, fitting_together
 
@@ -102,7 +102,7 @@ class MetaTraining:
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
         """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
         count = self.workers or self._default_workers()
-        with threads.workers(count) as starmap:
+        with threads.workers(count, waiting=count - 1) as starmap:
             parallel = TaskParallel(
                 starmap, count, self._together(), self.algorithm, self.objective
             )
@@ -111,7 +111,9 @@ class MetaTraining:
                 batches = self.sample(state.iteration)
                 outcome = parallel.run(state.meta, batches, state.inner)
                 rule = replace(self.outer, lr=self.epsilon_at(state.iteration))
-                meta, outer = rule.step(state.meta, self.combine(outcome.direction), state.outer)
+                meta, outer = rule.step(
+                    state.meta, self.combine(outcome.direction), state.outer, state.iteration
+                )
                 inner = None
                 if self.carry_inner_state:
                     inner = self.algorithm.rule.merge(state.inner, outcome.state, self.meta_batch)
@@ -119,12 +121,10 @@ class MetaTraining:
 
             yield step
 
-    # An objective of the user's own need not say what it computes on its way.
-
     def _default_workers(self) -> int:
         if self.xp is not np:
             return 1
-        work = getattr(self.objective, "multiply_adds", self.objective.size)
+        work = cost_of(self.objective).multiply_adds
         return threads.default_workers(
             work * self.schedule.k * self.schedule.size * self.meta_batch, self.meta_batch
         )

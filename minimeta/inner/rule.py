@@ -1,0 +1,151 @@
+"""What an inner update rule is: one step U(phi, g, s), its adjoint and its tangent.
+
+A rule is an immutable description. Its ``step`` number j, counted from 0 within
+one task, maps parameters, gradient and state to
+
+    (phi', s') = U_j(phi, g, s; lr).
+
+Let F be a real function of (phi', s') with gradients a' = dF/dphi' and
+b' = dF/ds'. The ``adjoint`` maps them to the gradients of what went in:
+
+    dF/dphi, dF/dg, dF/ds, dF/dlr = (dU/d(phi, g, s, lr))^T (a', b').
+
+The ``tangent`` is the derivative along a direction, written with a dot:
+
+    (phi'_dot, s'_dot) = (dU/d(phi, g, s, lr)) (phi_dot, g_dot, s_dot, lr_dot).
+
+Both hold g independent of phi. The chain rule through g(phi) belongs to the
+trajectory. The two are transposes of each other:
+
+    <a', phi'_dot> + <b', s'_dot>
+        = <dF/dphi, phi_dot> + <dF/dg, g_dot> + <dF/ds, s_dot> + <dF/dlr, lr_dot>.
+
+A state is ``None`` before the first step. A rule with memory returns a state
+made of arrays, numbers, ``None`` and (named) tuples of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from ..arrays.backend import Array, array_module
+from ..errors import SettingsError
+from ..registry import Registry
+
+Rate = float | tuple[float, ...] | Array
+
+RULES = Registry("inner rule")
+
+
+class Adjoint(NamedTuple):
+    """The gradients of what went into a step."""
+
+    phi: Array  # (T, D)
+    g: Array  # (T, D)
+    state: Any  # one gradient for each array of the state, in their order; None without any
+    lr: Callable[
+        [], Array
+    ]  # gives (T, D): one gradient an element, before the sum over a shared rate
+
+
+class InnerRule(Protocol):
+    """An update rule, as trajectories and algorithms use it.
+
+    ``phi`` and ``g`` are ``(D,)`` or ``(T, D)``. ``j`` is the number of the step
+    within a task, from 0. The learning rate ``lr`` is a number; or a vector
+    ``(D,)``, one rate a parameter; or one per step: a tuple of numbers, or an
+    array ``(k, 1)`` or ``(k, D)``.
+    """
+
+    @property
+    def lr(self) -> Rate:
+        """The learning rate."""
+
+    def step(self, phi: Array, g: Array, state: Any = None, j: int = 0) -> tuple[Array, Any]:
+        """phi', s'."""
+
+    def adjoint(self, g: Array, state: Any, j: int, dphi: Array, dstate: Any = None) -> Adjoint:
+        """The adjoint of ``step`` at (g, state), for the gradients ``dphi`` and ``dstate`` of
+        phi' and s'. ``dstate=None`` stands for zero."""
+
+    def tangent(
+        self,
+        g: Array,
+        state: Any,
+        j: int,
+        phi_dot: Array,
+        g_dot: Array,
+        state_dot: Any = None,
+        lr_dot: Rate | None = None,
+    ) -> tuple[Array, Any]:
+        """phi'_dot and s'_dot. ``state_dot`` and ``lr_dot`` have the form of ``Adjoint.state`` and
+        of ``lr``; None stands for zero."""
+
+    def merge(self, shared: Any, states: Any, tasks: int) -> Any:
+        """The state to go on with after ``tasks`` tasks, side by side, went from ``shared`` to
+        ``states``."""
+
+
+def is_per_step(lr: Rate) -> bool:
+    """Whether ``lr`` holds one rate per step."""
+    return isinstance(lr, (tuple, list)) or getattr(lr, "ndim", 0) == 2
+
+
+def rate_at(lr: Rate, j: int) -> float | Array:
+    """The rate of step number ``j``, from 0: a Python number, or an array that broadcasts against
+    ``(T, D)``.
+
+    A NumPy scalar becomes a Python number, which takes the dtype of its factor.
+
+    Raises
+    ------
+    SettingsError
+        if ``lr`` holds fewer rates than that, or a tuple of vectors.
+    """
+    if is_per_step(lr):
+        if j >= len(lr):
+            raise SettingsError(
+                f"lr holds rates for {len(lr)} inner steps, but step {j + 1} was asked for"
+            )
+        if isinstance(lr, (tuple, list)) and getattr(lr[j], "ndim", 0):
+            raise SettingsError(
+                "a tuple of rates holds numbers: give one vector a step as an array (k, D)"
+            )
+        lr = lr[j]
+    return lr.item() if getattr(lr, "ndim", 1) == 0 else lr
+
+
+class RateGradient:
+    """dF/dlr, added up from the element-wise gradients ``(T, D)`` of the steps.
+
+    A rate that several elements share has the sum of their gradients.
+    """
+
+    def __init__(self, lr: Rate) -> None:
+        self._lr = lr
+        self._steps: dict[int, Array] = {}
+
+    def add(self, j: int, dlr: Array) -> None:
+        """Add the gradient of step number ``j``, from 0."""
+        if is_per_step(self._lr):
+            self._steps[j] = self._over_parameters(dlr)
+        else:
+            self._steps[0] = self._steps[0] + dlr if self._steps else dlr
+
+    def total(self, like: Array) -> Array:
+        """The gradient, ``(T, *shape of lr)``; zero for the rates of steps that were not made.
+
+        ``like: (T, D)`` gives the array module and the dtype.
+        """
+        xp = array_module(like)
+        if is_per_step(self._lr):
+            none = self._over_parameters(xp.zeros_like(like))
+            return xp.stack([self._steps.get(j, none) for j in range(len(self._lr))], axis=1)
+        return self._over_parameters(self._steps[0] if self._steps else xp.zeros_like(like))
+
+    def _over_parameters(self, dlr: Array) -> Array:
+        shape = getattr(self._lr, "shape", ())
+        if shape and shape[-1] > 1:
+            return dlr
+        return dlr.sum(axis=1, keepdims=len(shape) > 0)

@@ -1,0 +1,61 @@
+"""The networks of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .. import layers
+from ..errors import SettingsError
+from ..layers import Layer
+from .network import Network
+
+_ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Softplus}
+
+
+def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Network:
+    """Dense layers of the given ``sizes``, inputs and outputs included, with ``activation`` between them.
+
+    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``; ``context`` parameters stand beside the inputs (CAVIA).
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise SettingsError(
+            f"an MLP needs two layer sizes or more, each at least 1, got {list(sizes)}"
+        )
+    if activation not in _ACTIVATIONS:
+        raise SettingsError(
+            f"unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}"
+        )
+    stack: list[Layer] = [layers.Context(context)] if context else []
+    for inputs, outputs in pairwise([sizes[0] + context, *sizes[1:]]):
+        stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
+    return Network((sizes[0],), tuple(stack[:-1]))
+
+
+def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
+    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between batch norm and ReLU.
+    """
+    stack: list[Layer] = []
+    for block, inputs in enumerate((1, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters)]
+        stack += [*_film(block, filters, context), layers.ReLU()]
+    return Network((28, 28, 1), (*stack, layers.Flatten(), layers.Dense(2 * 2 * filters, ways)))
+
+
+def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) -> Network:
+    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense.
+
+    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between max pool and ReLU.
+    """
+    stack: list[Layer] = []
+    for block, inputs in enumerate((3, filters, filters, filters)):
+        stack += [layers.Conv2D(inputs, filters), layers.BatchNorm(filters), layers.MaxPool2D()]
+        stack += [*_film(block, filters, context), layers.ReLU()]
+    return Network((84, 84, 3), (*stack, layers.Flatten(), layers.Dense(6 * 6 * filters, ways)))
+
+
+def _film(block: int, filters: int, context: int) -> list[Layer]:
+    """The FiLM layer of the third block, where there is a context: the one place of it in the CAVIA paper's networks."""
+    return [layers.FiLM(filters, context)] if context and block == 2 else []

@@ -1,0 +1,22 @@
+"""Objectives with closed forms stand on plain vectors: their shared base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..arrays.backend import Array
+
+
+@dataclass(frozen=True)
+class OnVectors:
+    """Base of the objectives with closed forms: phi is any vector of ``size`` D."""
+
+    size: int
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
+        """Standard normal phi, ``(D,)``."""
+        return xp.asarray(rng.standard_normal(self.size), dtype=dtype)

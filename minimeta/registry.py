@@ -1,0 +1,124 @@
+"""The material of settings: fields with a help text, and names for classes.
+
+A dataclass that is part of a run's settings owns its fields, their help and
+their validation. ``setting`` declares such a field. A ``Registry`` maps the
+names that stand in a run's JSON and on the command line to classes. A class of
+the user's own becomes a setting by one line, ``@REGISTRY.register("name")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, field
+from typing import Any, TypeVar
+
+from .errors import SettingsError
+
+Class = TypeVar("Class", bound=type)
+
+
+class Registry(Mapping[str, type]):
+    """Classes by name, in the order of their registration. ``kind`` names them in errors."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[Class], Class]:
+        """A class decorator that gives the class this name.
+
+        Raises
+        ------
+        SettingsError
+            if another class has the name.
+        """
+
+        def named(cls: Class) -> Class:
+            known = self._classes.setdefault(name, cls)
+            if known is not cls and _full_name(known) != _full_name(cls):
+                raise SettingsError(f"the {self.kind} {name!r} is {known.__name__} already")
+            self._classes[name] = cls
+            return cls
+
+        return named
+
+    def __getitem__(self, name: str) -> type:
+        """The class.
+
+        Raises
+        ------
+        SettingsError
+            if no class has the name.
+        """
+        try:
+            return self._classes[name]
+        except (KeyError, TypeError):
+            raise SettingsError(
+                f"unknown {self.kind} {name!r}: choose one of {', '.join(self._classes)}; "
+                f"a class of your own must be registered first"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def name_of(self, member: Any) -> str:
+        """The name of a class, or of an instance's class.
+
+        Raises
+        ------
+        SettingsError
+            if the class has none.
+        """
+        cls = member if isinstance(member, type) else type(member)
+        for name, known in self._classes.items():
+            if known is cls:
+                return name
+        raise SettingsError(
+            f"{cls.__name__} is no registered {self.kind}: give it a name with "
+            f'@register("..."), before its settings are written or read'
+        )
+
+
+def _full_name(cls: type) -> tuple[str, str]:
+    """A class defined again, by a reloaded module, is the same class."""
+    return cls.__module__, cls.__qualname__
+
+
+def setting(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    flag: str | None = None,
+    registry: Registry | None = None,
+    prefix: str = "",
+    renamed: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Any:
+    """A field of a dataclass that is a setting.
+
+    Parameters
+    ----------
+    default
+        its value where none is given; left out, a value must be given.
+    help
+        the text of ``minimeta train --help``.
+    flag
+        its name on the command line, where that is not the field's own. For a
+        field that holds an instance of a registered class, the flag chooses
+        the class.
+    registry, prefix, renamed
+        for such a field: the classes that it may hold. Flags of the fields of
+        these classes are ``prefix`` and their own name, but for those that
+        ``renamed`` maps to another.
+    options
+        the rest goes to ``dataclasses.field``.
+    """
+    told = {"help": help, "flag": flag, "registry": registry, "prefix": prefix}
+    metadata = told | {"renamed": dict(renamed or {})}
+    return field(default=default, metadata=metadata, **options)
