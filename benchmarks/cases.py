@@ -28,7 +28,7 @@ from minimeta import (
     mini_imagenet_convnet,
     mlp,
     omniglot_convnet,
-)  # fmt: skip
+)
 from minimeta.losses import Loss
 from minimeta.testing import conformance_vectors as vectors
 from minimeta.training.meta_training import TaskDistribution
@@ -133,24 +133,47 @@ def _inner(steps: int) -> str:
 def _sine_maml(steps: int) -> Case:
     schedule = MinibatchSchedule(k=steps + 1, size=10, tail="separate", shots=10, tail_shots=10)
     return Case(
-        f"sine-maml-{steps}", f"sine MAML meta-step, 25 tasks, {_inner(steps)}, 10 shots", "maml", mlp([1, 40, 40, 1]),
-        MeanSquaredError(), Sinusoid(), schedule, 25, SGD(0.01), _OUTER_ADAM,
-    )  # fmt: skip
+        f"sine-maml-{steps}",
+        f"sine MAML meta-step, 25 tasks, {_inner(steps)}, 10 shots",
+        "maml",
+        mlp([1, 40, 40, 1]),
+        MeanSquaredError(),
+        Sinusoid(),
+        schedule,
+        25,
+        SGD(0.01),
+        _OUTER_ADAM,
+    )
 
 
 def _omniglot_maml(steps: int) -> Case:
     return Case(
-        f"omniglot-maml-{steps}", f"Omniglot MAML meta-step, 32 tasks, {_inner(steps)}, 5-way 1-shot", "maml", _OMNIGLOT,
-        _XENT, _OMNIGLOT_IMAGES, _one_shot(steps), 32, SGD(0.4), _OUTER_ADAM,
-    )  # fmt: skip
+        f"omniglot-maml-{steps}",
+        f"Omniglot MAML meta-step, 32 tasks, {_inner(steps)}, 5-way 1-shot",
+        "maml",
+        _OMNIGLOT,
+        _XENT,
+        _OMNIGLOT_IMAGES,
+        _one_shot(steps),
+        32,
+        SGD(0.4),
+        _OUTER_ADAM,
+    )
 
 
 def _memory(steps: int) -> Case:
     # At MAML's own step size of 0.4, 100 steps on 5 images of noise do not stay finite.
     return Case(
-        f"memory-{steps}", f"memory of one MAML gradient, Omniglot, 1 task, {_inner(steps)}", "memory", _OMNIGLOT, _XENT,
-        _OMNIGLOT_IMAGES, _one_shot(steps), 1, SGD(0.05),
-    )  # fmt: skip
+        f"memory-{steps}",
+        f"memory of one MAML gradient, Omniglot, 1 task, {_inner(steps)}",
+        "memory",
+        _OMNIGLOT,
+        _XENT,
+        _OMNIGLOT_IMAGES,
+        _one_shot(steps),
+        1,
+        SGD(0.05),
+    )
 
 
 CASES = {
@@ -159,23 +182,53 @@ CASES = {
         _sine_maml(1),
         _sine_maml(5),
         Case(
-            "omniglot-reptile", "Omniglot Reptile meta-step, 5 tasks, 5 inner Adam steps, 10 images", "reptile", _OMNIGLOT,
-            _XENT, _OMNIGLOT_IMAGES, MinibatchSchedule(k=5, size=10, shots=10), 5, _ADAM, SGD(1.0),
+            "omniglot-reptile",
+            "Omniglot Reptile meta-step, 5 tasks, 5 inner Adam steps, 10 images",
+            "reptile",
+            _OMNIGLOT,
+            _XENT,
+            _OMNIGLOT_IMAGES,
+            MinibatchSchedule(k=5, size=10, shots=10),
+            5,
+            _ADAM,
+            SGD(1.0),
         ),
         _omniglot_maml(1),
         _omniglot_maml(5),
         Case(
-            "omniglot-hvp", "Hessian-vector product, Omniglot network, 10 images", "hvp", _OMNIGLOT, _XENT,
-            _OMNIGLOT_IMAGES, MinibatchSchedule(k=1, size=10), 1, _ADAM,
+            "omniglot-hvp",
+            "Hessian-vector product, Omniglot network, 10 images",
+            "hvp",
+            _OMNIGLOT,
+            _XENT,
+            _OMNIGLOT_IMAGES,
+            MinibatchSchedule(k=1, size=10),
+            1,
+            _ADAM,
         ),
         Case(
-            "omniglot-evaluation", "Omniglot 5-way 1-shot evaluation, 10 tasks, 50 inner Adam steps", "evaluation",
-            _OMNIGLOT, _XENT, _OMNIGLOT_IMAGES, _one_shot(50), 10, _ADAM,
+            "omniglot-evaluation",
+            "Omniglot 5-way 1-shot evaluation, 10 tasks, 50 inner Adam steps",
+            "evaluation",
+            _OMNIGLOT,
+            _XENT,
+            _OMNIGLOT_IMAGES,
+            _one_shot(50),
+            10,
+            _ADAM,
         ),
         Case(
-            "mini-imagenet-reptile", "mini-ImageNet Reptile meta-step, 5 tasks, 8 inner Adam steps, 10 images", "reptile",
-            _MINI_IMAGENET, _XENT, _MINI_IMAGES, MinibatchSchedule(k=8, size=10, shots=15), 5, _ADAM, SGD(1.0),
+            "mini-imagenet-reptile",
+            "mini-ImageNet Reptile meta-step, 5 tasks, 8 inner Adam steps, 10 images",
+            "reptile",
+            _MINI_IMAGENET,
+            _XENT,
+            _MINI_IMAGES,
+            MinibatchSchedule(k=8, size=10, shots=15),
+            5,
+            _ADAM,
+            SGD(1.0),
         ),
         *(_memory(steps) for steps in MEMORY_STEPS),
     )
-}  # fmt: skip
+}

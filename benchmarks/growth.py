@@ -107,9 +107,14 @@ def meta_training(case: Case) -> MetaTraining:
     return MetaTraining(
         Objective(omniglot_convnet(WAYS, case.filters), SoftmaxCrossEntropy()),
         MAML(rule, case.store) if case.algorithm == "maml" else Reptile(rule),
-        Fixed(minibatches), MinibatchSchedule(lead[0], case.size), SGD(1e-3), STEPS + 1, 1e-3, case.tasks,
+        Fixed(minibatches),
+        MinibatchSchedule(lead[0], case.size),
+        SGD(1e-3),
+        STEPS + 1,
+        1e-3,
+        case.tasks,
         workers=case.workers,
-    )  # fmt: skip
+    )
 
 
 def measure(case: Case, steps: int = STEPS) -> dict[str, float]:
@@ -233,9 +238,13 @@ def draw_panel(axis, curves: list[dict[str, Any]], quantity: str) -> None:
     unit = QUANTITIES[quantity][2]
     for curve in curves:
         axis.loglog(
-            curve["values"], np.array(curve[quantity]) / unit, label=f"{curve['method']}: {said(curve, quantity)}",
-            markersize=3.5, markerfacecolor="white", **STYLES[curve["method"]],
-        )  # fmt: skip
+            curve["values"],
+            np.array(curve[quantity]) / unit,
+            label=f"{curve['method']}: {said(curve, quantity)}",
+            markersize=3.5,
+            markerfacecolor="white",
+            **STYLES[curve["method"]],
+        )
     above = dict(loc="lower left", bbox_to_anchor=(-0.05, 1), borderaxespad=0, borderpad=0.2)
     axis.legend(**above, fontsize=7, handlelength=2.2, handletextpad=0.4, labelspacing=0.2)
 

@@ -45,9 +45,18 @@ def training_of(case: Case, batches: Minibatches, dtype: Any, workers: int | Non
     """Meta-training on the same mini-batches at every step, its outer step size constant."""
     algorithm: Algorithm = Reptile(case.rule) if case.kind == "reptile" else MAML(case.rule)
     return MetaTraining(
-        case.objective(), algorithm, Fixed(batches), case.schedule, case.outer, 1, case.outer.lr, case.tasks,
-        carry_inner_state=False, dtype=dtype, workers=workers,
-    )  # fmt: skip
+        case.objective(),
+        algorithm,
+        Fixed(batches),
+        case.schedule,
+        case.outer,
+        1,
+        case.outer.lr,
+        case.tasks,
+        carry_inner_state=False,
+        dtype=dtype,
+        workers=workers,
+    )
 
 
 def meta_step(
@@ -123,8 +132,12 @@ def computing(compute: Callable[[], Arrays]) -> Program:
 
 
 BUILDERS: dict[str, Callable[..., Program]] = {
-    "maml": meta_step, "reptile": meta_step, "evaluation": evaluation, "hvp": product, "memory": gradient,
-}  # fmt: skip
+    "maml": meta_step,
+    "reptile": meta_step,
+    "evaluation": evaluation,
+    "hvp": product,
+    "memory": gradient,
+}
 
 if __name__ == "__main__":
     with ExitStack() as stack:

@@ -84,10 +84,15 @@ def aims(speed: dict[str, Any]) -> str:
         peers = ", ".join(aim["peers"]) + (
             f" ({_spaced(aim['variant'])})" if aim["variant"] else ""
         )
-        rows.append([
-            item, f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
-            f"{aim['at_most']:g}{unit}", f"{aim['found']:.2g}{unit}", "yes" if aim["reached"] else "no",
-        ])  # fmt: skip
+        rows.append(
+            [
+                item,
+                f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
+                f"{aim['at_most']:g}{unit}",
+                f"{aim['found']:.2g}{unit}",
+                "yes" if aim["reached"] else "no",
+            ]
+        )
     return table(["work", "against", "aim, at most", "found", "reached"], rows)
 
 
@@ -129,9 +134,17 @@ def breakdown(parts: dict[str, Any]) -> str:
                 f"{step['two_threads_by_one']:.2f}",
             ]
         )
-    head = ["step, one thread", "time", "matrix products", "passes over memory", "rest: copies, allocation, cold caches",
-            "the same calls on tiny arrays", "GFLOP/s of the products (of peak)", "operations",
-            "two threads by one"]  # fmt: skip
+    head = [
+        "step, one thread",
+        "time",
+        "matrix products",
+        "passes over memory",
+        "rest: copies, allocation, cold caches",
+        "the same calls on tiny arrays",
+        "GFLOP/s of the products (of peak)",
+        "operations",
+        "two threads by one",
+    ]
     return table(head, rows)
 
 

@@ -83,13 +83,19 @@ def torchopt(*variants: str) -> list[Entry]:
 HIGHER = Entry("higher", "peers/speed_higher.py", "loop")
 
 _SINE = [
-    *ours("default"), *jax("vmap,unroll", "vmap,scan"), *torch_func("contiguous,outside", "contiguous,inside"),
-    *torch_compile("contiguous,inside"), *torchopt("loop"), HIGHER,
-]  # fmt: skip
+    *ours("default"),
+    *jax("vmap,unroll", "vmap,scan"),
+    *torch_func("contiguous,outside", "contiguous,inside"),
+    *torch_compile("contiguous,inside"),
+    *torchopt("loop"),
+    HIGHER,
+]
 _MAML = [
-    *ours("default", ONE_THREAD), *torch("contiguous", "contiguous,threads", "im2col,threads"),
-    *torch_func("contiguous,inside"), *jax("map,scan,im2col"),
-]  # fmt: skip
+    *ours("default", ONE_THREAD),
+    *torch("contiguous", "contiguous,threads", "im2col,threads"),
+    *torch_func("contiguous,inside"),
+    *jax("map,scan,im2col"),
+]
 
 # The first is what all others are compared with. The workers know more ways to do each piece of work; what was not close
 # to the fastest of its peer on any machine tried is not timed again and again, but for those that the peer's users write
@@ -99,30 +105,50 @@ ENTRIES: dict[str, list[Entry]] = {
     "sine-maml-5": _SINE,
     "omniglot-reptile": [
         *ours("default", ONE_THREAD),
-        *torch("contiguous,inplace", "channels-last,fused", "contiguous,inplace,threads", "channels-last,inplace,threads"),
-        *torch_func("contiguous"), *torch_compile("im2col,inplace,threads"),
+        *torch(
+            "contiguous,inplace",
+            "channels-last,fused",
+            "contiguous,inplace,threads",
+            "channels-last,inplace,threads",
+        ),
+        *torch_func("contiguous"),
+        *torch_compile("im2col,inplace,threads"),
         *jax("vmap,scan,conv", "map,scan,im2col"),
     ],
-    "omniglot-maml-1": [*_MAML, *torch_func("contiguous,outside"), *jax("vmap,scan,conv"), *torchopt("loop"), HIGHER],
+    "omniglot-maml-1": [
+        *_MAML,
+        *torch_func("contiguous,outside"),
+        *jax("vmap,scan,conv"),
+        *torchopt("loop"),
+        HIGHER,
+    ],
     "omniglot-maml-5": _MAML,
     "omniglot-hvp": [
-        *ours("gradient and product", GRADIENT, PRODUCT), *torch("contiguous", "channels-last", "im2col"),
+        *ours("gradient and product", GRADIENT, PRODUCT),
+        *torch("contiguous", "channels-last", "im2col"),
         *jax("conv", "im2col"),
     ],
     "omniglot-evaluation": [
-        *ours("default", ONE_THREAD), *torch("channels-last,inplace", "contiguous,inplace,threads"),
-        *torch_compile("im2col,inplace,threads"), *jax("map,scan,conv", "vmap,scan,im2col"),
+        *ours("default", ONE_THREAD),
+        *torch("channels-last,inplace", "contiguous,inplace,threads"),
+        *torch_compile("im2col,inplace,threads"),
+        *jax("map,scan,conv", "vmap,scan,im2col"),
     ],
     "mini-imagenet-reptile": [
-        *ours("default", ONE_THREAD), *torch("channels-last,fused", "channels-last,inplace,threads"),
-        *torch_compile("channels-last,inplace"), *jax("map,scan,im2col,slices"),
+        *ours("default", ONE_THREAD),
+        *torch("channels-last,fused", "channels-last,inplace,threads"),
+        *torch_compile("channels-last,inplace"),
+        *jax("map,scan,im2col,slices"),
     ],
 } | {
     f"memory-{steps}": [
-        *ours(*reversed(STORES)), *jax("map,scan,conv"), *checkpointed("map,scan,conv"), *torch("contiguous"),
+        *ours(*reversed(STORES)),
+        *jax("map,scan,conv"),
+        *checkpointed("map,scan,conv"),
+        *torch("contiguous"),
     ]
     for steps in MEMORY_STEPS
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -205,9 +231,14 @@ def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Work
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
         ) as process,
-    ):  # fmt: skip
+    ):
         yield Worker(process, log)
 
 
@@ -358,9 +389,14 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
             flush=True,
         )
     return {
-        "title": case.title, "kind": case.kind, "provenance": provenance(), "rounds": rounds, "seconds": seconds,
-        "tolerance": TOLERANCE, "entries": rows,
-    }  # fmt: skip
+        "title": case.title,
+        "kind": case.kind,
+        "provenance": provenance(),
+        "rounds": rounds,
+        "seconds": seconds,
+        "tolerance": TOLERANCE,
+        "entries": rows,
+    }
 
 
 # What was wanted?

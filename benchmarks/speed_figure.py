@@ -11,9 +11,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "figures"))
 from style import DOUBLE, plt, save
 
 COLORS = {
-    "minimeta": "black", "JAX": "tab:blue", "JAX, checkpoint": "tab:cyan", "PyTorch": "tab:red", "torch.func": "tab:orange",
-    "torch.compile": "tab:brown", "TorchOpt": "tab:green", "higher": "tab:purple",
-}  # fmt: skip
+    "minimeta": "black",
+    "JAX": "tab:blue",
+    "JAX, checkpoint": "tab:cyan",
+    "PyTorch": "tab:red",
+    "torch.func": "tab:orange",
+    "torch.compile": "tab:brown",
+    "TorchOpt": "tab:green",
+    "higher": "tab:purple",
+}
 Row = dict[str, Any]
 
 
@@ -23,8 +29,12 @@ def draw(results: dict[str, Any], path: Path) -> list[Path]:
     memories = {name: case for name, case in results["cases"].items() if case["kind"] == "memory"}
     bars = sum(len(_fastest(case)) + 1 for case in times.values())
     figure, axes = plt.subplots(
-        1, 2, figsize=(1.6 * DOUBLE, max(3.0, 0.19 * bars)), width_ratios=(2, 1), layout="constrained"
-    )  # fmt: skip
+        1,
+        2,
+        figsize=(1.6 * DOUBLE, max(3.0, 0.19 * bars)),
+        width_ratios=(2, 1),
+        layout="constrained",
+    )
     _draw_times(axes[0], times, results["aims"])
     _draw_memory(axes[1], memories)
     return save(figure, path)

@@ -67,11 +67,16 @@ class Table(NamedTuple):
         for job in self.jobs(budget):
             made, run = finished[job.name], self.runs[job.name]
             runs[job.name] = {
-                "accuracy": made.result, "meta_steps": job.settings.iterations, "of": run.settings.iterations,
-                "tasks": run.tasks, "queries": run.queries, "hours": round(made.training["seconds"] / 3600, 2),
-                "peak_memory": made.training["peak_memory"], "images": made.training.get("images"),
+                "accuracy": made.result,
+                "meta_steps": job.settings.iterations,
+                "of": run.settings.iterations,
+                "tasks": run.tasks,
+                "queries": run.queries,
+                "hours": round(made.training["seconds"] / 3600, 2),
+                "peak_memory": made.training["peak_memory"],
+                "images": made.training.get("images"),
                 "settings": job.settings.to_dict(),
-            }  # fmt: skip
+            }
         return {"runs": runs}
 
     def markdown(self, result: dict[str, Any]) -> str:
@@ -137,10 +142,18 @@ def accuracies(
     result = {}
     for shots, size in sizes.items():
         scores = accuracy(
-            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=tasks, shots=shots,
-            queries=queries, adaptation=Adaptation(experiment.settings.eval_steps, size), inner_state=state.inner,
-            transductive=tuple(together.values()), workers=1,
-        )  # fmt: skip
+            training.objective,
+            training.algorithm,
+            state.meta,
+            experiment.test_tasks,
+            count=tasks,
+            shots=shots,
+            queries=queries,
+            adaptation=Adaptation(experiment.settings.eval_steps, size),
+            inner_state=state.inner,
+            transductive=tuple(together.values()),
+            workers=1,
+        )
         result[str(shots)] = {
             mode: [100 * float(scores[so].mean), 100 * float(scores[so].interval)]
             for mode, so in together.items()

@@ -18,9 +18,12 @@ from minimeta.runs.sweep import Finished, Job, Measure, sweep
 
 
 def run(
-    name: str, description: str, compute: Callable[..., dict[str, Any]], draw: Callable[[dict[str, Any], Path], list[Path]],
+    name: str,
+    description: str,
+    compute: Callable[..., dict[str, Any]],
+    draw: Callable[[dict[str, Any], Path], list[Path]],
     scales: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compute to ``<out>/<name>.json``, with what produced it, and draw from that file; what was drawn.
 
     ``--draw-only`` draws again from the file that is there. With ``scales``, ``compute`` is called with the ``--budget``.
@@ -161,9 +164,14 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
             job.settings, options.data
         )  # data that are missing are told once, and not by every job
     finished = sweep(
-        jobs, runs, figure.measure, data=options.data, processes=options.processes, scheduler=options.scheduler,
+        jobs,
+        runs,
+        figure.measure,
+        data=options.data,
+        processes=options.processes,
+        scheduler=options.scheduler,
         progress=True,
-    )  # fmt: skip
+    )
     facts = {"budget": budget, "trained_by": trained_by(finished), "provenance": provenance()}
     _write(path, figure.summary(finished, budget) | facts)
 

@@ -31,15 +31,36 @@ TASKS = 1000  # unseen Omniglot tasks
 COST = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "family_cost.json"
 
 LABELS = {
-    "joint": "joint training", "reptile": "Reptile", "reptile-agreement": "Reptile, agreement", "fomaml": "FOMAML",
-    "maml": "MAML", "maml-agreement": "MAML, agreement", "meta-sgd": "Meta-SGD", "anil": "ANIL", "cavia": "CAVIA",
-    "imaml": "iMAML", "taml": "TAML, Theil", "taml-entropy": "TAML, entropy", "adml": "ADML",
-}  # fmt: skip
+    "joint": "joint training",
+    "reptile": "Reptile",
+    "reptile-agreement": "Reptile, agreement",
+    "fomaml": "FOMAML",
+    "maml": "MAML",
+    "maml-agreement": "MAML, agreement",
+    "meta-sgd": "Meta-SGD",
+    "anil": "ANIL",
+    "cavia": "CAVIA",
+    "imaml": "iMAML",
+    "taml": "TAML, Theil",
+    "taml-entropy": "TAML, entropy",
+    "adml": "ADML",
+}
 
 _SINE = Settings(
-    algorithm="maml", iterations=20_000, meta_batch=10, k=2, tail="separate", inner_lr=0.01, outer="adam", epsilon=0.001,
-    hidden="40,40", activation="relu", phase=math.pi, grid=None, eval_steps=STEPS,
-)  # fmt: skip
+    algorithm="maml",
+    iterations=20_000,
+    meta_batch=10,
+    k=2,
+    tail="separate",
+    inner_lr=0.01,
+    outer="adam",
+    epsilon=0.001,
+    hidden="40,40",
+    activation="relu",
+    phase=math.pi,
+    grid=None,
+    eval_steps=STEPS,
+)
 _REPTILE = dict(algorithm="reptile", k=10, tail="shared")
 # What each changes on sine waves. One inner step, as in the papers, where one is enough for the algorithm.
 ON_SINE: dict[str, dict[str, Any]] = {
@@ -82,13 +103,20 @@ ON_OMNIGLOT: dict[str, Settings] = {
     "anil": replace(_OMNIGLOT_MAML, algorithm="anil"),
     "cavia": replace(_OMNIGLOT_MAML, algorithm="cavia", context=100, inner_lr=10.0),
     "imaml": replace(
-        _OMNIGLOT_MAML, algorithm="imaml", k=6, regularization=2.0, inner="adam", inner_lr=0.003, inner_beta1=0.9,
-        carry_inner_state=False, eval_steps=5,
+        _OMNIGLOT_MAML,
+        algorithm="imaml",
+        k=6,
+        regularization=2.0,
+        inner="adam",
+        inner_lr=0.003,
+        inner_beta1=0.9,
+        carry_inner_state=False,
+        eval_steps=5,
     ),
     "taml": replace(_OMNIGLOT_MAML, algorithm="taml"),
     "taml-entropy": replace(_OMNIGLOT_MAML, algorithm="taml", bias="entropy"),
     "adml": replace(_OMNIGLOT_MAML, algorithm="adml"),
-}  # fmt: skip
+}
 
 # Whether the first has the smaller error than the second, wave by wave and seed by seed.
 COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreement", "reptile"))
@@ -147,9 +175,16 @@ def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[s
     def errors(steps: int) -> np.ndarray:
         training, settings = experiment.training, experiment.settings
         return adaptation_errors(
-            training.objective, training.algorithm, state.meta, experiment.test_tasks, count=waves, workers=1,
-            shots=settings.eval_shots, adaptation=Adaptation(steps, settings.eval_size), inner_state=state.inner,
-        ).values  # fmt: skip
+            training.objective,
+            training.algorithm,
+            state.meta,
+            experiment.test_tasks,
+            count=waves,
+            workers=1,
+            shots=settings.eval_shots,
+            adaptation=Adaptation(steps, settings.eval_size),
+            inner_state=state.inner,
+        ).values
 
     steps, beyond = experiment.settings.eval_steps, None
     if steps < STEPS:
@@ -163,9 +198,16 @@ def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[s
 def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[str, Any]:
     training, settings = experiment.training, experiment.settings
     scores = accuracy(
-        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=tasks, workers=1,
-        shots=settings.eval_shots, adaptation=experiment.adaptation, inner_state=state.inner,
-    )  # fmt: skip
+        training.objective,
+        training.algorithm,
+        state.meta,
+        experiment.test_tasks,
+        count=tasks,
+        workers=1,
+        shots=settings.eval_shots,
+        adaptation=experiment.adaptation,
+        inner_state=state.inner,
+    )
     return {
         mode: {
             "mean": 100 * float(scores[together].mean),
@@ -323,10 +365,14 @@ def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
     for name, scores in omniglot.items():
         here, sine = cost["omniglot"][name], cost["sine"].get(name)
         rows[LABELS[name]] = [
-            *(f"{scores[mode]['mean']:.1f} ± {scores[mode]['interval95']:.1f}" for mode in ("transductive", "inductive")),
-            f"{1e3 * here['seconds']:.3g}", f"{here['bytes'] / 2**20:.0f}",
+            *(
+                f"{scores[mode]['mean']:.1f} ± {scores[mode]['interval95']:.1f}"
+                for mode in ("transductive", "inductive")
+            ),
+            f"{1e3 * here['seconds']:.3g}",
+            f"{here['bytes'] / 2**20:.0f}",
             f"{1e3 * sine['seconds']:.3g}" if sine else "needs classes",
-        ]  # fmt: skip
+        ]
     return markdown_tables.table("accuracy on Omniglot", head, rows)
 
 

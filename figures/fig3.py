@@ -43,14 +43,28 @@ LOOKS = (
 TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 
 _BASE = replace(
-    PRESETS["omniglot-5way"][1], meta_batch=1, inner="sgd", inner_lr=0.003, reduction="sum", size=25, eval_shots=5,
-    eval_steps=5, eval_size=25,
-)  # fmt: skip
+    PRESETS["omniglot-5way"][1],
+    meta_batch=1,
+    inner="sgd",
+    inner_lr=0.003,
+    reduction="sum",
+    size=25,
+    eval_shots=5,
+    eval_steps=5,
+    eval_size=25,
+)
 # On the same tasks.
 COMPARED = (
-    ("g2", "g1"), ("g3", "g2"), ("g4", "g3"), ("sum2", "g2"), ("sum3", "sum2"), ("sum4", "sum3"), ("sum4", "sum2"),
-    ("mean2", "g2"), ("mean4", "mean2"),
-)  # fmt: skip
+    ("g2", "g1"),
+    ("g3", "g2"),
+    ("g4", "g3"),
+    ("sum2", "g2"),
+    ("sum3", "sum2"),
+    ("sum4", "sum3"),
+    ("sum4", "sum2"),
+    ("mean2", "g2"),
+    ("mean4", "mean2"),
+)
 MEANS = {2: 0.125, 3: 0.08325, 4: 0.0625}  # the paper's epsilons
 
 
@@ -98,10 +112,18 @@ def measure(
     training, settings = experiment.training, experiment.settings
     ended = state.iteration == settings.iterations
     scores = accuracy(
-        training.objective, training.algorithm, state.meta, experiment.test_tasks, shots=settings.eval_shots,
-        count=tasks_at_end or tasks if ended else tasks, queries=queries, workers=1, adaptation=experiment.adaptation,
-        transductive=(False,), inner_state=state.inner,
-    )[False]  # fmt: skip
+        training.objective,
+        training.algorithm,
+        state.meta,
+        experiment.test_tasks,
+        shots=settings.eval_shots,
+        count=tasks_at_end or tasks if ended else tasks,
+        queries=queries,
+        workers=1,
+        adaptation=experiment.adaptation,
+        transductive=(False,),
+        inner_state=state.inner,
+    )[False]
     right = np.rint(scores.values * settings.ways * queries).astype(int).tolist()
     return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)} | (
         {"right": right} if ended else {}
@@ -133,8 +155,12 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         for one, other in COMPARED
     ]
     return {
-        "tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES, "curves": curves, "differences": differences,
-    }  # fmt: skip
+        "tasks": TASKS,
+        "tasks_at_end": TASKS_AT_END,
+        "queries": QUERIES,
+        "curves": curves,
+        "differences": differences,
+    }
 
 
 def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
@@ -156,9 +182,14 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
         )
         label = f"{curve['label']}   {values[-1]:.1f} %"
         axis.plot(
-            steps, values, linestyle=styles[name[:-1]], marker=marks[name[-1]], markersize=3, color=colours[name[-1]],
+            steps,
+            values,
+            linestyle=styles[name[:-1]],
+            marker=marks[name[-1]],
+            markersize=3,
+            color=colours[name[-1]],
             label=label,
-        )  # fmt: skip
+        )
     axis.set_xlabel("meta-step")
     axis.set_ylabel("test accuracy, % (log scale of the error)")
     axis.set_yscale(

@@ -28,11 +28,15 @@ _BASE = replace(fig3.CURVES["sum4"][1], shots=SHOTS)
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "reptile": ("Reptile, cycling", dict(algorithm="reptile")),
     "separate": (
-        "FOMAML, separate tail", dict(algorithm="fomaml", tail="separate", shots=SHOTS - TAIL_SHOTS, tail_shots=TAIL_SHOTS),
+        "FOMAML, separate tail",
+        dict(algorithm="fomaml", tail="separate", shots=SHOTS - TAIL_SHOTS, tail_shots=TAIL_SHOTS),
     ),
-    "replacement": ("FOMAML, shared tail, replacement", dict(algorithm="fomaml", order="replacement")),
+    "replacement": (
+        "FOMAML, shared tail, replacement",
+        dict(algorithm="fomaml", order="replacement"),
+    ),
     "cycle": ("FOMAML, shared tail, cycling", dict(algorithm="fomaml")),
-}  # fmt: skip
+}
 # Label, setting, its values, and what else is set. Where (c) stays at 25 images no mini-batch overlaps another.
 PANELS: dict[str, tuple[str, str, tuple[float, ...], dict[str, Any]]] = {
     "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10), {}),
@@ -94,14 +98,22 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         curve: replace(settings_of("a", curve, 4), iterations=steps).to_dict() for curve in CURVES
     }
     return {
-        "tasks": TASKS, "queries": fig3.QUERIES, "panels": panels, "differences": differences, "settings": settings,
-    }  # fmt: skip
+        "tasks": TASKS,
+        "queries": fig3.QUERIES,
+        "panels": panels,
+        "differences": differences,
+        "settings": settings,
+    }
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
     """Three panels on one scale of accuracy; and the table."""
-    styles = {"reptile": ("black", "-", "o"), "separate": ("tab:blue", "--", "s"), "replacement": ("tab:green", "-.", "D"),
-              "cycle": ("tab:red", ":", "^")}  # fmt: skip
+    styles = {
+        "reptile": ("black", "-", "o"),
+        "separate": ("tab:blue", "--", "s"),
+        "replacement": ("tab:green", "-.", "D"),
+        "cycle": ("tab:red", ":", "^"),
+    }
     figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.5), sharey=True)
     for axis, (panel, curves) in zip(axes, result["panels"].items(), strict=True):
         for curve, points in curves.items():
@@ -109,9 +121,16 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             values, scores = zip(*points, strict=True)
             means, halves = ([score[key] for score in scores] for key in ("mean", "interval95"))
             axis.errorbar(
-                values, means, halves, color=colour, linestyle=line, marker=mark, markersize=3.5, elinewidth=0.6,
+                values,
+                means,
+                halves,
+                color=colour,
+                linestyle=line,
+                marker=mark,
+                markersize=3.5,
+                elinewidth=0.6,
                 label=CURVES[curve][0],
-            )  # fmt: skip
+            )
         axis.set_title(f"({panel})")
         axis.set_xlabel(PANELS[panel][0])
     axes[2].set_xscale("log", base=2)

@@ -63,9 +63,18 @@ class Study:
 
 
 SINE = replace(
-    PRESETS["sine-maml"][1], iterations=10_000, meta_batch=10, k=6, shots=50, tail_shots=10, inner_lr=0.01,
-    epsilon=0.005, epsilon_final=0.0, activation="tanh", phase=PRESETS["sine"][1].phase,
-)  # fmt: skip
+    PRESETS["sine-maml"][1],
+    iterations=10_000,
+    meta_batch=10,
+    k=6,
+    shots=50,
+    tail_shots=10,
+    inner_lr=0.01,
+    epsilon=0.005,
+    epsilon_final=0.0,
+    activation="tanh",
+    phase=PRESETS["sine"][1].phase,
+)
 OMNIGLOT = replace(
     PRESETS["omniglot-5way-maml"][1],
     iterations=300,
@@ -111,9 +120,12 @@ def watched(study: Study, trainings: Sequence[MetaTraining]) -> dict[str, Any]:
         "probe_tasks": study.tasks,
     }
     return shown | {
-        "steps": study.steps(), "alphas": [_rounded(alpha) for alpha in study.alphas], "looks": looks, "ends": ends,
+        "steps": study.steps(),
+        "alphas": [_rounded(alpha) for alpha in study.alphas],
+        "looks": looks,
+        "ends": ends,
         "seconds": round(time.monotonic() - started),
-    }  # fmt: skip
+    }
 
 
 def visited(training: MetaTraining, steps: Sequence[int]) -> list[np.ndarray]:

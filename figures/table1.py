@@ -19,18 +19,34 @@ from minimeta.runs.experiment import PRESETS
 PART = True
 _REPTILE = replace(PRESETS["mini-imagenet-1shot"][1], part=PART)
 _MAML = replace(
-    _REPTILE, algorithm="maml", iterations=60_000, k=6, inner="sgd", inner_lr=0.01, tail="separate", tail_shots=15,
-    outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=10,
-)  # fmt: skip
+    _REPTILE,
+    algorithm="maml",
+    iterations=60_000,
+    k=6,
+    inner="sgd",
+    inner_lr=0.01,
+    tail="separate",
+    tail_shots=15,
+    outer="adam",
+    epsilon=0.001,
+    epsilon_final=0.001,
+    eval_steps=10,
+)
 
 
 def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float, tasks: int) -> Trained:
     images = 5 * shots  # every mini-batch is all that there is to adapt on
     update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
     settings = replace(
-        _MAML, inner_lr=_MAML.inner_lr / shots, meta_batch=tasks_a_step, shots=shots, size=images, eval_shots=shots,
-        eval_size=images, **update,
-    )  # fmt: skip
+        _MAML,
+        inner_lr=_MAML.inner_lr / shots,
+        meta_batch=tasks_a_step,
+        shots=shots,
+        size=images,
+        eval_shots=shots,
+        eval_size=images,
+        **update,
+    )
     return Trained(
         settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",)
     )

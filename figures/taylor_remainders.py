@@ -127,17 +127,27 @@ def draw_panel(axis, alphas: np.ndarray, curves: list[dict[str, Any]], fit: list
     for curve in curves:
         order, colour = curve["order"], STYLES[curve["order"]]["color"]
         axis.loglog(
-            alphas, curve["remainders"], **STYLES[order], label=f"after {ORDERS[order]}",
-            markersize=3.5, markevery=4, markerfacecolor="white",
-        )  # fmt: skip
+            alphas,
+            curve["remainders"],
+            **STYLES[order],
+            label=f"after {ORDERS[order]}",
+            markersize=3.5,
+            markevery=4,
+            markerfacecolor="white",
+        )
         draw_triangle(
             axis, float(np.interp(1e-3, alphas, curve["remainders"])), order + 1, above=order == 1
         )
         at, offset, side = 1e-4, *(((-2, 7), "right") if order == 1 else ((5, -15), "left"))
         axis.annotate(
-            f"slope {curve['slope']:.2f}", (at, np.interp(at, alphas, curve["remainders"])), xytext=offset,
-            textcoords="offset points", ha=side, fontsize=8, color=colour,
-        )  # fmt: skip
+            f"slope {curve['slope']:.2f}",
+            (at, np.interp(at, alphas, curve["remainders"])),
+            xytext=offset,
+            textcoords="offset points",
+            ha=side,
+            fontsize=8,
+            color=colour,
+        )
     axis.axhline(
         ROUNDING, color="0.4", linestyle=":", linewidth=0.9, label="float64 rounding", zorder=1
     )

@@ -163,10 +163,18 @@ def _eval_sine(
 ) -> list[dict[str, Any]]:
     settings, training = experiment.settings, experiment.training
     errors = adaptation_errors(
-        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=options.tasks,
-        shots=settings.eval_shots, adaptation=experiment.adaptation, seed=options.eval_seed, inner_state=state.inner,
-        workers=options.workers, progress=_progress(options),
-    )  # fmt: skip
+        training.objective,
+        training.algorithm,
+        state.meta,
+        experiment.test_tasks,
+        count=options.tasks,
+        shots=settings.eval_shots,
+        adaptation=experiment.adaptation,
+        seed=options.eval_seed,
+        inner_state=state.inner,
+        workers=options.workers,
+        progress=_progress(options),
+    )
     print(
         f"mean squared error over {options.tasks} unseen waves, {settings.eval_shots} points each, after n inner steps"
     )
@@ -190,10 +198,19 @@ def _eval_few_shot(
     settings, training = experiment.settings, experiment.training
     modes = {"both": (True, False), "yes": (True,), "no": (False,)}[options.transduction]
     scores = accuracy(
-        training.objective, training.algorithm, state.meta, experiment.test_tasks, count=options.tasks,
-        shots=settings.eval_shots, adaptation=experiment.adaptation, transductive=modes, seed=options.eval_seed,
-        inner_state=state.inner, workers=options.workers, progress=_progress(options),
-    )  # fmt: skip
+        training.objective,
+        training.algorithm,
+        state.meta,
+        experiment.test_tasks,
+        count=options.tasks,
+        shots=settings.eval_shots,
+        adaptation=experiment.adaptation,
+        transductive=modes,
+        seed=options.eval_seed,
+        inner_state=state.inner,
+        workers=options.workers,
+        progress=_progress(options),
+    )
     part = (
         f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class"
         if settings.part
@@ -277,9 +294,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
     check.add_argument(
-        "--dtype", choices=["float64", "float32"], default="float64",
+        "--dtype",
+        choices=["float64", "float32"],
+        default="float64",
         help="float32 compares directions with float64, to the tolerance that the arithmetic allows (default: float64)",
-    )  # fmt: skip
+    )
     check.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
     )
@@ -406,9 +425,11 @@ def _add_eval(commands: Any) -> None:
         "--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch"
     )
     parser.add_argument(
-        "--transduction", choices=["both", "yes", "no"], default="both",
+        "--transduction",
+        choices=["both", "yes", "no"],
+        default="both",
         help="predict a task's test images in one batch, or each alone with the training images (default: both)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--eval-seed",
         type=_at_least(0),
@@ -440,9 +461,11 @@ def _add_vectors(commands: Any) -> None:
         help="grade this folder: one npz a problem, any of the results",
     )
     parser.add_argument(
-        "--tolerance", type=float, metavar="X",
+        "--tolerance",
+        type=float,
+        metavar="X",
         help=f"largest max|got - want| / max|want| that passes (default: {vectors.TOLERANCE})",
-    )  # fmt: skip
+    )
     parser.set_defaults(run=_vectors)
 
 

@@ -259,8 +259,12 @@ def computing(compute: Callable[[], Any], results: Callable[[Any], Arrays]) -> P
 
 
 PROGRAMS: dict[str, Callable[..., Program]] = {
-    "reptile": reptile, "maml": maml, "evaluation": evaluation, "hvp": product, "memory": memory,
-}  # fmt: skip
+    "reptile": reptile,
+    "maml": maml,
+    "evaluation": evaluation,
+    "hvp": product,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     timing.serve(build, ("torch",))

@@ -253,25 +253,75 @@ def _check_number(name: str, value: float) -> None:
 
 
 _SINE_MAML = Settings(
-    algorithm="maml", iterations=70_000, meta_batch=25, k=2, size=10, tail="separate", inner_lr=0.01, outer="adam",
-    epsilon=0.001, epsilon_final=0.001, hidden="40,40", activation="relu", phase=math.pi, grid=None, eval_steps=10,
-)  # fmt: skip
+    algorithm="maml",
+    iterations=70_000,
+    meta_batch=25,
+    k=2,
+    size=10,
+    tail="separate",
+    inner_lr=0.01,
+    outer="adam",
+    epsilon=0.001,
+    epsilon_final=0.001,
+    hidden="40,40",
+    activation="relu",
+    phase=math.pi,
+    grid=None,
+    eval_steps=10,
+)
 # The Reptile authors' program differentiates the sum of the cross-entropy over a mini-batch, for which inner SGD takes so
 # many times longer steps. Adam does not, but its moments go from training's mini-batches to evaluation's, whose sums are
 # smaller or larger. MAML's program takes a sum too (over the shots), but on Omniglot averages the last features over their
 # 2 x 2 pixels: on the flattened features here, its steps are taken on the mean.
 _OMNIGLOT = Settings(
-    task="omniglot", iterations=100_000, meta_batch=5, k=5, size=10, shots=10, inner="adam", inner_lr=0.001, reduction="sum",
-    epsilon=1.0, eval_shots=1, eval_steps=50, eval_size=5,
-)  # fmt: skip
+    task="omniglot",
+    iterations=100_000,
+    meta_batch=5,
+    k=5,
+    size=10,
+    shots=10,
+    inner="adam",
+    inner_lr=0.001,
+    reduction="sum",
+    epsilon=1.0,
+    eval_shots=1,
+    eval_steps=50,
+    eval_size=5,
+)
 _OMNIGLOT_MAML = replace(
-    _OMNIGLOT, algorithm="maml", iterations=60_000, meta_batch=32, k=2, size=5, tail="separate", shots=1, tail_shots=1,
-    inner="sgd", inner_lr=0.4, reduction="mean", outer="adam", epsilon=0.001, epsilon_final=0.001, eval_steps=3,
-)  # fmt: skip
+    _OMNIGLOT,
+    algorithm="maml",
+    iterations=60_000,
+    meta_batch=32,
+    k=2,
+    size=5,
+    tail="separate",
+    shots=1,
+    tail_shots=1,
+    inner="sgd",
+    inner_lr=0.4,
+    reduction="mean",
+    outer="adam",
+    epsilon=0.001,
+    epsilon_final=0.001,
+    eval_steps=3,
+)
 _MINI_IMAGENET = Settings(
-    task="mini-imagenet", iterations=100_000, meta_batch=5, k=8, size=10, shots=15, inner="adam", inner_lr=0.001,
-    reduction="sum", epsilon=1.0, filters=32, eval_shots=1, eval_steps=50, eval_size=5,
-)  # fmt: skip
+    task="mini-imagenet",
+    iterations=100_000,
+    meta_batch=5,
+    k=8,
+    size=10,
+    shots=15,
+    inner="adam",
+    inner_lr=0.001,
+    reduction="sum",
+    epsilon=1.0,
+    filters=32,
+    eval_shots=1,
+    eval_steps=50,
+    eval_size=5,
+)
 
 PRESETS: dict[str, tuple[str, Settings]] = {
     "sine": ("Reptile on sine waves: the Reptile authors' demo", Settings()),

@@ -7,6 +7,13 @@ from .omniglot import load_omniglot, split_omniglot
 from .sinusoid import Sinusoid
 
 __all__ = [
-    "Episode", "FewShotImages", "MinibatchSchedule", "Minibatches", "Sinusoid", "load_mini_imagenet", "load_omniglot",
-    "minibatches_of", "split_omniglot",
-]  # fmt: skip
+    "Episode",
+    "FewShotImages",
+    "MinibatchSchedule",
+    "Minibatches",
+    "Sinusoid",
+    "load_mini_imagenet",
+    "load_omniglot",
+    "minibatches_of",
+    "split_omniglot",
+]

@@ -22,9 +22,17 @@ from ..files import write_atomically
 Dataset = TypeVar("Dataset")
 
 _DAMAGE = (  # what readers of archives and of images raise over bytes that are not what they should be
-    OSError, zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, RuntimeError, ValueError, LookupError, struct.error,
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    struct.error,
     csv.Error,
-)  # fmt: skip
+)
 
 
 def data_folder(data: str | os.PathLike | None) -> Path:

@@ -14,6 +14,17 @@ from .inner_checks import check_rule, check_trajectory
 from .without_hessian import without_hessian
 
 __all__ = [
-    "CheckError", "assert_close", "assert_same", "check_algorithm", "check_layer", "check_loss", "check_network",
-    "check_objective", "check_rule", "check_trajectory", "complex_step", "real_difference", "without_hessian",
-]  # fmt: skip
+    "CheckError",
+    "assert_close",
+    "assert_same",
+    "check_algorithm",
+    "check_layer",
+    "check_loss",
+    "check_network",
+    "check_objective",
+    "check_rule",
+    "check_trajectory",
+    "complex_step",
+    "real_difference",
+    "without_hessian",
+]

@@ -83,7 +83,7 @@ _DOCUMENTATION = {
     },
     "results": RESULTS,
     "error": "max |got - want| / max |want| over a whole array.",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

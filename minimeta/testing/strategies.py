@@ -36,15 +36,28 @@ def layers_with_shapes(draw) -> tuple[layers.Layer, tuple[int, ...]]:
             st.builds(lambda n: (layers.Dense(channels, n), (channels,)), small),
             st.builds(
                 lambda n, stride, kernel: (layers.Conv2D(channels, n, stride, kernel), image),
-                small, st.integers(1, 3), st.integers(1, 4),
+                small,
+                st.integers(1, 3),
+                st.integers(1, 4),
             ),
             st.builds(lambda n: (layers.Context(n), (channels,)), small),
-            st.builds(lambda n, shape: (layers.FiLM(channels, n), shape), small, st.sampled_from([image, (channels,)])),
-            st.sampled_from([(layers.BatchNorm(channels), image), (layers.BatchNorm(channels), (channels,))]),
+            st.builds(
+                lambda n, shape: (layers.FiLM(channels, n), shape),
+                small,
+                st.sampled_from([image, (channels,)]),
+            ),
+            st.sampled_from(
+                [(layers.BatchNorm(channels), image), (layers.BatchNorm(channels), (channels,))]
+            ),
             st.just((layers.MaxPool2D(), image)),
-            st.tuples(st.sampled_from([layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten()]), feature_shapes),
+            st.tuples(
+                st.sampled_from(
+                    [layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten()]
+                ),
+                feature_shapes,
+            ),
         )
-    )  # fmt: skip
+    )
 
 
 @st.composite

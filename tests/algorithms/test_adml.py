@@ -274,9 +274,15 @@ def test_training_gives_the_same_bits_for_any_number_of_workers(task, rule):
     ends = []
     for workers in (1, 2, 3, 5):
         training = MetaTraining(
-            objective, mm.ADML(rule, "points", *box), tasks, mm.MinibatchSchedule(3, 4, shots=None if task == "sine" else 3),
-            mm.Adam(0.01), iterations=4, meta_batch=5, workers=workers,
-        )  # fmt: skip
+            objective,
+            mm.ADML(rule, "points", *box),
+            tasks,
+            mm.MinibatchSchedule(3, 4, shots=None if task == "sine" else 3),
+            mm.Adam(0.01),
+            iterations=4,
+            meta_batch=5,
+            workers=workers,
+        )
         state = training.start()
         with training.stepper() as step:
             for _ in range(4):

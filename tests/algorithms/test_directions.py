@@ -75,9 +75,12 @@ def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
 def test_fomaml_is_maml_with_the_hessian_replaced_by_zero(problem, rule):
     objective, phi, batches = problem
     check_algorithm(
-        mm.FOMAML(rule), objective, phi, batches,
+        mm.FOMAML(rule),
+        objective,
+        phi,
+        batches,
         expected=lambda phi: mm.MAML(rule).run(without_hessian(objective), phi, batches),
-    )  # fmt: skip
+    )
 
 
 @given(problems(), inner_rules)

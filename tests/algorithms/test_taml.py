@@ -247,9 +247,15 @@ def test_meta_training_is_the_same_for_any_workers(inner):
     ends = []
     for workers in (1, 2, 3):
         training = MetaTraining(
-            mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()), mm.TAML(inner, measure=mm.Atkinson()), mm.Sinusoid(),
-            mm.MinibatchSchedule(3, 4), mm.SGD(0.01), iterations=5, meta_batch=5, workers=workers,
-        )  # fmt: skip
+            mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()),
+            mm.TAML(inner, measure=mm.Atkinson()),
+            mm.Sinusoid(),
+            mm.MinibatchSchedule(3, 4),
+            mm.SGD(0.01),
+            iterations=5,
+            meta_batch=5,
+            workers=workers,
+        )
         state = training.start()
         with training.stepper() as step:
             for _ in range(5):

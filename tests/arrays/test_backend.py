@@ -69,17 +69,31 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
     results = []
     for xp in (np, strict):
         training = MetaTraining(
-            mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()), mm.MAML(mm.Adam(0.01)), mm.Sinusoid(),
-            mm.MinibatchSchedule(2, 5, "separate"), outer, iterations=5, meta_batch=3, xp=xp, workers=1,
-        )  # fmt: skip
+            mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()),
+            mm.MAML(mm.Adam(0.01)),
+            mm.Sinusoid(),
+            mm.MinibatchSchedule(2, 5, "separate"),
+            outer,
+            iterations=5,
+            meta_batch=3,
+            xp=xp,
+            workers=1,
+        )
         state = training.start()
         with training.stepper() as step:
             for _ in range(5):
                 state, _ = step(state)
         errors = adaptation_errors(
-            training.objective, training.algorithm, state.meta, mm.Sinusoid(), count=12, shots=5,
-            adaptation=Adaptation(3, 5), inner_state=state.inner, workers=1,
-        )  # fmt: skip
+            training.objective,
+            training.algorithm,
+            state.meta,
+            mm.Sinusoid(),
+            count=12,
+            shots=5,
+            adaptation=Adaptation(3, 5),
+            inner_state=state.inner,
+            workers=1,
+        )
         results.append((to_host(state.meta), to_host(state.inner.v), errors.values))
     for here, there in zip(*results, strict=True):
         assert_same(there, here, "the run")
@@ -110,10 +124,15 @@ def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
         network.input_shape, (*network.layers, layers.Flatten(), layers.Dense(7 * 7 * 2, 3))
     )
     training = MetaTraining(
-        mm.Objective(network, mm.SoftmaxCrossEntropy()), algorithm(rule),
-        mm.FewShotImages(images, ways=3), mm.MinibatchSchedule(3, 4, shots=3), mm.Adam(0.1, beta1=0.9),
-        iterations=5, meta_batch=2, xp=strict,
-    )  # fmt: skip
+        mm.Objective(network, mm.SoftmaxCrossEntropy()),
+        algorithm(rule),
+        mm.FewShotImages(images, ways=3),
+        mm.MinibatchSchedule(3, 4, shots=3),
+        mm.Adam(0.1, beta1=0.9),
+        iterations=5,
+        meta_batch=2,
+        xp=strict,
+    )
     state = training.start()
     with training.stepper() as step, no_waiting():
         for _ in range(3):

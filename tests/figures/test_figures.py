@@ -64,9 +64,11 @@ def test_figure_4s_points_are_those_of_its_paper(figures):
         "c": ("epsilon", (0.0625, 0.25, 1.0), {"size": 50}),
     }
     curves = {
-        "reptile": ("reptile", "shared", "cycle", 20, None), "separate": ("fomaml", "separate", "cycle", 15, 5),
-        "replacement": ("fomaml", "shared", "replacement", 20, None), "cycle": ("fomaml", "shared", "cycle", 20, None),
-    }  # fmt: skip
+        "reptile": ("reptile", "shared", "cycle", 20, None),
+        "separate": ("fomaml", "separate", "cycle", 15, 5),
+        "replacement": ("fomaml", "shared", "replacement", 20, None),
+        "cycle": ("fomaml", "shared", "cycle", 20, None),
+    }
     assert fig4.CURVES.keys() == curves.keys()
     for curve, want in curves.items():
         settings = fig4.settings_of("a", curve, 4)
@@ -267,7 +269,7 @@ def test_runs_have_their_papers_settings(figures):
             (table2, 5, "5way-", 0.4, 2, (32, 32), 3),
             (table2, 20, "20way-", 0.1, 6, (16, 16), 5),
             (table1, 5, "", 0.01, 6, (4, 2), 10),
-        ):  # fmt: skip
+        ):
             for shots, tasks in zip((1, 5), batch, strict=True):
                 run = table.TABLE.runs[f"{algorithm}-{task}{shots}shot"]
                 images = ways * shots
@@ -276,8 +278,11 @@ def test_runs_have_their_papers_settings(figures):
                 assert _of(run.settings, f"algorithm ways {inner}") == want
                 assert _of(run.settings, outer) == ("adam", 0.001, 0.001, tasks, 60_000)
                 assert _of(run.settings, "tail tail_shots eval_steps eval_shots") == (
-                    "separate", 15 if table is table1 else shots, steps, shots
-                )  # fmt: skip
+                    "separate",
+                    15 if table is table1 else shots,
+                    steps,
+                    shots,
+                )
                 assert (
                     run.eval_sizes == {shots: images}
                     and run.queries == shots
@@ -308,8 +313,11 @@ def test_runs_have_their_papers_settings(figures):
         {"tasks": 300, "queries": 3}
     ]
     assert {job.name: job.by for job in table2.jobs(None)}["reptile-5way"] == {
-        "tasks": 10_000, "queries": 1, "sizes": {1: 5, 5: 5}, "modes": ("transductive", "inductive")
-    }  # fmt: skip
+        "tasks": 10_000,
+        "queries": 1,
+        "sizes": {1: 5, 5: 5},
+        "modes": ("transductive", "inductive"),
+    }
 
 
 def _noise(settings, data):
@@ -333,9 +341,16 @@ def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypa
         def scored(count, shots, queries, size, here=experiment, end=end):
             training, steps = here.training, here.settings.eval_steps
             return accuracy(
-                training.objective, training.algorithm, end.meta, here.test_tasks, count=count, shots=shots, queries=queries,
-                adaptation=Adaptation(steps, size), inner_state=end.inner,
-            )  # fmt: skip
+                training.objective,
+                training.algorithm,
+                end.meta,
+                here.test_tasks,
+                count=count,
+                shots=shots,
+                queries=queries,
+                adaptation=Adaptation(steps, size),
+                inner_state=end.inner,
+            )
 
         if name == "adam":
             table = accuracy_table.Table(
@@ -379,9 +394,15 @@ def test_the_committed_run_scores_what_its_result_says(figures):
     )
     assert said["by"]["tasks"] == run.tasks == 10_000
     scores = accuracy(
-        experiment.training.objective, experiment.training.algorithm, state.meta, experiment.test_tasks, count=100, shots=1,
-        adaptation=experiment.adaptation, inner_state=state.inner,
-    )  # fmt: skip
+        experiment.training.objective,
+        experiment.training.algorithm,
+        state.meta,
+        experiment.test_tasks,
+        count=100,
+        shots=1,
+        adaptation=experiment.adaptation,
+        inner_state=state.inner,
+    )
     means = {
         together: said["result"]["1"][mode][0]
         for mode, together in (("transductive", True), ("inductive", False))
@@ -455,8 +476,12 @@ def test_what_the_page_says_of_table_1_is_in_its_numbers(figures):
     assert min(each.min() for each in gaps.values()) > 15
     parts = {name: run["meta_steps"] / run["of"] for name, run in runs.items()}
     assert parts == {
-        "reptile": 0.01, "fomaml-1shot": 0.005, "fomaml-5shot": 0.005, "maml-1shot": 0.001, "maml-5shot": 0.001
-    }  # fmt: skip
+        "reptile": 0.01,
+        "fomaml-1shot": 0.005,
+        "fomaml-5shot": 0.005,
+        "maml-1shot": 0.001,
+        "maml-5shot": 0.001,
+    }
     for i in range(2):  # most where fewest were made
         by_steps = [
             gaps[title][i]

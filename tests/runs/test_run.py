@@ -97,9 +97,21 @@ def _command(out, *more):
         "3",
     ]
     return [
-        sys.executable, "-m", "minimeta", "train", "sine", *flags, "--out", str(out), "--quiet",
-        "--log-every", "5", "--checkpoint-seconds", "0", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "minimeta",
+        "train",
+        "sine",
+        *flags,
+        "--out",
+        str(out),
+        "--quiet",
+        "--log-every",
+        "5",
+        "--checkpoint-seconds",
+        "0",
+        *more,
+    ]
 
 
 def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
@@ -319,14 +331,20 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"tail": "separate"}, "reptile steps through all"), ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
-        ({"inner": "lbfgs"}, "inner must be one of sgd, adam"), ({"hidden": "8,x"}, "hidden must be layer sizes"),
+        ({"tail": "separate"}, "reptile steps through all"),
+        ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
+        ({"inner": "lbfgs"}, "inner must be one of sgd, adam"),
+        ({"hidden": "8,x"}, "hidden must be layer sizes"),
         ({"iterations": 0}, "iterations must be 1 or more"),
-        ({"shots": 0}, "shots must be 1"), ({"inner_lr": "fast"}, "inner_lr must be float"), ({"k": 6}, "grid of 50"),
-        ({"inner_beta2": 1.0}, "inner_beta2 must be 0 or more and below 1"), ({"phase": float("inf")}, "phase must be"),
-        ({"inner_lr": float("nan")}, "inner_lr must be"), ({"epsilon": -1.0}, "epsilon must be 0 or more"),
+        ({"shots": 0}, "shots must be 1"),
+        ({"inner_lr": "fast"}, "inner_lr must be float"),
+        ({"k": 6}, "grid of 50"),
+        ({"inner_beta2": 1.0}, "inner_beta2 must be 0 or more and below 1"),
+        ({"phase": float("inf")}, "phase must be"),
+        ({"inner_lr": float("nan")}, "inner_lr must be"),
+        ({"epsilon": -1.0}, "epsilon must be 0 or more"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_make_no_sense_are_refused_with_a_sentence(tmp_path, changes, match):
     with pytest.raises(SettingsError, match=match):
         train(replace(SHORT, **changes), tmp_path / "run")

@@ -254,11 +254,15 @@ def _failed(names, folder, measure):
 
 def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
     told = {
-        "value": "ValueError: a bad value", "odd": "Odd: odd", "nan": "ValueError: measure must give what JSON can hold",
-        "set": "TypeError: measure must give what JSON can hold", "data": "no images",
+        "value": "ValueError: a bad value",
+        "odd": "Odd: odd",
+        "nan": "ValueError: measure must give what JSON can hold",
+        "set": "TypeError: measure must give what JSON can hold",
+        "data": "no images",
         "exits": "its process ended with status 3",
-        "list": "TypeError: measure must give a JSON object, got list", "killed": "its process was ended by SIGKILL",
-    }  # fmt: skip
+        "list": "TypeError: measure must give a JSON object, got list",
+        "killed": "its process was ended by SIGKILL",
+    }
     error = _failed([*told, "good"], tmp_path / "runs", failing)
     lines = dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
     assert str(error).startswith("8 of 9 runs failed") and lines.keys() == told.keys()

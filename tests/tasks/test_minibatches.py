@@ -100,11 +100,13 @@ def test_minibatches_that_disagree_are_refused(x, y):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"k": 0, "size": 1}, "k >= 1"), ({"k": 1, "size": 0}, "size >= 1"),
-        ({"k": 1, "size": 1, "tail": "own"}, "tail must"), ({"k": 1, "size": 1, "order": "random"}, "order must"),
+        ({"k": 0, "size": 1}, "k >= 1"),
+        ({"k": 1, "size": 0}, "size >= 1"),
+        ({"k": 1, "size": 1, "tail": "own"}, "tail must"),
+        ({"k": 1, "size": 1, "order": "random"}, "order must"),
         ({"k": 1, "size": 1, "tail_shots": 2}, "separate tail"),
     ],
-)  # fmt: skip
+)
 def test_schedules_that_make_no_sense_are_refused(options, match):
     with pytest.raises(mm.SettingsError, match=match):
         mm.MinibatchSchedule(**options)

@@ -238,9 +238,12 @@ def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(problem, 
         mean_there, spread_there = there.mean_of_each, there.spread_of_each
     here = mm.compare_directions(objective, phi, batches, alpha, order)
     for one, other in (
-        (there.directions, here.directions), (there.of_mean, here.of_mean), (there.of_each, here.of_each),
-        (mean_there, here.mean_of_each), (spread_there, here.spread_of_each),
-    ):  # fmt: skip
+        (there.directions, here.directions),
+        (there.of_mean, here.of_mean),
+        (there.of_each, here.of_each),
+        (mean_there, here.mean_of_each),
+        (spread_there, here.spread_of_each),
+    ):
         for name, got, want in zip(other._fields, one, other, strict=True):
             assert np.array_equal(got.get(), want, equal_nan=True), name
 

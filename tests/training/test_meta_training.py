@@ -14,9 +14,14 @@ from minimeta.training.meta_training import MetaTraining, checked_mean
 
 def _training(**options):
     defaults = dict(
-        objective=mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()), algorithm=mm.Reptile(mm.SGD(0.02)),
-        tasks=mm.Sinusoid(), schedule=mm.MinibatchSchedule(3, 4), outer=mm.SGD(0.5), iterations=10, workers=1,
-    )  # fmt: skip
+        objective=mm.Objective(mm.mlp([1, 5, 1]), mm.MeanSquaredError()),
+        algorithm=mm.Reptile(mm.SGD(0.02)),
+        tasks=mm.Sinusoid(),
+        schedule=mm.MinibatchSchedule(3, 4),
+        outer=mm.SGD(0.5),
+        iterations=10,
+        workers=1,
+    )
     return MetaTraining(**(defaults | options))
 
 

@@ -74,9 +74,13 @@ def _outcome(algorithm, problem, state, threads, together):
 
 
 @given(
-    problems(), inner_rules, st.sampled_from([mm.Reptile, mm.FOMAML, mm.MAML]), st.integers(2, 5), st.integers(1, 3),
+    problems(),
+    inner_rules,
+    st.sampled_from([mm.Reptile, mm.FOMAML, mm.MAML]),
+    st.integers(2, 5),
+    st.integers(1, 3),
     st.booleans(),
-)  # fmt: skip
+)
 def test_the_outcome_is_the_same_to_the_last_bit_for_any_threads(
     problem, rule, algorithm, threads, together, carried
 ):
