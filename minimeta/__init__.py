@@ -103,6 +103,7 @@ __all__ = [
     "Theil",
     "Trajectory",
     "VectorsError",
+    "__version__",
     "adapt",
     "array_module",
     "compare_directions",
@@ -120,5 +121,4 @@ __all__ = [
     "split_omniglot",
     "taylor",
     "unroll",
-    "__version__",
 ]
