@@ -1,5 +1,7 @@
 # make run: train on sine waves and draw Figure 1 (about a minute)      make test: all tests
 # make lint: style                                                      Both create what they need in .venv.
+# make test-newest: all tests on the newest versions that setup.cfg allows, in .venv-newest, made afresh each time
+# make lock: write requirements.lock anew, the newest exact versions of all that .venv holds, for every Python and platform
 # make figures: draw every figure and table again from its results      make figure-3 table-2 BUDGET=0.1: compute one,
 #   at a fraction of its paper's meta-steps, in out/; what was computed before is kept and gone on with, in runs/
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
@@ -10,14 +12,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+NEWEST := .venv-newest
+LOCKING := .venv-lock
+LOCK := requirements.lock
+INSTALL := -m pip install --quiet --disable-pip-version-check
+EDITABLE := --config-settings editable_mode=compat --editable
+SUPPORTED := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minimeta needs Python 3.11 or later: make PYTHON=python3.11")'
+BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 
-.PHONY: run test lint figures conformance growth bench clean
+.PHONY: run test test-newest lint lock figures conformance growth bench clean
 .DELETE_ON_ERROR:
 
-$(VENV)/installed: setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minimeta needs Python 3.11 or later: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test]'
+# The lock holds setuptools, too: nothing is downloaded that it does not name.
+$(VENV)/installed: $(LOCK) setup.cfg pyproject.toml
+	$(SUPPORTED)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python $(INSTALL) --require-hashes --requirement $(LOCK)
+	$(BIN)/python $(INSTALL) --no-deps --no-build-isolation $(EDITABLE) .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	touch $@
 
 run: $(VENV)/installed
@@ -25,6 +37,21 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+test-newest:
+	$(SUPPORTED)
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(INSTALL) $(EDITABLE) '.[test]'
+	$(NEWEST)/bin/python -m pip list --disable-pip-version-check
+	$(NEWEST)/bin/python -m pytest
+
+lock:
+	$(SUPPORTED)
+	$(PYTHON) -m venv --clear $(LOCKING)
+	$(LOCKING)/bin/python $(INSTALL) uv
+	$(LOCKING)/bin/python -c '$(BUILD_REQUIRES)' > $(LOCKING)/build.in
+	$(LOCKING)/bin/uv pip compile --quiet --no-config --upgrade --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command 'make lock' --extra test --output-file $(LOCK) setup.cfg $(LOCKING)/build.in
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -65,4 +92,4 @@ bench: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info out
+	rm -rf $(VENV) $(PEERS) $(NEWEST) $(LOCKING) build dist *.egg-info out
