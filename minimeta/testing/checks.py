@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import Algorithm, Outcome
-from ..inner import descend
 from ..layers import Layer
 from ..losses import Loss
-from ..objectives import Batch, Differentiable, Network
+from ..objectives import (
+    Batch,
+    Differentiable,
+    HasInputGradient,
+    HasThirdDerivative,
+    Network,
+)
 from ..tasks import Minibatches
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings, reported
@@ -465,9 +470,10 @@ def check_objective(
         findings.close(
             "hvp", "it depends on the other tasks: it", alone.hvp(v[-1:]), hv[-1:], tolerance
         )
-        if hasattr(point, "input_grad"):
+        if isinstance(point, HasInputGradient):
             x_dot = rng.standard_normal(batch[0].shape)
-            slope, sizes = dots(point.input_grad, x_dot), dots(abs(point.input_grad), abs(x_dot))
+            input_grad = point.input_grad()
+            slope, sizes = dots(input_grad, x_dot), dots(abs(input_grad), abs(x_dot))
 
             def losses(x):
                 return objective.at(phi, (x, batch[1])).loss
@@ -483,7 +489,7 @@ def check_objective(
                 tolerance,
                 sizes,
             )
-        if hasattr(point, "third"):
+        if isinstance(point, HasThirdDerivative):
 
             def product(p):
                 return objective.at(p, batch).hvp(v)
@@ -508,15 +514,17 @@ def check_algorithm(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """``direction`` is the gradient of ``true_objective``, a function from float64 meta ``(M,)`` to losses ``(T,)``, and its
-    losses are that function's; or to one number ``()``, the objective of the whole meta-batch, of which the *mean* of the
-    directions is the gradient. meta is not changed; what ``run`` gives for a task does not depend on the tasks beside it
-    (what couples them is for ``couple``), nor, where the algorithm ``can_pause``, on a pause between two inner steps.
+    """``direction``, coupled, is the gradient of ``true_objective``, a function from float64 meta
+    ``(M,)`` to losses ``(T,)``, and its losses are that function's; or to one number ``()``, the
+    objective of the whole meta-batch, of which the *mean* of the directions is the gradient. meta is
+    not changed. An uncoupled direction of a task does not depend on the tasks beside it (coupling
+    them is for ``couple``).
 
-    Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives the direction, the losses and
-    the inner rule's last state from meta in another way: Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with
-    the Hessian replaced by zero (``without_hessian``). What it gives as None is not compared. With neither function only
-    form and independence are checked.
+    Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives
+    the direction, the losses and the inner rule's last state from meta in another way:
+    Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with the Hessian replaced by
+    zero (``without_hessian``). An entry of ``expected`` that is None is not compared. With
+    neither function only form and independence are checked.
 
     ``state`` is the inner rule's at the start, shared by all tasks or their own.
 
@@ -525,47 +533,33 @@ def check_algorithm(
     Raises
     ------
     CheckError
-        naming what is wrong, and by how much.
+        naming each wrong result, and by how much.
     """
     tasks = minibatches.tasks
     with Findings(type(algorithm).__name__).reporting() as findings:
-        data = {"x": minibatches.x, "y": minibatches.y, "state": state}
+        data = {"meta": meta, "x": minibatches.x, "y": minibatches.y, "state": state}
         parts = findings.call(
             "direction",
-            lambda meta, x, y, state: algorithm.run(objective, meta, minibatches, state),
-            meta=meta,
+            lambda meta, x, y, state: algorithm.direction(objective, meta, minibatches, state),
             **data,
         )
-        couple = getattr(
-            algorithm, "couple", Outcome._make
-        )  # what is no Algorithm need not have it
-        outcome = findings.call("direction", couple, outcome=parts)
-        direction, loss, _ = outcome
+        outcome = findings.call("couple", algorithm.couple, outcome=parts)
+        direction, loss = outcome[:2]
         findings.array("direction", "the direction", direction, (tasks, meta.shape[-1]), np.float64)
         findings.array("direction", "the loss", loss, (tasks,), np.float64)
         adapted = findings.call(
             "adapt",
             lambda meta, x, y, state: algorithm.adapt(objective, meta, minibatches, state),
-            meta=meta,
             **data,
         )
         findings.array("adapt", "the adapted phi", adapted, (tasks, objective.size), np.float64)
         if state is None:
-            alone = algorithm.run(objective, meta, minibatches.of_tasks(tasks - 1, tasks))
+            last = minibatches.of_tasks(tasks - 1, tasks)
+            alone = algorithm.direction(objective, meta, last)
             for got, want in zip(_but_state(alone), _but_state(parts), strict=True):
                 findings.close(
                     "direction", "it depends on the other tasks: it", got, want[-1:], tolerance
                 )
-            said, _ = algorithm.direction(objective, meta, minibatches)
-            findings.close(
-                "direction", "what direction() gives is not run's: it", said, direction, tolerance
-            )
-        if getattr(algorithm, "can_pause", False) and len(minibatches) > 1:
-            phi, rule = algorithm.inner(objective, meta)
-            phi, between, _ = descend(objective, phi, minibatches[:1], rule, state)
-            paused = algorithm.run(objective, meta, minibatches[1:], between, start=phi)
-            for got, want in zip(leaves(tuple(paused[:2])), (direction, loss), strict=True):
-                findings.close("direction", "paused after one step: it", got, want, tolerance)
         if true_objective is not None:
             v = np.random.default_rng(seed).standard_normal(meta.shape)
             slope, sizes, want = direction @ v, abs(direction) @ abs(v), true_objective(meta)
@@ -599,10 +593,9 @@ def check_algorithm(
     return findings.worst
 
 
-def _but_state(parts: Any) -> list[np.ndarray]:
-    """The arrays, a row a task, of what ``run`` gives: all but the inner rule's state."""
-    direction, loss, _, *more = parts
-    return [direction, loss, *more]
+def _but_state(parts: Outcome) -> list[np.ndarray]:
+    """The arrays of an outcome, a row a task: all but the inner rule's state."""
+    return [parts.direction, parts.loss, *(parts.coupling or ())]
 
 
 def compare(

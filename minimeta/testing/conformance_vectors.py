@@ -131,9 +131,9 @@ class Problem:
         self, objective: Objective, phi: np.ndarray, v: np.ndarray, batches: Minibatches
     ) -> dict[str, np.ndarray]:
         point = objective.at(phi, batches[0])
-        reptile, _ = Reptile(self.rule).direction(objective, phi, batches)
-        fomaml, final_loss = FOMAML(self.rule).direction(objective, phi, batches)
-        maml, _ = MAML(self.rule).direction(objective, phi, batches)
+        reptile = Reptile(self.rule).direction(objective, phi, batches).direction
+        fomaml, final_loss, *_ = FOMAML(self.rule).direction(objective, phi, batches)
+        maml = MAML(self.rule).direction(objective, phi, batches).direction
         adapted = Reptile(self.rule).adapt(objective, phi, batches)
         results = (point.loss, point.grad, point.hvp(v), adapted, final_loss, reptile, fomaml, maml)
         return dict(zip(RESULTS, results, strict=True))

@@ -1,4 +1,5 @@
-"""What an inner rule and a trajectory must satisfy: their adjoints are transposes of derivatives that the oracles give."""
+"""What an inner rule and a trajectory must satisfy: adjoints and tangents are those of derivatives
+that the oracles give."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inner import STORES, InnerRule, Rate, adapt, is_per_step, unroll
+from ..inner import STORES, InnerRule, Rate, Trajectory, adapt, is_per_step, unroll
 from ..objectives import Batch, Differentiable
 from .checks import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
@@ -25,77 +26,115 @@ def check_rule(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """``adjoint`` is the transpose of ``step``'s derivative, with a fresh state and after each of ``steps`` random steps.
+    """``tangent`` is the derivative of ``step``, and ``adjoint`` is its transpose, with a fresh state
+    and after each of ``steps`` random steps.
 
-    For F = <a', phi'> + <b', state'> with random a' and b', and for b' = 0: the gradients that ``adjoint`` gives with
-    respect to phi, g, the arrays of the state, and the rates, are F's, each moved alone. The rates are moved one a
-    parameter, however ``rule.lr`` gives them, so ``Adjoint.lr`` is checked element by element. ``rule`` is a dataclass
-    with a field ``lr``; its ``Adjoint.state`` holds one gradient for each array of the state, in their order.
+    For F = <a', phi'> + <b', state'> with random a' and b', and for b' = 0: the gradients
+    that ``adjoint`` gives with respect to phi, g, the arrays of the state, and the rates,
+    are F's, each moved alone. ``tangent`` moves all of them at once, and without the
+    state and the rates. The rates are moved one a parameter, however ``rule.lr`` gives
+    them, so ``Adjoint.lr`` is checked element by element. ``rule`` is a dataclass with a
+    field ``lr``. Its ``Adjoint.state`` holds one gradient for each array of the state, in
+    their order, and so do the directions of states that ``tangent`` takes and gives.
 
-    All this once more with a parameter whose gradients have all been zero, but without moving that parameter's state,
-    where the root in Adam has no derivative. Give Adam an eps of 1e-3 or so: with less, a first step is so nearly the
-    sign of g that its derivative is what rounding leaves of two large terms.
+    All this once more with a parameter whose gradients have all been zero, but without
+    moving that parameter's state, where the root in Adam has no derivative. Give Adam an
+    eps of 1e-3 or so: with less, a first step is so nearly the sign of g that its
+    derivative is what rounding leaves of two large terms.
 
-    Where the rates are one a parameter their number is the ``size``, and where they are one per step no step is made
-    without one.
+    Where the rates are one a parameter their number is the ``size``, and where they are
+    one per step no step is made without one.
 
     Raises
     ------
     CheckError
-        naming the gradient that is wrong, and by how much.
+        naming the gradient or the direction that is wrong, and by how much.
     """
     own = np.asarray(rule.lr).shape[-1] if isinstance(rule.lr, np.ndarray) and rule.lr.ndim else 1
     size = own if own > 1 else size
     steps = min(steps, len(rule.lr) - 1) if is_per_step(rule.lr) else steps
     for alive in (np.ones(size), np.arange(size) > 0):
         rng, state = np.random.default_rng(seed), None
-        for step in range(steps + 1):
+        for j in range(steps + 1):
             g = alive * rng.standard_normal((tasks, size))
-            with Findings(type(rule).__name__, f"step {step + 1}").reporting() as findings:
-                _RuleCheck(rule, g, state, alive, rng, tolerance, findings).run()
-            _, state = rule.step(np.zeros((tasks, size)), g, state)
+            with Findings(type(rule).__name__, f"step {j + 1}").reporting() as findings:
+                _RuleCheck(rule, g, state, j, alive, rng, tolerance, findings).run()
+            _, state = rule.step(np.zeros((tasks, size)), g, state, j)
 
 
 class _RuleCheck:
-    """One step of one rule, at random gradients of what comes out."""
+    """Step number ``j`` of one rule, at random gradients of phi' and of the state."""
 
-    def __init__(self, rule, g, state, alive, rng, tolerance, findings) -> None:
+    def __init__(self, rule, g, state, j, alive, rng, tolerance, findings) -> None:
         rates = _one_rate_a_parameter(rule.lr, g.shape[1])
-        self.rule, self.state, self.alive = replace(rule, lr=rates), state, alive
-        self.findings, self.tolerance = findings, tolerance
+        self.rule, self.state, self.j = replace(rule, lr=rates), state, j
+        self.alive, self.findings, self.tolerance = alive, findings, tolerance
         phi, self.dphi, phi_dot, g_dot = rng.standard_normal((4, *g.shape))
         held = tuple(_arrays(state))
         self.at = (phi, g, held, rates)
         held_dot = tuple(alive * rng.standard_normal(g.shape) for _ in held)
         self.along = (phi_dot, g_dot, held_dot, rng.standard_normal(rates.shape))
-        _, after = findings.call("step", self.rule.step, phi=phi, g=g, state=state)
+        _, after = findings.call("step", self.rule.step, phi=phi, g=g, state=state, j=j)
         self.dstate = tuple(rng.standard_normal(g.shape) for _ in _arrays(after))
 
     def run(self) -> None:
-        """With gradients of the state that comes out, and without: after the last step it has none."""
-        self.check(())
+        """With gradients and directions of the state, and without them."""
+        self.check_adjoint(())
         if self.dstate:
-            self.check(self.dstate)
+            self.check_adjoint(self.dstate)
+        phi_dot, g_dot, held_dot, rates_dot = self.along
+        self.check_tangent((phi_dot, g_dot, held_dot, rates_dot))
+        still = tree_map(np.zeros_like, (held_dot, rates_dot))
+        self.check_tangent((phi_dot, g_dot, *still))
 
-    def check(self, dstate: tuple[np.ndarray, ...]) -> None:
+    def outputs(self, phi, g, held, rates) -> tuple[np.ndarray, ...]:
+        """phi' and the arrays of the state after the step."""
+        state = _with_arrays(self.state, iter(held))
+        out, after = replace(self.rule, lr=rates).step(phi, g, state, self.j)
+        return (out, *_arrays(after))
+
+    def check_tangent(self, along: tuple) -> None:
+        """Every direction that ``tangent`` gives, against the derivative of ``step``."""
+        phi_dot, g_dot, held_dot, rates_dot = along
+        moving = any(np.any(part) for part in (*held_dot, rates_dot))
+        given = {
+            "g": self.at[1],
+            "state": self.state,
+            "j": self.j,
+            "phi_dot": phi_dot,
+            "g_dot": g_dot,
+            "state_dot": held_dot if held_dot and moving else None,
+            "lr_dot": rates_dot if moving else None,
+        }
+        out_dot, state_dot = self.findings.call("tangent", self.rule.tangent, **given)
+        got = (out_dot, *(() if state_dot is None else state_dot))
+        names = ["phi'_dot", *(f"state'_dot[{i}]" for i in range(len(self.dstate)))]
+        if len(got) != len(names):
+            raise self.findings.error(
+                f"tangent must give {', '.join(names)}, got {len(got)} arrays"
+            )
+        for i, (name, value) in enumerate(zip(names, got, strict=True)):
+            self.findings.array("tangent", name, value, phi_dot.shape, np.float64)
+            self.compare("tangent", name, value, lambda *at, i=i: self.outputs(*at)[i], along)
+
+    def check_adjoint(self, dstate: tuple[np.ndarray, ...]) -> None:
         """Every gradient that ``adjoint`` gives, against F moved along its argument alone."""
         _, g, held, _ = self.at
-        adjoint = self.findings.call(
-            "adjoint",
-            self.rule.adjoint,
-            g=g,
-            state=self.state,
-            dphi=self.dphi,
-            dstate=dstate or None,
-        )
+        given = {"g": g, "state": self.state, "j": self.j, "dphi": self.dphi}
+        adjoint = self.findings.call("adjoint", self.rule.adjoint, **given, dstate=dstate or None)
         dheld = tuple(adjoint.state) if held else ()
         phi_dot, g_dot, held_dot, rates_dot = self.along
-        used = rates_dot[adjoint.rate] if rates_dot.ndim == 2 else rates_dot
-        gradients, directions = (
-            ((adjoint.phi,), (adjoint.g,), dheld, (adjoint.lr(),)),
-            ((phi_dot,), (g_dot,), held_dot, (used,)),
-        )
+        used = rates_dot[self.j] if rates_dot.ndim == 2 else rates_dot
+        gradients = (adjoint.phi,), (adjoint.g,), dheld, (adjoint.lr(),)
+        directions = (phi_dot,), (g_dot,), held_dot, (used,)
         still = tree_map(np.zeros_like, self.at)
+
+        def scored(*at) -> np.ndarray:
+            out, *after = self.outputs(*at)
+            return dots(self.dphi, out) + sum(
+                dots(b, a) for b, a in zip(dstate, after, strict=False)
+            )
+
         for i, term in enumerate(("phi", "g", "state", "lr")):
             for gradient in gradients[i]:
                 self.findings.array("adjoint", term, gradient, g.shape, np.float64)
@@ -103,34 +142,18 @@ class _RuleCheck:
             if pairs:
                 along = (*still[:i], self.along[i], *still[i + 1 :])
                 sizes = sum(dots(abs(a), abs(u)) for a, u in pairs)
-                self.compare(term, sum(dots(a, u) for a, u in pairs), dstate, along, sizes)
+                got = sum(dots(a, u) for a, u in pairs)
+                self.compare("adjoint", term, got, scored, along, sizes)
 
-    def compare(
-        self,
-        term: str,
-        got: np.ndarray,
-        dstate: tuple[np.ndarray, ...],
-        along: tuple,
-        sizes: np.ndarray,
-    ) -> None:
-        """By both oracles; near a gradient of zero by the complex step alone, since a difference would step over eps."""
-
-        def scored(phi, g, held, rates):
-            out, after = replace(self.rule, lr=rates).step(
-                phi, g, _with_arrays(self.state, iter(held))
-            )
-            return dots(self.dphi, out) + sum(
-                dots(b, a) for b, a in zip(dstate, _arrays(after), strict=False)
-            )
-
+    def compare(self, pass_name, term, got, function, along, sizes=None) -> None:
+        """By both oracles; near a gradient of zero by the complex step alone, since a difference
+        would step over eps."""
+        at, tolerance = self.at, self.tolerance
         if self.alive.all():
-            compare(
-                self.findings, "adjoint", term, got, scored, self.at, along, self.tolerance, sizes
-            )
+            compare(self.findings, pass_name, term, got, function, at, along, tolerance, sizes)
         else:
-            self.findings.close(
-                "adjoint", term, got, complex_step(scored, self.at, along), self.tolerance, sizes
-            )
+            want = complex_step(function, at, along)
+            self.findings.close(pass_name, term, got, want, tolerance, sizes)
 
 
 @reported
@@ -144,47 +167,95 @@ def check_trajectory(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """``pullback(v)`` is the gradient of <v, phi_{k+1}> with respect to phi ``(D,) or (T, D)`` and to the rule's ``lr``, in
-    whichever way that gives the rates; the same whatever the trajectory stores.
+    """``pullback(v)`` is the gradient of <v, phi_{k+1}> with respect to phi ``(D,) or (T, D)`` and to
+    the rule's ``lr``, in whichever way ``lr`` gives the rates. ``pushforward(u)`` is the derivative
+    of phi_{k+1} along u, and along directions of u and ``lr``. The two are transposes,
+    <J u, v> = <u, J^T v>. Whatever the trajectory stores, the numbers are the same.
 
-    ``rule`` is a dataclass with a field ``lr``; ``state`` is its state at the start, held constant.
+    ``rule`` is a dataclass with a field ``lr``; ``state`` is its state at the start, held
+    constant.
 
     Raises
     ------
     CheckError
-        naming which gradient is wrong, and by how much.
+        naming which derivative is wrong, and by how much.
     """
-    rng = np.random.default_rng(seed)
-    tasks = len(minibatches[0][0]) if len(minibatches) else len(np.atleast_2d(phi))
-    v, u = rng.standard_normal((2, tasks, objective.size))
-    rows, lr = np.array(np.broadcast_to(phi, v.shape)), np.asarray(rule.lr, dtype=np.float64)
-    lr_dot = rng.standard_normal(lr.shape)
+    where = f"{type(rule).__name__}, {len(minibatches)} steps"
+    with Findings("Trajectory", where).reporting() as findings:
+        made = [unroll(objective, phi, minibatches, rule, store, state) for store in STORES]
+        check = _TrajectoryCheck(made[0], phi, minibatches, state, seed, tolerance, findings)
+        check.check_pullback()
+        check.check_pushforward()
+        for store, other in zip(STORES[1:], made[1:], strict=True):
+            check.check_same(other, store)
 
-    def scored(start, rates):
-        rates = tuple(rates) if isinstance(rule.lr, (tuple, list)) else rates
-        return dots(v, adapt(objective, start, minibatches, replace(rule, lr=rates), state))
 
-    with Findings(
-        "Trajectory", f"{type(rule).__name__}, {len(minibatches)} steps"
-    ).reporting() as findings:
-        kept, *others = (
-            unroll(objective, phi, minibatches, rule, store, state) for store in STORES
-        )
-        dphi, dlr = findings.call("pullback", kept.pullback, v=v)
-        findings.array("pullback", "dphi", dphi, v.shape, np.float64)
-        findings.array("pullback", "dlr", dlr, (tasks, *lr.shape), np.float64)
+class _TrajectoryCheck:
+    """One trajectory, with random v, u and directions of its rates."""
+
+    def __init__(self, trajectory, phi, minibatches, state, seed, tolerance, findings) -> None:
+        self.trajectory, self.minibatches, self.state = trajectory, minibatches, state
+        self.rule, self.tolerance, self.findings = trajectory.rule, tolerance, findings
+        rng = np.random.default_rng(seed)
+        tasks = len(minibatches[0][0]) if len(minibatches) else len(np.atleast_2d(phi))
+        self.v, self.u = rng.standard_normal((2, tasks, trajectory.objective.size))
+        self.rows = np.array(np.broadcast_to(phi, self.v.shape))
+        self.lr = np.asarray(self.rule.lr, dtype=np.float64)
+        self.lr_dot = rng.standard_normal(self.lr.shape)
+
+    def rates(self, lr: np.ndarray) -> Rate:
+        """In the form in which the rule holds them."""
+        return tuple(lr) if isinstance(self.rule.lr, (tuple, list)) else lr
+
+    def last(self, start: np.ndarray, lr: np.ndarray) -> np.ndarray:
+        """phi_{k+1} as a function of phi_1 and the rates."""
+        objective, rule = self.trajectory.objective, replace(self.rule, lr=self.rates(lr))
+        return adapt(objective, start, self.minibatches, rule, self.state)
+
+    def check_pullback(self) -> None:
+        """dphi and dlr, each against <v, phi_{k+1}> moved along its argument alone."""
+        v, at = self.v, (self.rows, self.lr)
+
+        def scored(start, lr):
+            return dots(v, self.last(start, lr))
+
+        dphi, dlr = self.findings.call("pullback", self.trajectory.pullback, v=v)
+        self.findings.array("pullback", "dphi", dphi, v.shape, np.float64)
+        self.findings.array("pullback", "dlr", dlr, (len(v), *self.lr.shape), np.float64)
         for term, gradient, direction, along in (
-            ("dphi", dphi, u, (u, 0 * lr)),
-            ("dlr", dlr, lr_dot, (0 * rows, lr_dot)),
+            ("dphi", dphi, self.u, (self.u, 0 * self.lr)),
+            ("dlr", dlr, self.lr_dot, (0 * self.rows, self.lr_dot)),
         ):
-            sizes = dots(abs(gradient), abs(direction)) + abs(
-                complex_step(scored, (rows, lr), along)
-            )
+            moved = abs(complex_step(scored, at, along))
+            sizes = dots(abs(gradient), abs(direction)) + moved
             got = dots(gradient, direction)
-            compare(findings, "pullback", term, got, scored, (rows, lr), along, tolerance, sizes)
-        for store, other in zip(STORES[1:], others, strict=True):
-            for term, a, b in zip(("dphi", "dlr"), other.pullback(v), (dphi, dlr), strict=True):
-                findings.close("pullback", f"{term} with stored {store}: it", a, b, tolerance)
+            compare(self.findings, "pullback", term, got, scored, at, along, self.tolerance, sizes)
+
+    def check_pushforward(self) -> None:
+        """J u, and J u with moving rates, against the derivative; and <J u, v> = <u, J^T v>."""
+        trajectory, u, v, tolerance = self.trajectory, self.u, self.v, self.tolerance
+        at, lr_dot = (self.rows, self.lr), self.rates(self.lr_dot)
+        pushed = self.findings.call("pushforward", trajectory.pushforward, u=u)
+        self.findings.array("pushforward", "J u", pushed, v.shape, np.float64)
+        along = (u, 0 * self.lr)
+        compare(self.findings, "pushforward", "J u", pushed, self.last, at, along, tolerance)
+        both = self.findings.call("pushforward", trajectory.pushforward, u=u, lr_dot=lr_dot)
+        along, term = (u, self.lr_dot), "J u with moving rates"
+        compare(self.findings, "pushforward", term, both, self.last, at, along, tolerance)
+        dphi, dlr = trajectory.pullback(v)
+        pulled = dots(dphi, u) + dots(dlr, np.broadcast_to(self.lr_dot, dlr.shape))
+        sizes = dots(abs(both), abs(v)) + dots(abs(dphi), abs(u))
+        term = "<J u, v> from <u, J^T v>: it"
+        self.findings.close("pushforward", term, dots(both, v), pulled, tolerance, sizes)
+
+    def check_same(self, other: Trajectory, store: str) -> None:
+        """Another store gives the same derivatives."""
+        for term, a, b in zip(
+            ("dphi", "dlr"), other.pullback(self.v), self.trajectory.pullback(self.v), strict=True
+        ):
+            self.findings.close("pullback", f"{term} with stored {store}: it", a, b, self.tolerance)
+        a, b = (each.pushforward(self.u) for each in (other, self.trajectory))
+        self.findings.close("pushforward", f"J u with stored {store}: it", a, b, self.tolerance)
 
 
 def _arrays(state: Any) -> list[np.ndarray]:

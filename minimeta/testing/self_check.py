@@ -33,7 +33,6 @@ from ..algorithms import (
     Outcome,
     Reptile,
     agreement_weights,
-    fgsm,
 )
 from ..arrays.backend import to_host
 from ..errors import SettingsError
@@ -43,9 +42,10 @@ from ..losses import Entropy, Loss, MeanSquaredError, SoftmaxCrossEntropy, Summe
 from ..objectives import Network, Objective, mini_imagenet_convnet, mlp, omniglot_convnet
 from ..tasks import Minibatches
 from ..theory import taylor
-from . import CheckError, check_algorithm, check_layer, check_loss, check_network, without_hessian
+from . import CheckError, check_algorithm, check_layer, check_loss, check_network
 from .checks import TOLERANCE
 from .complex_step import tree_map
+from .oracles import oracle
 
 SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, times what two or three inner steps amplify
 SLOPE, COEFFICIENT = 0.1, 1e-3
@@ -281,24 +281,21 @@ def _check_loss(loss: Loss, xp: ModuleType, seed: int) -> float:
 
 
 def _check_algorithm(kind: str, name: str, rule: str, xp: ModuleType, seed: int) -> float:
-    """MAML's direction is the gradient of the loss after adaptation; FOMAML's is MAML's with the Hessian replaced by zero;
-    Reptile's is phi - U^k(phi)."""
-    objective, phi, batches = _problem(name, 4, np, np.random.default_rng(seed))
-    algorithm = _AlgorithmThere(_algorithm(kind, rule), xp)
-    maml = MAML(RULES[rule])
+    """The direction is the gradient, or the direction, by the algorithm's definition."""
+    problem = _problem(name, 4, np, np.random.default_rng(seed))
+    return _check_direction(_algorithm(kind, rule), problem, xp, seed)
 
-    def loss_after(p: np.ndarray) -> np.ndarray:
-        return objective.at(maml.adapt(objective, p, batches[:-1]), batches[-1]).loss
 
-    def expected(p: np.ndarray) -> Outcome:
-        if kind == "FOMAML":
-            return Outcome(
-                maml.direction(without_hessian(objective), p, batches)[0], loss_after(p), None
-            )
-        return Outcome(p - maml.adapt(objective, p, batches), loss_after(p), None)
-
-    oracle = {"true_objective": loss_after} if kind == "MAML" else {"expected": expected}
-    return check_algorithm(algorithm, objective, phi, batches, seed=seed, **oracle)
+def _check_direction(
+    algorithm: Algorithm, problem: tuple[Objective, Any, Minibatches], xp: ModuleType, seed: int
+) -> float:
+    objective, meta, batches = problem
+    there = _AlgorithmThere(algorithm, xp)
+    known = oracle(algorithm, objective, batches)
+    if "expected" in known:  # without the state: it stays on the device
+        expected = known["expected"]
+        known["expected"] = lambda p: expected(p)._replace(state=None)
+    return check_algorithm(there, objective, meta, batches, seed=seed, **known)
 
 
 def _problem_of_family(
@@ -313,42 +310,8 @@ def _problem_of_family(
 
 
 def _check_of_family(name: str, xp: ModuleType, seed: int) -> float:
-    """The direction is the gradient of what the algorithm says it minimizes; iMAML's solves its linear equations."""
-    algorithm = FAMILY[name]
-    objective, meta, batches = _problem_of_family(algorithm, np, np.random.default_rng(seed))
-
-    def adapted(p: np.ndarray, data: Any = batches) -> np.ndarray:
-        return algorithm.adapt(objective, p, data[:-1])
-
-    def after(p: np.ndarray, data: Any = batches, query: Any = batches[-1]) -> np.ndarray:
-        return objective.at(adapted(p, data), query).loss
-
-    def adversarial(p: np.ndarray) -> np.ndarray:
-        attacked = [fgsm(objective, p, batch, algorithm.eps) for batch in batches]
-        return after(p, query=attacked[-1]) + after(p, attacked)
-
-    def unequal(p: np.ndarray) -> np.ndarray:
-        return after(p).mean() + algorithm.weight * algorithm.measure.value(
-            objective.at(p, batches[0]).loss
-        )
-
-    def uncertain(p: np.ndarray) -> np.ndarray:
-        entropy = Objective(CONTEXTUAL, Entropy())
-        gap = entropy.at(adapted(p), batches[-1]).loss - entropy.at(p, batches[0]).loss
-        return (after(p) + algorithm.weight * gap).mean()
-
-    def solved(p: np.ndarray) -> Outcome:
-        phi = adapted(p)
-        query, point = objective.at(phi, batches[-1]), objective.at(phi, batches[-2])
-        hessian = np.stack([point.hvp(e) for e in np.eye(objective.size)], axis=2)
-        system = np.eye(objective.size) + hessian / algorithm.regularization
-        return Outcome(np.linalg.solve(system, query.grad[..., None])[..., 0], query.loss, None)
-
-    true = {ADML: adversarial, TAML: unequal, EntropyTAML: uncertain}.get(type(algorithm), after)
-    oracle = {"expected": solved} if isinstance(algorithm, IMAML) else {"true_objective": true}
-    return check_algorithm(
-        _AlgorithmThere(algorithm, xp), objective, meta, batches, seed=seed, **oracle
-    )
+    problem = _problem_of_family(FAMILY[name], np, np.random.default_rng(seed))
+    return _check_direction(FAMILY[name], problem, xp, seed)
 
 
 def _check_agreement(xp: ModuleType, seed: int) -> float:
@@ -425,28 +388,21 @@ class _LossThere(Loss):
         return _here(self.loss.backward_tangent(cache, _there(self.xp, z_dot)))
 
 
-def _each(move: Callable[[Any], Any], outcome: Any) -> Any:
-    """An outcome with its arrays moved; its state is None."""
-    return type(outcome)(*(None if part is None else move(part) for part in outcome))
-
-
 class _AlgorithmThere:
     """``algorithm``, computed by the array module ``xp``, seen from the host."""
 
     def __init__(self, algorithm: Algorithm, xp: ModuleType) -> None:
         self._algorithm, self._xp = algorithm, xp
 
-    def run(self, objective, meta, minibatches, state=None):
-        outcome = self._algorithm.run(objective, *self._moved(meta, minibatches), state)
-        return _each(_here, outcome._replace(state=None))
+    def direction(self, objective, meta, minibatches, state=None):
+        there = self._moved(meta, minibatches)
+        return _outcome_here(self._algorithm.direction(objective, *there, state))
 
     def couple(self, outcome):
-        return _each(
-            _here, self._algorithm.couple(_each(lambda part: _there(self._xp, part), outcome))
-        )
-
-    def direction(self, objective, meta, minibatches):
-        return self.couple(self.run(objective, meta, minibatches))[:2]
+        direction, loss, _, coupling = outcome
+        direction, loss = _there(self._xp, (direction, loss))
+        coupling = None if coupling is None else _there(self._xp, coupling)
+        return _outcome_here(self._algorithm.couple(Outcome(direction, loss, None, coupling)))
 
     def adapt(self, objective, meta, minibatches, state=None):
         return _here(self._algorithm.adapt(objective, *self._moved(meta, minibatches), state))
@@ -454,3 +410,10 @@ class _AlgorithmThere:
     def _moved(self, meta, minibatches):
         there = [_there(self._xp, tuple(data)) for data in (minibatches.x, minibatches.y)]
         return _there(self._xp, meta), Minibatches(*there)
+
+
+def _outcome_here(outcome: Outcome) -> Outcome:
+    """An outcome on the host, without the rule's state, which stays on the device."""
+    direction, loss, _, coupling = outcome
+    coupling = None if coupling is None else _here(coupling)
+    return Outcome(_here(direction), _here(loss), None, coupling)

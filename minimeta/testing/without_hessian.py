@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.backend import Array, array_module
-from ..objectives import Altered, Batch, Differentiable, Point
+from ..objectives import Batch, Derived, Differentiable, Point
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class _FlatPoint:
 
 
 @dataclass(frozen=True)
-class _WithoutHessian(Altered):
+class _WithoutHessian(Derived):
     def at(self, phi: Array, batch: Batch) -> Point:
         point = self.objective.at(phi, batch)
         return _FlatPoint(point.loss, point.grad)

@@ -31,7 +31,7 @@ import numpy as np
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import SGD, unroll
-from ..objectives import Batch, Differentiable, Point
+from ..objectives import Batch, Differentiable, HasThirdDerivative, Point
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def third(objective: Differentiable, phi: Array, batch: Batch, u: Array, v: Arra
     exact to rounding, and it needs only the passes that are there; a tangent of hvp would need two more of every layer.
     """
     point: Point = objective.at(phi, batch)
-    if hasattr(point, "third"):
+    if isinstance(point, HasThirdDerivative):
         return point.third(u, v)
     step = 1e-30 if phi.dtype.itemsize == 8 else 1e-15  # squared, below rounding
     return objective.at(phi + 1j * step * u, batch).hvp(v).imag / step

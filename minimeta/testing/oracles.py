@@ -1,0 +1,174 @@
+"""The definition of every algorithm: an objective whose gradient its direction must be, or its
+direction computed in another way.
+
+``oracle(algorithm, objective, minibatches, state)`` gives the arguments of
+``check_algorithm``. The definitions take no derivative of their own beyond an
+objective's gradient and Hessian products. The complex step differentiates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from ..algorithms import (
+    ADML,
+    FOMAML,
+    IMAML,
+    MAML,
+    TAML,
+    EntropyTAML,
+    MetaSGD,
+    Outcome,
+    Reptile,
+    fgsm,
+)
+from ..inner import InnerRule, descend
+from ..objectives import Batch, Differentiable, Objective
+from .without_hessian import without_hessian
+
+Losses = Callable[[np.ndarray], np.ndarray]
+
+
+@singledispatch
+def oracle(
+    algorithm: Any, objective: Differentiable, minibatches: Sequence[Batch], state: Any = None
+) -> dict[str, Any]:
+    """``true_objective``, ``expected`` or both, for ``check_algorithm``.
+
+    Raises
+    ------
+    TypeError
+        for an algorithm that has none here.
+    """
+    raise TypeError(f"no oracle is known for {type(algorithm).__name__}")
+
+
+def after_adaptation(
+    algorithm: Any, objective: Differentiable, minibatches: Sequence[Batch], state: Any = None
+) -> Callable[[np.ndarray], Outcome]:
+    """From meta to the losses of the last mini-batch after ``algorithm``'s inner loop on the others,
+    and the rule's state there."""
+
+    def scored(meta: np.ndarray) -> Outcome:
+        descended, start, rule = algorithm.problem(objective, meta)
+        phi, after, _ = descend(descended, start, minibatches[:-1], rule, state)
+        return Outcome(None, objective.at(phi, minibatches[-1]).loss, after)
+
+    return scored
+
+
+@oracle.register
+def _(algorithm: MAML, objective, minibatches, state=None):
+    """MAML, and every algorithm that differs from it in its inner problem alone."""
+    scored = after_adaptation(algorithm, objective, minibatches, state)
+    return {"true_objective": lambda meta: scored(meta).loss, "expected": scored}
+
+
+@oracle.register
+def _(algorithm: FOMAML, objective, minibatches, state=None):
+    """MAML's direction with every Hessian replaced by zero; or the change of the last inner step."""
+    if algorithm.update == "step":
+        return {"expected": _change(algorithm.rule, objective, minibatches, state, since=-1)}
+    maml, flat = MAML(algorithm.rule), without_hessian(objective)
+    return {"expected": lambda meta: maml.direction(flat, meta, minibatches, state)}
+
+
+@oracle.register
+def _(algorithm: Reptile, objective, minibatches, state=None):
+    """The change of the whole inner loop."""
+    return {"expected": _change(algorithm.rule, objective, minibatches, state, since=0)}
+
+
+def _change(
+    rule: InnerRule,
+    objective: Differentiable,
+    minibatches: Sequence[Batch],
+    state: Any,
+    since: int,
+) -> Callable[[np.ndarray], Outcome]:
+    """From phi to the iterate before step number ``since`` less the last iterate, step by step."""
+
+    def change(phi: np.ndarray) -> Outcome:
+        before, held = [phi], state
+        for j, batch in enumerate(minibatches):
+            point = objective.at(before[-1], batch)
+            after, held = rule.step(before[-1], point.grad, held, j)
+            before.append(after)
+        return Outcome(before[:-1][since] - before[-1], point.loss, held)
+
+    return change
+
+
+@oracle.register
+def _(algorithm: MetaSGD, objective, minibatches, state=None):
+    """The loss after the steps phi - alpha o g, written out."""
+
+    def losses(meta: np.ndarray) -> np.ndarray:
+        phi, alpha = meta[: objective.size], meta[objective.size :]
+        for batch in minibatches[:-1]:
+            phi = phi - alpha * objective.at(phi, batch).grad
+        return objective.at(phi, minibatches[-1]).loss
+
+    return {"true_objective": losses}
+
+
+@oracle.register
+def _(algorithm: IMAML, objective, minibatches, state=None):
+    """(I + H/lambda)^{-1} g_k by a dense solve, where the inner loop ends."""
+
+    def solved(meta: np.ndarray) -> Outcome:
+        phi = algorithm.adapt(objective, meta, minibatches[:-1], state)
+        query, train = objective.at(phi, minibatches[-1]), objective.at(phi, minibatches[-2])
+        hessian = np.stack([train.hvp(axis) for axis in np.eye(objective.size)], axis=2)
+        system = np.eye(objective.size) + hessian / algorithm.regularization
+        solution = np.linalg.solve(system, query.grad[..., None])[..., 0]
+        return Outcome(solution, query.loss, None)
+
+    return {"expected": solved}
+
+
+@oracle.register
+def _(algorithm: ADML, objective, minibatches, state=None):
+    """The crossed losses. The attack moves with phi."""
+    box = algorithm.eps, algorithm.low, algorithm.high
+
+    def crossed(meta: np.ndarray) -> Outcome:
+        attacked = [fgsm(objective, meta, batch, *box) for batch in minibatches]
+        clean, adversarial = (
+            after_adaptation(algorithm, objective, [*learned[:-1], scored[-1]], state)(meta)
+            for learned, scored in ((minibatches, attacked), (attacked, minibatches))
+        )
+        return Outcome(None, clean.loss + adversarial.loss, clean.state)
+
+    return {"true_objective": lambda meta: crossed(meta).loss, "expected": crossed}
+
+
+@oracle.register
+def _(algorithm: TAML, objective, minibatches, state=None):
+    """MAML's mean loss plus the weighted inequality of the losses before adaptation."""
+    scored = after_adaptation(algorithm, objective, minibatches, state)
+
+    def whole(meta: np.ndarray) -> np.ndarray:
+        initial = objective.at(meta, minibatches[0]).loss
+        return scored(meta).loss.mean() + algorithm.weight * algorithm.measure.value(initial)
+
+    return {"true_objective": whole, "expected": scored}
+
+
+@oracle.register
+def _(algorithm: EntropyTAML, objective, minibatches, state=None):
+    """MAML's mean loss plus the weighted change of the predictions' entropy."""
+    scored = after_adaptation(algorithm, objective, minibatches, state)
+    entropy = Objective(objective.network, objective.entropy())
+
+    def whole(meta: np.ndarray) -> np.ndarray:
+        adapted = algorithm.adapt(objective, meta, minibatches[:-1], state)
+        before = entropy.at(meta, minibatches[0]).loss
+        gap = entropy.at(adapted, minibatches[-1]).loss - before
+        return (scored(meta).loss + algorithm.weight * gap).mean()
+
+    return {"true_objective": whole, "expected": scored}
