@@ -13,7 +13,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from . import __version__
 from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
 from .files import write_atomically
@@ -25,6 +24,7 @@ from .tasks.mini_imagenet import IMAGES
 from .testing import conformance_vectors as vectors
 from .training.evaluation import accuracy, adaptation_errors
 from .training.meta_training import MetaState
+from .version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

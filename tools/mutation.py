@@ -555,7 +555,9 @@ def crossed_losses(objective, batches, rule, state) -> dict[str, Any]:
 
 def maml_without_hessian(objective, batches, rule, state) -> dict[str, Any]:
     return {
-        "expected": lambda phi: mm.MAML(rule).run(without_hessian(objective), phi, batches, state)
+        "expected": lambda phi: mm.MAML(rule).direction(
+            without_hessian(objective), phi, batches, state
+        )
     }
 
 

@@ -114,9 +114,8 @@ def fgsm(
     """
     _require_box(eps, low, high)
     xp, point = array_module(phi), objective.at(phi, batch)
-    slope = asked(
-        point, HasInputGradient, "an attack needs dL/dx, a point's input_grad"
-    ).input_grad()
+    why = "an attack needs dL/dx, a point's input_grad"
+    slope = asked(point, HasInputGradient, why, of=objective).input_grad()
     # eps is a Python number: a NumPy one would upcast a float32 x. The sign is that
     # of the real part: the imaginary part of the complex step is no size.
     x = as_inputs(batch[0], phi.dtype) + float(eps) * xp.sign(slope.real)

@@ -143,7 +143,12 @@ class EntropyTAML(MAML):
 
 def _entropy_of(objective: Differentiable) -> Loss:
     """The entropy beside the objective's loss."""
-    return asked(objective, HasEntropy, "EntropyTAML needs an entropy of classes").entropy()
+    try:
+        return asked(objective, HasEntropy, "EntropyTAML needs an entropy of classes").entropy()
+    except SettingsError as error:
+        raise SettingsError(
+            f"{error}; without classes use an inequality measure, TAML(measure=Theil())"
+        ) from None
 
 
 def _under(point: Point, loss: Loss) -> Point:

@@ -138,16 +138,18 @@ def cost_of(objective: Differentiable) -> Cost:
     return objective.cost() if isinstance(objective, HasCost) else Cost(0, objective.size)
 
 
-def asked(answerer: Any, protocol: type[Answer], why: str) -> Answer:
+def asked(answerer: Any, protocol: type[Answer], why: str, of: Any = None) -> Answer:
     """``answerer``, which has the answers of ``protocol``.
 
     Raises
     ------
     SettingsError
-        if it has not: ``why`` says who asks, and for what.
+        if it has not. ``why`` says who asks, and for what; the message names ``of``, the
+        objective of a point, or else ``answerer``.
     """
     if not isinstance(answerer, protocol):
-        raise SettingsError(f"{why}, and {answerer!r} has none: use Objective(network, loss)")
+        named = answerer if of is None else of
+        raise SettingsError(f"{why}, and {named!r} has none: use Objective(network, loss)")
     return answerer
 
 

@@ -210,7 +210,7 @@ def single_precision(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
     def difference(algorithm: Algorithm, problem: tuple[Objective, Any, Minibatches]) -> float:
         objective, phi, batches = problem
         double, single = (
-            to_host(algorithm.direction(objective, p, batches)[0])
+            to_host(algorithm.meta_gradient(objective, p, batches).direction)
             for p in (phi, phi.astype(np.float32))
         )
         if single.dtype != np.float32:

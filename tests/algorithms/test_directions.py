@@ -79,7 +79,7 @@ def test_fomaml_is_maml_with_the_hessian_replaced_by_zero(problem, rule):
         objective,
         phi,
         batches,
-        expected=lambda phi: mm.MAML(rule).run(without_hessian(objective), phi, batches),
+        expected=lambda phi: mm.MAML(rule).direction(without_hessian(objective), phi, batches),
     )
 
 
@@ -106,8 +106,8 @@ def test_reptile_sums_the_inner_gradients_and_fomamls_step_is_the_last(problem, 
     objective, phi, batches = problem
     rule = mm.SGD(alpha)
     grads = mm.unroll(objective, phi, batches, rule).grads
-    reptile, _ = mm.Reptile(rule).direction(objective, phi, batches)
-    step, _ = mm.FOMAML(rule, update="step").direction(objective, phi, batches)
+    reptile, *_ = mm.Reptile(rule).direction(objective, phi, batches)
+    step, *_ = mm.FOMAML(rule, update="step").direction(objective, phi, batches)
     scale = 1 + abs(phi).max()  # phi - phi~ cancels: absolute, at the scale of phi
     assert np.allclose(reptile, alpha * sum(grads), rtol=1e-10, atol=1e-13 * scale)
     assert np.allclose(step, alpha * grads[-1], rtol=1e-10, atol=1e-13 * scale)
@@ -120,7 +120,7 @@ def test_with_one_minibatch_every_algorithm_is_joint_training(problem, alpha):
     grad = objective.at(phi, batches[0]).grad
     rule = mm.SGD(alpha)
     joint = phi - mm.mean(alpha * grad)
-    reptile, _ = mm.Reptile(rule).direction(objective, phi, batches)
+    reptile, *_ = mm.Reptile(rule).direction(objective, phi, batches)
     assert_same(reptile, phi - (phi - alpha * grad), "Reptile")
     assert_close(phi - mm.mean(reptile), joint, 1e-14, "the outer step")
     for algorithm in (mm.FOMAML(rule), mm.MAML(rule)):
@@ -135,7 +135,7 @@ def test_serial_reptile_is_batched_reptile_with_one_task(problem, rule, epsilon)
         one = batches.of_tasks(task, task + 1)
         adapted = mm.adapt(objective, serial, one, rule)[0]
         serial = serial + epsilon * (adapted - serial)  # algorithm 1
-        direction, _ = mm.Reptile(rule).direction(objective, batched, one)
+        direction, *_ = mm.Reptile(rule).direction(objective, batched, one)
         batched, _ = mm.SGD(epsilon).step(batched, mm.mean(direction))
     assert_same(batched, serial, "Reptile")
 

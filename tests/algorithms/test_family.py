@@ -47,8 +47,8 @@ def test_meta_sgd_with_equal_rates_is_maml_and_its_rate_gradients_sum_to_that_of
 ):
     objective, phi, batches = problem
     meta = np.concatenate([phi, np.full(objective.size, alpha)])
-    direction, losses = mm.MetaSGD().direction(objective, meta, batches)
-    maml, want = mm.MAML(mm.SGD(alpha)).direction(objective, phi, batches)
+    direction, losses, *_ = mm.MetaSGD().direction(objective, meta, batches)
+    maml, want, *_ = mm.MAML(mm.SGD(alpha)).direction(objective, phi, batches)
     assert_close(direction[:, : objective.size], maml, ROUNDING, "direction")
     assert_close(losses, want, ROUNDING, "loss")
     way = mm.unroll(objective, phi, batches[:-1], mm.SGD(alpha))
@@ -63,7 +63,7 @@ def test_meta_sgd_after_one_step_is_the_papers_product_of_two_gradients():
     a = rng.standard_normal((2, 4, 1, 3, 3))
     batches = mm.Minibatches(a + a.swapaxes(-1, -2), rng.standard_normal((2, 4, 1, 3)))
     meta = np.concatenate([phi, rng.uniform(0, 0.1, 3)])
-    direction, _ = mm.MetaSGD().direction(objective, meta, batches)
+    direction, *_ = mm.MetaSGD().direction(objective, meta, batches)
     adapted = mm.MetaSGD().adapt(objective, meta, batches[:1])
     g1, g2 = objective.at(phi, batches[0]).grad, objective.at(adapted, batches[1]).grad
     assert_close(direction[:, 3:], -g1 * g2, ROUNDING, "dF/dalpha")
@@ -97,7 +97,7 @@ def test_anil_is_the_gradient_of_the_loss_after_the_head_alone_has_adapted(probl
     )
     adapted = algorithm.adapt(objective, phi, batches)
     body = np.ones(objective.size, bool)
-    body[objective.head] = False
+    body[objective.part("head")] = False
     assert_same(adapted[:, body], np.tile(phi[body], (batches.tasks, 1)), "the body")
 
 
@@ -155,18 +155,18 @@ def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores
 ):
     objective, phi, here = _images(mm.omniglot_convnet(3, filters=2, context=3), 4, np.float32)
     there = mm.Minibatches(strict.asarray(here.x), strict.asarray(here.y))
-    want, loss = mm.CAVIA(rule).direction(objective, phi, here)
-    assert want.dtype == np.float32 and want[:, objective.context.stop :].any()
+    want, loss, *_ = mm.CAVIA(rule).direction(objective, phi, here)
+    assert want.dtype == np.float32 and want[:, objective.part("context").stop :].any()
     for store in STORES:
         assert_same(mm.CAVIA(rule, store).direction(objective, phi, here)[0], want, store)
-        got, loss_there = mm.CAVIA(rule, store).direction(objective, strict.asarray(phi), there)
+        got, loss_there, *_ = mm.CAVIA(rule, store).direction(objective, strict.asarray(phi), there)
         assert_same(got.get(), want, f"{store}, direction")
         assert_same(loss_there.get(), loss, f"{store}, loss")
 
 
 def _check_cavia(algorithm, objective, phi, batches):
     """The direction against the loss after an adaptation written out; only the context moves, and only the rest learns."""
-    rule, place = algorithm.rule, objective.context
+    rule, place = algorithm.rule, objective.part("context")
 
     def loss(meta):
         start = meta.copy()
@@ -181,7 +181,7 @@ def _check_cavia(algorithm, objective, phi, batches):
         return objective.at(adapted, batches[-1]).loss
 
     check_algorithm(algorithm, objective, phi, batches, true_objective=loss)
-    direction, _ = algorithm.direction(objective, phi, batches)
+    direction, *_ = algorithm.direction(objective, phi, batches)
     assert not direction[:, place].any()
     adapted, shared = algorithm.adapt(objective, phi, batches), np.ones(objective.size, bool)
     shared[place] = False
@@ -191,8 +191,8 @@ def _check_cavia(algorithm, objective, phi, batches):
 
 def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
     objective = mm.Objective(mm.mlp([1, 4, 1], context=3), mm.MeanSquaredError())
-    assert objective.context == slice(0, 3) and objective.size == 3 + 4 * 4 + 4 + 4 + 1
-    assert not objective.init(np.random.default_rng(0))[objective.context].any()
+    assert objective.part("context") == slice(0, 3) and objective.size == 3 + 4 * 4 + 4 + 4 + 1
+    assert not objective.init(np.random.default_rng(0))[objective.part("context")].any()
     assert mm.mlp([1, 1]).context == slice(0, 0)
     with pytest.raises(mm.SettingsError, match="context"):
         mm.CAVIA(mm.SGD(0.1)).adapt(
@@ -272,8 +272,8 @@ def test_the_family_on_a_strict_module():
         (mm.MetaSGD(), _with_rates(objective, phi, 1)),
         (mm.ANIL(mm.Adam(0.01)), phi),
     ):
-        want, _ = algorithm.direction(objective, meta, here)
-        got, _ = algorithm.direction(objective, strict.asarray(meta), there)
+        want, *_ = algorithm.direction(objective, meta, here)
+        got, *_ = algorithm.direction(objective, strict.asarray(meta), there)
         assert_same(got.get(), want, "direction")
         assert_same(mm.gradient_agreement(got).get(), mm.gradient_agreement(want), "agreement")
     assert (

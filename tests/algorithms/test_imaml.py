@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta.algorithms import Outcome
-from minimeta.algorithms.imaml import _Regularized
+from minimeta.algorithms.imaml import Regularized
 from minimeta.testing import (
     assert_close,
     assert_same,
@@ -75,7 +75,7 @@ def test_on_quadratics_the_direction_is_the_gradient_of_the_loss_at_the_optimum(
     theta = _optimum(batches, strength)
     g = objective.at(theta(phi), batches[-1]).grad
     exact = np.linalg.solve(np.eye(dim) + batches.x[0][:, 0] / strength, g[..., None])[..., 0]
-    direction, _ = algorithm.direction(objective, phi, batches)
+    direction, *_ = algorithm.direction(objective, phi, batches)
     assert_close(direction, exact, 1e-9, "the direction")
 
     def true_objective(phi):
@@ -102,7 +102,7 @@ def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_i
     matrix = np.eye(dim) + batches.x[0][0, 0] / strength
     exact = np.linalg.solve(matrix, g)
     for steps in range(1, dim + 1):
-        (direction,), _ = mm.IMAML(rule, strength, steps, 0.0).direction(objective, phi, batches)
+        (direction,), *_ = mm.IMAML(rule, strength, steps, 0.0).direction(objective, phi, batches)
         # The least A-norm of the error over span(g, A g, ..., A^(steps-1) g): that projection, by an orthonormal basis.
         basis = np.linalg.qr(
             np.stack([np.linalg.matrix_power(matrix, i) @ g for i in range(steps)], axis=1)
@@ -126,9 +126,9 @@ def test_with_a_large_lambda_it_is_fomaml_less_the_hessians_product_over_lambda(
     for strength in (1e3, 1e4, 1e5):
         rule = mm.SGD(1 / strength**2)
         adapted = mm.adapt(objective, phi, batches[:-1], rule)
-        fomaml, _ = mm.FOMAML(rule).direction(objective, phi, batches)
+        fomaml, *_ = mm.FOMAML(rule).direction(objective, phi, batches)
         first = objective.at(adapted, batches[-2]).hvp(fomaml)
-        imaml, _ = mm.IMAML(rule, strength, tolerance=0).direction(objective, phi, batches)
+        imaml, *_ = mm.IMAML(rule, strength, tolerance=0).direction(objective, phi, batches)
         errors.append(np.abs(strength * (fomaml - imaml) - first).max() / np.abs(first).max())
         assert errors[-1] < 100 / strength
     assert errors[1] < 0.12 * errors[0] and errors[2] < 0.12 * errors[1]
@@ -214,7 +214,7 @@ def test_unrolling_the_inner_loop_gives_the_same_and_the_difference_falls_geomet
     for steps in (10, 30, 50, 140):
         batches = mm.Minibatches([x[0]] * steps + [x[1]], [y[0]] * steps + [y[1]])
         unrolled = _unrolled(objective, phi, batches, alpha, strength)
-        implicit, _ = mm.IMAML(mm.SGD(alpha), strength, 40, 1e-14).direction(
+        implicit, *_ = mm.IMAML(mm.SGD(alpha), strength, 40, 1e-14).direction(
             objective, phi, batches
         )
         errors.append(np.abs(implicit - unrolled).max() / np.abs(unrolled).max())
@@ -271,7 +271,7 @@ def test_the_regularised_loss_has_its_own_gradient_and_hessian(problem, strength
             (rows - centre) ** 2, axis=1
         )
 
-    check_objective(_Regularized(objective, centre, strength), phi, batches[0], true_loss=true_loss)
+    check_objective(Regularized(objective, centre, strength), phi, batches[0], true_loss=true_loss)
 
 
 def _network_problem(tasks=4, dtype=np.float64):
@@ -289,9 +289,9 @@ def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(kind):
         batches.x[0][2] *= -9  # the same array serves every training mini-batch
     for tolerance in (0.0, 0.03, 1e-10):
         algorithm = mm.IMAML(mm.SGD(0.1), 0.7, 9, tolerance)
-        together, losses = algorithm.direction(objective, phi, batches)
+        together, losses, *_ = algorithm.direction(objective, phi, batches)
         for start, stop in ((0, 1), (1, 2), (2, 3), (3, 4), (1, 4), (0, 2)):
-            some, their = algorithm.direction(objective, phi, batches.of_tasks(start, stop))
+            some, their, *_ = algorithm.direction(objective, phi, batches.of_tasks(start, stop))
             assert_same(some, together[start:stop], "the direction")
             assert_same(their, losses[start:stop], "the loss")
 
@@ -303,7 +303,7 @@ def test_a_task_rests_at_the_first_step_whose_residual_the_tolerance_takes(seed,
     adapted = mm.IMAML(rule, strength).adapt(objective, phi, batches[:-1])
     g = objective.at(adapted, batches[-1]).grad
     matrices = np.eye(dim) + batches.x[0][:, 0] / strength
-    got, _ = mm.IMAML(rule, strength, 2 * dim, tolerance).direction(objective, phi, batches)
+    got, *_ = mm.IMAML(rule, strength, 2 * dim, tolerance).direction(objective, phi, batches)
     directions = [
         mm.IMAML(rule, strength, s, 0.0).direction(objective, phi, batches)[0]
         for s in range(1, 2 * dim + 1)
@@ -324,7 +324,7 @@ def test_a_direction_that_bends_down_ends_the_solve_before_it():
     batches = mm.Minibatches(
         [matrix, np.broadcast_to(np.eye(2), matrix.shape)], [0 * centre, -centre]
     )
-    direction, _ = mm.IMAML(mm.SGD(0.1), 1.0).direction(mm.Quadratic(2), np.zeros(2), batches)
+    direction, *_ = mm.IMAML(mm.SGD(0.1), 1.0).direction(mm.Quadratic(2), np.zeros(2), batches)
     g = centre[:, 0]
     step = (g[1] @ g[1]) / (g[1] @ np.diag([3.0, -11.0]) @ g[1])
     assert_close(direction, np.stack([g[0], step * g[1]]), 1e-14, "the direction")
@@ -332,9 +332,9 @@ def test_a_direction_that_bends_down_ends_the_solve_before_it():
 
 def test_what_is_not_finite_shows_in_its_tasks_direction_alone():
     objective, phi, batches = _quadratic(1, 3, 4, 1)
-    want, _ = mm.IMAML(mm.SGD(0.1)).direction(objective, phi, batches)
+    want, *_ = mm.IMAML(mm.SGD(0.1)).direction(objective, phi, batches)
     batches.x[0][1] = np.nan
-    direction, _ = mm.IMAML(mm.SGD(0.1)).direction(objective, phi, batches)
+    direction, *_ = mm.IMAML(mm.SGD(0.1)).direction(objective, phi, batches)
     assert np.isnan(direction[1]).all()
     assert_same(direction[[0, 2]], want[[0, 2]], "the others")
 
@@ -354,8 +354,8 @@ def test_the_inner_rules_state_goes_in_and_comes_out():
     rule = mm.Adam(0.01, beta1=0.5, eps=1e-3)
     shared = rule.merge(None, mm.unroll(objective, phi, batches, rule).states[-1], batches.tasks)
     algorithm = mm.IMAML(rule, 0.7)
-    way = mm.unroll(_Regularized(objective, phi, 0.7), phi, batches, rule, state=shared)
-    direction, loss, (steps, m, v, _) = algorithm.run(objective, phi, batches, shared)
+    way = mm.unroll(Regularized(objective, phi, 0.7), phi, batches, rule, state=shared)
+    direction, loss, (steps, m, v), _ = algorithm.direction(objective, phi, batches, shared)
     assert not np.array_equal(direction, algorithm.direction(objective, phi, batches)[0])
     assert_same(loss, objective.at(way.iterates[-2], batches[-1]).loss, "the loss")
     assert steps == shared.steps + len(batches) - 1
@@ -376,11 +376,11 @@ def test_another_array_module_gives_the_same_numbers_and_the_host_never_waits(ru
     xp = strict.module
     there = mm.Minibatches(xp.asarray(batches.x), xp.asarray(batches.y))
     with strict.no_waiting():
-        direction, loss = algorithm.direction(objective, xp.asarray(phi), there)
+        direction, loss, *_ = algorithm.direction(objective, xp.asarray(phi), there)
         adapted = algorithm.adapt(objective, xp.asarray(phi), there)
         last = algorithm.iterates(objective, xp.asarray(phi), there)[-1]
     want = (
-        *algorithm.direction(objective, phi, batches),
+        *algorithm.direction(objective, phi, batches)[:2],
         *[algorithm.adapt(objective, phi, batches)] * 2,
     )
     for got, expected in zip((direction, loss, adapted, last), want, strict=True):

@@ -109,7 +109,7 @@ def _certainty(algorithm, objective, batches):
 
 def _bias(algorithm, objective, phi, batches):
     """T weight (dI/dL_i) g_i alone."""
-    outcome = algorithm.run(objective, phi, batches)
+    outcome = algorithm.direction(objective, phi, batches)
     return algorithm.couple(outcome._replace(direction=0 * outcome.direction)).direction
 
 
@@ -123,7 +123,7 @@ def test_the_mean_direction_is_the_gradient_of_the_meta_batchs_objective(
         _inequality(algorithm, objective, batches), algorithm, objective, batches
     )
     check_algorithm(algorithm, objective, phi, batches, true_objective=objective_of_all)
-    _, losses = algorithm.direction(objective, phi, batches)
+    _, losses, *_ = algorithm.meta_gradient(objective, phi, batches)
     assert_close(losses, _after(objective, batches, rule)(phi), ROUNDING, "the losses")
 
 
@@ -135,7 +135,7 @@ def test_the_entropy_variant_is_the_gradient_of_its_objective(problem, rule, sto
         _certainty(algorithm, objective, batches), algorithm, objective, batches
     )
     check_algorithm(algorithm, objective, phi, batches, true_objective=objective_of_all)
-    _, losses = algorithm.direction(objective, phi, batches)
+    _, losses, *_ = algorithm.meta_gradient(objective, phi, batches)
     assert_close(losses, _after(objective, batches, rule)(phi), ROUNDING, "the losses")
 
 
@@ -167,8 +167,8 @@ def test_on_batch_norm_and_convolutions(rule, kind, store):
 def test_with_weight_zero_it_is_maml(problem, rule, measure):
     objective, phi, batches = problem
     for got, want in zip(
-        mm.TAML(rule, measure=measure, weight=0).direction(objective, phi, batches),
-        mm.MAML(rule).direction(objective, phi, batches),
+        mm.TAML(rule, measure=measure, weight=0).meta_gradient(objective, phi, batches)[:2],
+        mm.MAML(rule).meta_gradient(objective, phi, batches)[:2],
         strict=True,
     ):
         assert_same(got, want, "weight 0")
@@ -177,8 +177,8 @@ def test_with_weight_zero_it_is_maml(problem, rule, measure):
 @given(classified(), inner_rules)
 def test_with_weight_zero_the_entropy_variant_is_maml(problem, rule):
     objective, phi, batches = problem
-    direction, losses = mm.EntropyTAML(rule, weight=0).direction(objective, phi, batches)
-    want, want_losses = mm.MAML(rule).direction(objective, phi, batches)
+    direction, losses, *_ = mm.EntropyTAML(rule, weight=0).meta_gradient(objective, phi, batches)
+    want, want_losses, *_ = mm.MAML(rule).meta_gradient(objective, phi, batches)
     assert_same(direction, want, "direction")
     assert_same(losses, want_losses, "losses")
 
@@ -234,7 +234,7 @@ def test_the_same_bits_for_any_threads(problem, rule, store, measure, threads, t
         shared = TaskParallel(starmap, threads, together, algorithm, objective).run(
             phi, batches, None
         )
-        direction, losses = algorithm.direction(
+        direction, losses, *_ = algorithm.meta_gradient(
             objective, phi, batches
         )  # here too with BLAS on one thread
     assert_same(shared.direction, direction, "direction")
@@ -276,8 +276,9 @@ def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(
     )
     for algorithm in (mm.TAML(rule, store, measure), mm.EntropyTAML(rule, store)):
         with no_waiting():
-            got = algorithm.direction(objective, strict.asarray(phi), there)
-        for a, b in zip(got, algorithm.direction(objective, phi, batches), strict=True):
+            got = algorithm.meta_gradient(objective, strict.asarray(phi), there)
+        want = algorithm.meta_gradient(objective, phi, batches)
+        for a, b in zip(got[:2], want[:2], strict=True):
             assert_same(a.get(), b, type(algorithm).__name__)
 
 
@@ -288,8 +289,10 @@ def test_beside_a_sum_entropy_is_a_sum_too(problem, weight, store):
     examples = batches.y[0].shape[1]
     assume(all(y.shape[1] == examples for y in batches.y))
     summed = mm.Objective(objective.network, mm.Summed(objective.loss))
-    direction, loss = mm.EntropyTAML(mm.SGD(0.1), store, weight).direction(objective, phi, batches)
-    of_sum, sum_of = mm.EntropyTAML(mm.SGD(0.1 / examples), store, weight).direction(
+    direction, loss, *_ = mm.EntropyTAML(mm.SGD(0.1), store, weight).meta_gradient(
+        objective, phi, batches
+    )
+    of_sum, sum_of, *_ = mm.EntropyTAML(mm.SGD(0.1 / examples), store, weight).meta_gradient(
         summed, phi, batches
     )
     assert np.allclose(sum_of, examples * loss, rtol=1e-12)
@@ -301,7 +304,7 @@ def test_single_precision_stays_single(kind):
     rng = np.random.default_rng(0)
     objective = mm.Objective(mm.mlp([2, 3]), mm.SoftmaxCrossEntropy())
     batches = mm.Minibatches(rng.standard_normal((2, 3, 4, 2)), rng.integers(0, 3, (2, 3, 4)))
-    direction, _ = kind(mm.SGD(0.1), weight=np.float64(0.5)).direction(
+    direction, *_ = kind(mm.SGD(0.1), weight=np.float64(0.5)).meta_gradient(
         objective, objective.init(rng), batches
     )
     assert direction.dtype == np.float32
@@ -336,15 +339,15 @@ def test_what_makes_no_sense_is_refused_with_what_to_use():
         with pytest.raises(
             mm.SettingsError, match=r"use an inequality measure, TAML\(measure=Theil\(\)\)"
         ):
-            mm.EntropyTAML(mm.SGD(0.1)).direction(regression, np.zeros(4), batches)
+            mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(regression, np.zeros(4), batches)
     classes = mm.Objective(objective.network, mm.SoftmaxCrossEntropy())
     for count in (0, 1):
         with pytest.raises(
             mm.ShapeError, match=f"two mini-batches a task, got {count}: .* use MAML"
         ):
-            mm.EntropyTAML(mm.SGD(0.1)).direction(classes, np.zeros(4), batches[:count])
+            mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(classes, np.zeros(4), batches[:count])
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
-        mm.TAML(mm.SGD(0.1)).direction(objective, np.zeros(4), batches[:0])
+        mm.TAML(mm.SGD(0.1)).meta_gradient(objective, np.zeros(4), batches[:0])
     with pytest.raises(mm.SettingsError, match=r"inequality measure such as Theil\(\), got <class"):
         mm.TAML(mm.SGD(0.1), measure=mm.Theil)
 
@@ -354,7 +357,7 @@ def test_a_total_of_zero_gives_directions_that_are_not_finite(measure):
     objective = mm.Quadratic(2)
     batches = mm.Minibatches(np.tile(np.eye(2), (2, 3, 1, 1, 1)), np.zeros((2, 3, 1, 2)))
     with np.errstate(all="ignore"):
-        direction, losses = mm.TAML(mm.SGD(0.1), measure=measure).direction(
+        direction, losses, *_ = mm.TAML(mm.SGD(0.1), measure=measure).meta_gradient(
             objective, np.zeros(2), batches
         )
     assert not np.isfinite(direction).any() and not losses.any()

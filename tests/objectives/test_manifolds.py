@@ -39,7 +39,7 @@ def test_batched_reptile_converges_to_the_point_of_least_mean_squared_distance(k
     manifolds = _linear_manifolds(np.random.default_rng(0))
     objective, algorithm, phi = mm.Quadratic(5), mm.Reptile(mm.SGD(0.3)), np.zeros(5)
     batches = [manifolds] * k
-    moved, _ = algorithm.direction(objective, phi, batches)
+    moved, *_ = algorithm.direction(objective, phi, batches)
     assert_close(
         moved,
         (1 - 0.7**k) * objective.at(phi, manifolds).grad,
@@ -101,7 +101,7 @@ def test_k_steps_towards_a_sphere_go_straight_to_the_nearest_point(dim, k, alpha
     point = objective.at(phi, batch)
     assert np.allclose(point.grad, from_nearest, rtol=0, atol=1e-13)
     assert np.allclose(point.loss, (from_nearest**2).sum(axis=1) / 2, rtol=0, atol=1e-13)
-    moved, _ = mm.Reptile(mm.SGD(alpha)).direction(objective, phi, [batch] * k)
+    moved, *_ = mm.Reptile(mm.SGD(alpha)).direction(objective, phi, [batch] * k)
     assert np.allclose(moved, (1 - (1 - alpha) ** k) * from_nearest, rtol=0, atol=1e-12)
 
 

@@ -127,7 +127,7 @@ def _expected(forward, loss_of, rule, phi, v, batches):
 
 def _found(objective, rule, phi, v, batches):
     point = objective.at(phi, batches[0])
-    maml, loss = mm.MAML(rule).direction(objective, phi, batches)
+    maml, loss, *_ = mm.MAML(rule).direction(objective, phi, batches)
     return {
         "loss": point.loss,
         "grad": point.grad,

@@ -54,7 +54,7 @@ def test_the_directions_are_the_algorithms_and_their_series(problem, alpha, orde
             algorithm(mm.SGD(alpha)).direction(objective, phi, batches)[0],
             name,
         )
-    moved, _ = mm.Reptile(mm.SGD(alpha)).direction(objective, phi, batches)
+    moved, *_ = mm.Reptile(mm.SGD(alpha)).direction(objective, phi, batches)
     rounding = 1e-15 * max(np.abs(phi).max(), np.abs(moved).max()) / alpha  # of phi - phi~
     assert (
         np.abs(found.reptile - moved / (alpha * len(batches))).max()

@@ -175,7 +175,7 @@ def test_measured_gradients_are_the_algorithms(kind, k):
         assert_close(
             getattr(measured, name), _gradient(name, objective, phi, batches, 0.1), 1e-14, name
         )
-    reptile, _ = mm.Reptile(mm.SGD(0.1)).direction(objective, phi, batches)
+    reptile, *_ = mm.Reptile(mm.SGD(0.1)).direction(objective, phi, batches)
     assert_close(measured.reptile, reptile / 0.1, 1e-13, "(phi - phi~) / alpha")
 
 

@@ -1,6 +1,9 @@
 """How threads share tasks: every step once, in order, and the same bits for any number of threads."""
 
+import time
 from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -10,42 +13,93 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minimeta as mm
 from minimeta.arrays import threads as host_threads
-from minimeta.objectives import Quadratic
+from minimeta.objectives import Derived, Quadratic
 from minimeta.testing import assert_same
-from minimeta.testing.strategies import inner_rules, problems
-from minimeta.training.task_parallel import TaskParallel, by_tasks, wrap_around
+from minimeta.testing.strategies import inner_rules, problems, seeds
+from minimeta.training.task_parallel import TaskParallel, Turns, parts_of
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 17))
-def test_the_wrap_around_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_threads_at_a_time(
-    tasks, steps, threads
-):
-    shares, begun, finished, made = wrap_around(tasks, steps, threads), {}, {}, []
-    for share in shares:
-        (start, stop), first, last = share.whole, share.first, share.last
-        length = (
-            (first[1] if first else 0) + steps * (stop - start) + (steps - last[1] if last else 0)
-        )
-        made += [task for task in range(start, stop) for _ in range(steps)]
-        if first:
-            begun[first[0]] = first[1]  # from time 0 to this
-        if last:
-            finished[last[0]] = (
-                last[1],
-                length - (steps - last[1]),
-            )  # steps made before; the time from which on it goes on
-        assert abs(length - tasks * steps / min(threads, tasks)) < 1
-    assert begun.keys() == finished.keys()
-    for task, (before, from_then) in finished.items():
-        assert 0 < before == begun[task] <= from_then + 1  # lengths differ by one step at most
-        made += [task] * steps
-    assert sorted(made) == [task for task in range(tasks) for _ in range(steps)]
+@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 12))
+def test_parts_cover_all_tasks_alike_in_length_and_none_is_too_long(tasks, threads, together):
+    threads = min(threads, tasks)
+    parts = parts_of(tasks, threads, together)
+    assert [task for start, stop in parts for task in range(start, stop)] == list(range(tasks))
+    lengths = [stop - start for start, stop in parts]
+    assert max(lengths) - min(lengths) <= 1 and max(lengths) <= max(together, 1)
+    assert len(parts) >= threads
+    # Where threads do not divide the tasks the last parts must be shared.
+    assert (len(parts) % threads == 0) == (tasks % threads == 0) or len(parts) == tasks
 
 
-@given(st.integers(1, 40), st.integers(1, 17))
-def test_whole_tasks_are_shared_evenly(tasks, threads):
-    lengths = [share.whole[1] - share.whole[0] for share in by_tasks(tasks, threads)]
-    assert sum(lengths) == tasks and max(lengths) - min(lengths) <= 1
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 12), seeds)
+def test_turns_are_never_more_than_asked_for_and_every_thread_ends(count, threads, passes, seed):
+    turns, inside, most, ended = Turns(count), [], [], []
+
+    def work(number):
+        for _ in range(1 + (seed + number) % 3):
+            with turns.one():
+                for _ in range(passes):
+                    inside.append(number)
+                    most.append(len(inside))
+                    inside.remove(number)
+                    turns.pass_on()
+        ended.append(number)
+
+    started = [Thread(target=work, args=(number,)) for number in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    assert sorted(ended) == list(range(threads))
+    assert max(most, default=0) <= count
+
+
+def test_a_turn_is_passed_to_the_thread_that_has_waited_longest():
+    turns, order, waiting = Turns(1), [], []
+
+    def work(number):
+        with turns.one():
+            for _ in range(3):
+                order.append(number)
+                turns.pass_on()
+
+    with turns.one():
+        for number in range(3):
+            waiting.append(Thread(target=work, args=(number,)))
+            waiting[-1].start()
+            while len(turns._waiting) <= number:
+                time.sleep(0.001)
+    for thread in waiting:
+        thread.join()
+    assert order == [0, 1, 2] * 3
+
+
+def test_parts_that_do_not_divide_among_the_threads_go_forward_together():
+    """Three tasks on two threads: none waits until another has ended."""
+    rng, begun = np.random.default_rng(0), []
+
+    @dataclass(frozen=True)
+    class Noted(Derived):
+        def at(self, phi, batch):
+            begun.append(float(batch[1][0, 0, 0]))
+            if len(begun) < 3:
+                time.sleep(0.2)  # the third thread is there by then
+            return self.objective.at(phi, batch)
+
+    x = rng.standard_normal((8, 3, 2, 2, 2))
+    y = np.broadcast_to(np.arange(3.0)[:, None, None], (8, 3, 2, 2))
+    batches, rule = mm.Minibatches(x + x.swapaxes(3, 4), y), mm.SGD(0.01)
+    _outcome(mm.Reptile(rule), (Noted(Quadratic(2)), np.zeros(2), batches), None, 2, 1)
+    first, last = ({task: at(begun, task) for task in (0.0, 1.0, 2.0)} for at in (_first, _last))
+    assert max(first.values()) < min(last.values())
+
+
+def _first(sequence, item):
+    return sequence.index(item)
+
+
+def _last(sequence, item):
+    return len(sequence) - 1 - sequence[::-1].index(item)
 
 
 def test_blas_stays_at_one_thread_until_the_last_has_left():
@@ -67,7 +121,7 @@ def test_blas_stays_at_one_thread_until_the_last_has_left():
 
 def _outcome(algorithm, problem, state, threads, together):
     objective, phi, batches = problem
-    with host_threads.workers(threads) as starmap:
+    with host_threads.workers(threads, waiting=threads - 1) as starmap:
         return TaskParallel(starmap, threads, together, algorithm, objective).run(
             phi, batches, state
         )
@@ -95,10 +149,10 @@ def test_the_outcome_is_the_same_to_the_last_bit_for_any_threads(
     assert_same(shared.loss, alone.loss, "loss")
     if isinstance(rule, mm.Adam) and alone.state is not state and alone.state is not None:
         assert_same(shared.state.v, alone.state.v, "v")
-        assert shared.state.steps == alone.state.steps and shared.state.here == alone.state.here
+        assert shared.state.steps == alone.state.steps
 
 
-def test_an_error_in_the_first_steps_of_a_task_reaches_the_caller():
+def test_an_error_in_one_part_reaches_the_caller():
     rng = np.random.default_rng(0)
     batches = mm.Minibatches(
         rng.standard_normal((3, 3, 2, 4, 4)), rng.standard_normal((3, 3, 2, 5))
@@ -107,42 +161,9 @@ def test_an_error_in_the_first_steps_of_a_task_reaches_the_caller():
         _outcome(mm.Reptile(mm.SGD(0.1)), (Quadratic(4), np.zeros(4), batches), None, 2, 1)
 
 
-def test_a_plan_for_more_threads_than_there_are_ends_all_the_same():
-    rng = np.random.default_rng(0)
-    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
-    phi = objective.init(rng)
-    batches = mm.Sinusoid().sample(rng, 5, mm.MinibatchSchedule(k=3, size=4))
-    in_turn = TaskParallel(
-        lambda f, arguments: [f(*each) for each in arguments],
-        3,
-        2,
-        mm.Reptile(mm.SGD(0.01)),
-        objective,
-    )
-    want = mm.Reptile(mm.SGD(0.01)).run(objective, phi, batches)
-    assert_same(in_turn.run(phi, batches, None).direction, want.direction, "direction")
-
-
-def test_a_subclass_with_a_run_of_its_own_is_not_paused():
-    class Halved(mm.Reptile):
-        def run(self, objective, meta, minibatches, state=None):
-            outcome = super().run(objective, meta, minibatches, state)
-            return outcome._replace(direction=outcome.direction / 2)
-
-    class Renamed(mm.Reptile):
-        pass
-
-    assert (
-        mm.Reptile.can_pause
-        and Renamed.can_pause
-        and not Halved.can_pause
-        and not mm.MAML.can_pause
-    )
-
-
 def test_states_that_cannot_be_put_together_are_refused():
     class Counting(mm.SGD):
-        def step(self, phi, g, state=None):
+        def step(self, phi, g, state=None, j=0):
             return super().step(phi, g)[0], {"steps": 1}
 
     rng = np.random.default_rng(0)
