@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..arrays.backend import Array, array_module
+from ..arrays.kernels import adam_moments, adam_update
 from ..registry import setting
 from .rule import RULES, Adjoint, Rate, rate_at
 
@@ -42,9 +43,11 @@ class Adam:
         self, phi: Array, g: Array, state: AdamState | None = None, j: int = 0
     ) -> tuple[Array, AdamState]:
         """phi', and the state with m', v' and t."""
-        after = self._moments(g, state)
-        m_hat, s, _, _ = self._corrected(after)
-        return phi - rate_at(self.lr, j) * (m_hat / (s + self.eps)), after
+        before = state or AdamState(0, None, None)
+        t, rate = before.steps + 1, rate_at(self.lr, j)
+        decays = self.beta1, self.beta2, *self._corrections(t)
+        phi, m, v = adam_update(phi, g, before.m, before.v, rate, *decays, self.eps)
+        return phi, AdamState(t, m, v)
 
     def adjoint(
         self,
@@ -71,8 +74,7 @@ class Adam:
         Where v' = 0 every gradient so far was 0, so m^ = 0 as well. The term of
         av is zero there, whatever divides it.
         """
-        after = self._moments(g, state)
-        m_hat, s, c1, c2 = self._corrected(after)
+        m_hat, s, c1, c2 = self._after(g, state)
         rate, scaled = rate_at(self.lr, j), dphi / (s + self.eps)
         am = scaled * (-rate / c1)
         av = (rate / (2 * c2)) * scaled * m_hat / self._root_slope_divisor(s)
@@ -100,8 +102,7 @@ class Adam:
 
         The term of s_dot is zero where v' = 0, as in ``adjoint``.
         """
-        after = self._moments(g, state)
-        m_hat, s, c1, c2 = self._corrected(after)
+        m_hat, s, c1, c2 = self._after(g, state)
         m_dot = (1 - self.beta1) * g_dot
         v_dot = (2 - 2 * self.beta2) * g * g_dot
         if state_dot is not None:
@@ -140,19 +141,16 @@ class Adam:
         v = one_after_another(self.beta2, v0, xp.maximum(states.v - self.beta2**k * v0, 0))
         return AdamState(before + k * tasks, m, v)
 
-    def _moments(self, g: Array, state: AdamState | None) -> AdamState:
-        """m', v' and t."""
-        square = (1 - self.beta2) * g * g
-        if state is None:
-            return AdamState(1, g if self.beta1 == 0 else (1 - self.beta1) * g, square)
-        m = g if self.beta1 == 0 else self.beta1 * state.m + (1 - self.beta1) * g
-        return AdamState(state.steps + 1, m, self.beta2 * state.v + square)
+    def _corrections(self, t: int) -> tuple[float, float]:
+        """c1 and c2."""
+        return 1 - self.beta1**t, 1 - self.beta2**t
 
-    def _corrected(self, after: AdamState) -> tuple[Array, Array, float, float]:
-        """m^, s, c1 and c2."""
-        c1, c2 = 1 - self.beta1**after.steps, 1 - self.beta2**after.steps
-        m_hat = after.m if c1 == 1 else after.m / c1
-        return m_hat, array_module(after.v).sqrt(after.v * (1 / c2)), c1, c2
+    def _after(self, g: Array, state: AdamState | None) -> tuple[Array, Array, float, float]:
+        """m^, s, c1 and c2 of the step from ``state``."""
+        before = state or AdamState(0, None, None)
+        m, v = adam_moments(g, before.m, before.v, self.beta1, self.beta2)
+        c1, c2 = self._corrections(before.steps + 1)
+        return m if c1 == 1 else m / c1, array_module(v).sqrt(v * (1 / c2)), c1, c2
 
     def _root_slope_divisor(self, s: Array) -> Array:
         """s (s + eps), and 1 where s = 0."""
