@@ -1,13 +1,187 @@
 """The few array operations that several derivations share and that decide the speed.
 
-Each has one definition in plain array expressions. It is the operation's meaning,
-and it runs wherever nothing faster is there. Every kernel takes real and complex
-arrays of NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
+Each has one definition in plain array expressions. The definition is its meaning, and
+it runs wherever nothing faster is there. A kernel takes real and complex arrays of
+NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
+
+Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A row is
+the C numbers of one example, or of one pixel of an example; P rows belong to a task.
 """
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
 from .backend import Array, array_module
+
+# NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as fast.
+# Arrays of at least _LARGE numbers are worth making their rows that long.
+_LARGE, _LONG_ROW = 1 << 16, 6144
+
+
+def channel_sums(a: Array) -> Array:
+    """Sum over the rows, ``(T, ..., C) -> (T, C)``: 1^T a for each task.
+
+    It is a matrix product because BLAS sums columns at the speed of memory. NumPy's
+    own reduction over a middle axis is five times slower.
+    """
+    rows = _rows(a)
+    return (_ones(rows, rows.shape[1]) @ rows)[:, 0]
+
+
+def channel_dots(a: Array, b: Array) -> Array:
+    """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
+    return channel_sums(a * b)
+
+
+def channel_combination(*terms: tuple[int | Array, Array], shift: Array | None = None) -> Array:
+    """sum_i f_i o a_i + shift, a new array, for the ``terms`` (f_i, a_i).
+
+    The arrays ``a_i`` have one shape, ``(T, ..., C)``. A factor f_i is ``(T or 1, C)``,
+    one number a channel, or the Python number 1, which costs no product. ``shift`` is
+    ``(T or 1, C)``.
+    """
+    shape = terms[0][1].shape
+    count, channels = math.prod(shape[1:-1]), shape[-1]
+    together = _rows_together(count, channels)
+    long = (shape[0], count // together, together * channels)
+    total, ours = None, False
+    for factor, a in terms:
+        term, product = a.reshape(long), not isinstance(factor, int)
+        if product:
+            term = term * _repeated(factor, together)
+        if total is None:
+            total, ours = term, product
+        else:
+            total, ours = _plus(total, term, ours), True
+    if shift is not None:
+        total = _plus(total, _repeated(shift, together), ours)
+    elif not ours:
+        total = total.copy()
+    return total.reshape(shape)
+
+
+def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Array:
+    """sum_i A_i B_i + 1 shift^T, a new array, for the ``pairs`` of matrices (A_i, B_i).
+
+    ``A_i: (T or 1, P, K_i)`` and ``B_i: (T or 1, K_i, C)``, whose products all have the
+    shape of the result, ``(T or 1, P, C)``. ``shift`` is ``(T or 1, C)``, of a dtype
+    that the products can hold. Where K_i = 1 a product is an outer product, which
+    broadcasting does three times faster.
+    """
+    total = None
+    for a, b in pairs:
+        term = a * b if a.shape[-1] == 1 else a @ b
+        total = term if total is None else _plus(total, term, True)
+    if shift is None:
+        return total
+    if total.size < _LARGE:
+        total += shift[:, None]
+        return total
+    together = _rows_together(*total.shape[1:])
+    long = total.reshape(total.shape[0], -1, together * total.shape[2])
+    long += _repeated(shift, together)
+    return long.reshape(total.shape)
+
+
+def patches(x: Array, kernel: int, stride: int) -> Array:
+    """S x: the ``kernel`` x ``kernel`` pixels that each pixel of a convolution sees.
+
+    ``x: (T, N, height, width, C)``; the result is ``(T, N h w, kernel * kernel * C)``
+    with h = ceil(height / stride) and w = ceil(width / stride). A row holds one window,
+    pixel by pixel. S is a 0/1 selection, so S x is linear in x. Zeros surround the
+    image as in TensorFlow's "same" padding: just enough for the last window, an odd
+    row below, an odd column to the right.
+    """
+    xp = array_module(x)
+    padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
+    padded[inside] = x
+    t, n, h, w, c = padded.strides
+    windows = xp.lib.stride_tricks.as_strided(
+        padded,
+        (*x.shape[:2], high, wide, kernel, kernel, x.shape[4]),
+        (t, n, h * stride, w * stride, h, w, c),
+    )
+    return windows.reshape(x.shape[0], x.shape[1] * high * wide, kernel * kernel * x.shape[4])
+
+
+def patches_transpose(
+    *pairs: tuple[Array, Array], image_shape: tuple[int, ...], kernel: int, stride: int
+) -> Array:
+    """S^T sum_i A_i B_i^T, with S as in ``patches``: each entry back to its pixel.
+
+    ``image_shape`` is that of x, ``(T, N, height, width, C)``, and of the result.
+    ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C, K_i)``. The sum
+    over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is made tap by tap,
+    because all patches at once are nine times an image, and outgrow the caches.
+    """
+    a, b = (_beside(each) for each in zip(*pairs, strict=True))
+    b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
+    dtype = np.promote_types(a.dtype, b.dtype)
+    padded, inside, (high, wide) = _padded_zeros(
+        image_shape, dtype, kernel, stride, array_module(a)
+    )
+    for i in range(kernel):
+        for j in range(kernel):
+            down = slice(i, i + high * stride, stride)
+            right = slice(j, j + wide * stride, stride)
+            seen = padded[:, :, down, right]
+            seen += (a @ b[:, i, j].swapaxes(1, 2)).reshape(seen.shape)
+    return padded[inside]
+
+
+def masked(a: Array, mask: Array) -> Array:
+    """M a, for M the diagonal 0/1 matrix of the boolean ``mask``, of the shape of a.
+
+    A product and not a choice: it is faster, and it lets NaN through.
+    """
+    return a * mask
+
+
+def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
+    """The larger, by real part, of each pair of neighbours along ``axis``.
+
+    Returns y and the boolean ``second``: where the second of a pair is the larger. Of
+    equal ones the first is taken. The last of an odd number has no partner, and is
+    kept. NaN is larger than everything. y has ceil(n / 2) entries along ``axis``, and
+    ``second`` has floor(n / 2), for the n of x.
+    """
+    xp, (one, other, rest) = array_module(x), _pairs(x, axis)
+    second = other.real > one.real
+    # The maximum of complex numbers compares the imaginary parts of a tie. That of
+    # real numbers is far faster than a choice.
+    larger = (
+        xp.where(second | (other != other), other, one)
+        if x.dtype.kind == "c"
+        else xp.maximum(one, other)
+    )
+    return _then(larger, rest, axis), second
+
+
+def pair_selection(second: Array, x: Array, axis: int) -> Array:
+    """P x: of each pair along ``axis`` the one that ``second`` tells, as ``pair_maxima``."""
+    one, other, rest = _pairs(x, axis)
+    y = one * ~second
+    y += other * second
+    return _then(y, rest, axis)
+
+
+def pair_selection_transpose(second: Array, dy: Array, axis: int) -> Array:
+    """P^T dy: every value to the one of its pair that was selected, zero to the other."""
+    xp, pairs = array_module(dy), second.shape[axis]
+    shape = (*dy.shape[:axis], dy.shape[axis] + pairs, *dy.shape[axis + 1 :])
+    dx = xp.empty(shape, dtype=dy.dtype)
+    one, other, rest = _pairs(dx, axis)
+    before = (slice(None),) * axis
+    of_pairs = dy[(*before, slice(pairs))]
+    xp.multiply(of_pairs, second, out=other)
+    xp.subtract(of_pairs, other, out=one)
+    rest[...] = dy[(*before, slice(pairs, None))]
+    return dx
 
 
 def adam_moments(
@@ -50,3 +224,85 @@ def adam_update(
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
+
+
+def _rows(a: Array) -> Array:
+    """``(T, ..., C)`` as ``(T, P, C)``."""
+    return a if a.ndim == 3 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+
+
+def _ones(like: Array, count: int) -> Array:
+    """1^T as a matrix, ``(1, count)``. On the host it is made once: it costs as much as
+    the product of a small array with it."""
+    if isinstance(like, np.ndarray):
+        return _ones_on_host(count, like.dtype)
+    return array_module(like).ones((1, count), dtype=like.dtype)
+
+
+@lru_cache
+def _ones_on_host(count: int, dtype: Any) -> np.ndarray:
+    ones = np.ones((1, count), dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+@lru_cache
+def _rows_together(count: int, channels: int) -> int:
+    """How many of ``count`` rows to take as one long row: a divisor of their number."""
+    if count * channels < _LARGE:
+        return 1
+    return next(each for each in range(max(1, _LONG_ROW // channels), 0, -1) if count % each == 0)
+
+
+def _repeated(v: Array, together: int) -> Array:
+    """One number a channel, ``(T or 1, C)``, as it meets ``together`` rows in one."""
+    v = v[:, None]
+    if together == 1:
+        return v
+    copies = (v.shape[0], together, v.shape[2])
+    return array_module(v).broadcast_to(v, copies).reshape(v.shape[0], 1, -1)
+
+
+def _plus(total: Array, term: Array, ours: bool) -> Array:
+    """total + term, in the place of ``total`` where that is ``ours`` and can hold it."""
+    if ours and total.dtype == term.dtype:
+        total += term
+        return total
+    return total + term
+
+
+def _beside(parts: tuple[Array, ...]) -> Array:
+    """[A_1 A_2 ...]: along the last axis, where some may have one task and others T."""
+    if len(parts) == 1:
+        return parts[0]
+    xp, tasks = array_module(parts[0]), max(each.shape[0] for each in parts)
+    return xp.concatenate(
+        [xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in parts], axis=-1
+    )
+
+
+def _padded_zeros(shape, dtype, kernel, stride, xp):
+    """A padded image of zeros, the image's place in it, and how many windows it has."""
+    tasks, examples, *sizes, channels = shape
+    padded, inside, windows = [], [], []
+    for size in sizes:
+        count = -(-size // stride)
+        total = max((count - 1) * stride + kernel - size, 0)
+        padded.append(size + total)
+        inside.append(slice(total // 2, total // 2 + size))
+        windows.append(count)
+    zeros = xp.zeros((tasks, examples, *padded, channels), dtype=dtype)
+    return zeros, (slice(None), slice(None), *inside), windows
+
+
+def _pairs(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Views of the first and the second of each pair along ``axis``, and of the rest:
+    nothing, or the last."""
+    before, pairs = (slice(None),) * axis, x.shape[axis] // 2
+    one, other = x[(*before, slice(0, 2 * pairs, 2))], x[(*before, slice(1, None, 2))]
+    return one, other, x[(*before, slice(2 * pairs, None))]
+
+
+def _then(y: Array, rest: Array, axis: int) -> Array:
+    """``y``, and after it the rest."""
+    return array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis] else y

@@ -1,4 +1,4 @@
-"""Floor 1: one file a layer, four explicit passes each (see base.py)."""
+"""Layers: one file each, four explicit passes each (see base.py)."""
 
 from .base import Layer, expect_shape
 from .batch_norm import BatchNorm
@@ -14,6 +14,17 @@ from .softplus import Softplus
 from .tanh import Tanh
 
 __all__ = [
-    "BatchNorm", "Context", "Conv2D", "Dense", "FiLM", "Flatten", "Layer", "MaxPool2D", "ReLU", "Smooth", "Softplus",
-    "Tanh", "expect_shape",
-]  # fmt: skip
+    "BatchNorm",
+    "Context",
+    "Conv2D",
+    "Dense",
+    "FiLM",
+    "Flatten",
+    "Layer",
+    "MaxPool2D",
+    "ReLU",
+    "Smooth",
+    "Softplus",
+    "Tanh",
+    "expect_shape",
+]

@@ -1,26 +1,57 @@
 """Batch normalization with the statistics of the current batch, always.
 
-For each task and channel, over the P = N * height * width values of that channel:
+Statistics are those of one task and one channel. mean and sum run over the channel's
+P = N * height * width values; o multiplies each value with its channel's number.
 
-    mu = mean(x),  u = x - mu,  s2 = mean(u^2),  r = (s2 + eps)^(-1/2),  y = gamma r u + beta.
+    mu = mean(x),  u = x - mu,  s2 = mean(u o u),  r = (s2 + eps)^(-1/2),
+    a = gamma r,   y = a o u + beta.
+
+With sigma = sum(dy o u) and c = r^2 sigma / P, the gradients are
+
+    dbeta = sum(dy),  dgamma = r sigma,
+    dx = a o dy - (a c) o u - a mean(dy).
+
+Their first term is the path through u alone. The second comes through s2:
+dL/ds2 = -1/2 gamma r^3 sigma, and ds2/du = 2 u / P. The third comes through mu, where
+the path from s2 to mu vanishes, because sum(u) = 0.
+
+The tangents are the product rule, line by line:
+
+    u_dot = x_dot - mean(x_dot),  s2_dot = 2 mean(u o u_dot),  r_dot = -1/2 r^3 s2_dot,
+    a_dot = gamma_dot r + gamma r_dot,
+    y_dot = a o u_dot + a_dot o u + beta_dot,
+
+    sigma_dot = sum(dy_dot o u) + sum(dy o u_dot),
+    c_dot = (2 r r_dot sigma + r^2 sigma_dot) / P,
+    dbeta_dot = sum(dy_dot),  dgamma_dot = r_dot sigma + r sigma_dot,
+    dx_dot = a o dy_dot + a_dot o dy - (a c) o u_dot - (a_dot c + a c_dot) o u
+             - (a_dot mean(dy) + a mean(dy_dot)).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..arrays.backend import Array, array_module
-from .base import Layer, Shape, expect_shape, plus, rows, sum_rows, times
+from ..arrays.kernels import channel_combination, channel_dots, channel_sums
+from .base import Layer, Shape, expect_shape
 
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """Normalization over examples and pixels, then a learned scale and shift of each channel.
+    """Normalization over examples and pixels, then a scale and a shift a channel.
 
-    ``theta["scale"]: (T or 1, channels)``, one at first; ``theta["shift"]: (T or 1, channels)``, zero at first.
-    ``x: (T, N, *pixels, channels)``; ``y`` has the shape of ``x``. ``eps`` is added to the variance (TensorFlow's 0.001).
+    ``theta["scale"]: (T or 1, channels)``, gamma, one at first;
+    ``theta["shift"]: (T or 1, channels)``, beta, zero at first.
+    ``x: (T, N, *pixels, channels)``; ``y`` has the shape of ``x``. ``eps`` is added to
+    the variance (TensorFlow's 0.001).
+
+    The code has the symbols of the derivation above. mu, r, a, c, sigma and their dots
+    are ``(T, channels)``; u and u_dot have the shape of x, and are cached with r and
+    r_dot. One factor a channel serves y, so the normalized values are never formed.
     """
 
     channels: int
@@ -39,76 +70,50 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, theta, x):
-        """y = a u + beta with a = gamma r: one factor a channel, so the normalized values are never formed."""
-        u = rows(x)
-        u = plus(u, -_mean(u))
-        r = 1 / array_module(x).sqrt(_mean(u * u) + self.eps)
-        y = times(u, theta["scale"][:, None] * r)
-        y = plus(y, theta["shift"][:, None], out=y)
-        return y.reshape(x.shape), (u, r)
+        gamma, beta = theta["scale"], theta["shift"]
+        mu = channel_sums(x) / _count(x)
+        u = channel_combination((1, x), shift=-mu)
+        s2 = channel_dots(u, u) / _count(x)
+        r = 1 / array_module(x).sqrt(s2 + self.eps)
+        a = gamma * r
+        return channel_combination((a, u), shift=beta), (u, r)
 
-    def backward(self, theta, cache, dy):
-        """With sigma = sum(dy u):
+    def backward(self, theta, cache, dy, on_data=False):
+        (u, r), P = cache, _count(dy)
+        a = theta["scale"] * r
+        sigma, total = channel_dots(dy, u), channel_sums(dy)
+        c = r * r * sigma / P
+        dx = channel_combination((a, dy), (-a * c, u), shift=-a * total / P)
+        return dx, {"scale": r * sigma, "shift": total}
 
-            dbeta = sum(dy),  dgamma = r sigma,
-            dx = a (dy - mean(dy) - u c),  c = r^2 sigma / P.
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
+        (u, r), P = cache, _count(x_dot)
+        gamma, gamma_dot = theta["scale"], theta_dot["scale"]
+        u_dot = channel_combination((1, x_dot), shift=-channel_sums(x_dot) / P)
+        r_dot = -(r * r * r) * channel_dots(u, u_dot) / P
+        a, a_dot = gamma * r, gamma_dot * r + gamma * r_dot
+        y_dot = channel_combination((a, u_dot), (a_dot, u), shift=theta_dot["shift"])
+        return y_dot, (u_dot, r_dot)
 
-        The second term comes through mu, the third through s2: ds2 = -1/2 gamma r^3 sigma and ds2/du = 2 u / P. The path
-        from s2 to mu vanishes, since sum(u) = 0.
-        """
-        u, r = cache
-        d = rows(dy)
-        sigma, total = sum_rows(d * u), sum_rows(d)
-        dx = self._input_gradient(d, u, total, r * r * sigma)
-        dx = times(dx, theta["scale"][:, None] * r)
-        return dx.reshape(dy.shape), {"scale": (r * sigma)[:, 0], "shift": total[:, 0]}
-
-    def forward_tangent(self, theta, theta_dot, cache, x_dot):
-        """u_dot = x_dot - mean(x_dot),  s2_dot = 2 mean(u u_dot),  r_dot = -1/2 r^3 s2_dot,
-
-        y_dot = a u_dot + a_dot u + beta_dot,  a_dot = gamma_dot r + gamma r_dot.
-        """
-        u, r = cache
-        u_dot = rows(x_dot)
-        u_dot = plus(u_dot, -_mean(u_dot))
-        r_dot = -(r * r * r) * _mean(u * u_dot)
-        gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
-        y_dot = times(u_dot, gamma * r) + times(u, gamma_dot * r + gamma * r_dot)
-        y_dot = plus(y_dot, theta_dot["shift"][:, None], out=y_dot)
-        return y_dot.reshape(x_dot.shape), (u_dot, r_dot)
-
-    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
-        """The product rule on backward, with sigma_dot = sum(dy_dot u + dy u_dot):
-
-        dbeta_dot = sum(dy_dot),  dgamma_dot = r_dot sigma + r sigma_dot,
-        dx_dot = a_dot (dy - mean(dy) - u c) + a (dy_dot - mean(dy_dot) - u c_dot - u_dot c),
-        c_dot = (2 r r_dot sigma + r^2 sigma_dot) / P.
-        """
-        (u, r), (u_dot, r_dot) = cache, cache_dot
-        d, d_dot = rows(dy), rows(dy_dot)
-        sigma, total = sum_rows(d * u), sum_rows(d)
-        sigma_dot, total_dot = sum_rows(d_dot * u + d * u_dot), sum_rows(d_dot)
-        c_sum = r * r * sigma
-        c_sum_dot = 2 * r * r_dot * sigma + r * r * sigma_dot
-        gamma, gamma_dot = theta["scale"][:, None], theta_dot["scale"][:, None]
-        dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(
-            u_dot, c_sum / u.shape[1]
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
+        (u, r), (u_dot, r_dot), P = cache, cache_dot, _count(dy)
+        gamma, gamma_dot = theta["scale"], theta_dot["scale"]
+        a, a_dot = gamma * r, gamma_dot * r + gamma * r_dot
+        sigma, total = channel_dots(dy, u), channel_sums(dy)
+        sigma_dot = channel_dots(dy_dot, u) + channel_dots(dy, u_dot)
+        total_dot = channel_sums(dy_dot)
+        c = r * r * sigma / P
+        c_dot = (2 * r * r_dot * sigma + r * r * sigma_dot) / P
+        dx_dot = channel_combination(
+            (a, dy_dot),
+            (a_dot, dy),
+            (-a * c, u_dot),
+            (-a_dot * c - a * c_dot, u),
+            shift=-(a_dot * total + a * total_dot) / P,
         )
-        dx_dot = times(dx_dot, gamma * r)
-        dx_dot = dx_dot + times(
-            self._input_gradient(d, u, total, c_sum), gamma_dot * r + gamma * r_dot
-        )
-        dgamma_dot = r_dot * sigma + r * sigma_dot
-        return dx_dot.reshape(dy_dot.shape), {"scale": dgamma_dot[:, 0], "shift": total_dot[:, 0]}
-
-    @staticmethod
-    def _input_gradient(d: Array, u: Array, total: Array, c_sum: Array) -> Array:
-        """d - total / P - u (c_sum / P), all of ``(T, P, C)``: backward's bracket."""
-        count = d.shape[1]
-        bracket = times(u, c_sum / -count)
-        bracket += d
-        return plus(bracket, total / -count, out=bracket)
+        return dx_dot, {"scale": r_dot * sigma + r * sigma_dot, "shift": total_dot}
 
 
-def _mean(a: Array) -> Array:
-    return sum_rows(a) / a.shape[1]
+def _count(x: Array) -> int:
+    """P, the number of values of one channel of one task."""
+    return math.prod(x.shape[1:-1])

@@ -7,16 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.backend import array_module
+from ..arrays.kernels import channel_sums
 from ..errors import ShapeError
-from .base import Layer, Shape, expect_shape, sum_rows
+from .base import Layer, Shape, expect_shape
 
 
 @dataclass(frozen=True)
 class Context(Layer):
-    """``size`` parameters beside the features of every example of a task (CAVIA's context parameters).
+    """``size`` parameters beside the features of every example of a task (CAVIA's).
 
-    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N, features)``, ``y: (T, N, features + size)``. With E the
-    columns of y that hold c, every pass is that of a linear map: y = [x, 1 c^T], dx = dy without E, dc = 1^T dy E.
+    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N, features)``,
+    ``y: (T, N, features + size)``. With E the last ``size`` columns of y, which hold c,
+    every pass is that of a linear map: y = [x, 1 c^T], dx = dy without E, and
+    dc = 1^T dy E.
+
+    Raises
+    ------
+    ShapeError
+        on construction, if ``size`` is not positive.
     """
 
     size: int
@@ -24,7 +32,8 @@ class Context(Layer):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ShapeError(
-                f"{self}: size must be at least 1; leave the layer out for a network without context"
+                f"{self}: size must be at least 1; leave the layer out for a network "
+                "without context"
             )
 
     @property
@@ -43,14 +52,14 @@ class Context(Layer):
         xp, c = array_module(x), theta["context"][:, None]
         return xp.concatenate([x, xp.broadcast_to(c, (*x.shape[:2], self.size))], axis=-1), None
 
-    def backward(self, theta, cache, dy):
-        """dx = dy without the context's columns, dc = 1^T of these."""
-        return dy[..., : -self.size], {"context": sum_rows(dy[..., -self.size :])[:, 0]}
+    def backward(self, theta, cache, dy, on_data=False):
+        """dx = dy without E, dc = 1^T dy E."""
+        return dy[..., : -self.size], {"context": channel_sums(dy[..., -self.size :])}
 
-    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         """y_dot = [x_dot, 1 c_dot^T]."""
         return self.forward(theta_dot, x_dot)[0], None
 
-    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
-        """The same map of dy_dot."""
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
+        """The same map of dy_dot, since backward depends on dy alone."""
         return self.backward(theta, cache, dy_dot)

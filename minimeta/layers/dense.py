@@ -1,4 +1,4 @@
-"""Dense: y = x W + b."""
+"""Dense: y = x W + 1 b^T."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Layer, Shape, expect_shape, glorot_uniform, product, sum_rows
+from ..arrays.kernels import channel_sums, product_sum
+from .base import Layer, Shape, expect_shape, glorot_uniform
 
 
 @dataclass(frozen=True)
 class Dense(Layer):
     """Affine map of ``inputs`` features to ``outputs`` features.
 
-    ``theta["weight"]: (T or 1, inputs, outputs)``, Glorot-uniform at first; ``theta["bias"]: (T or 1, outputs)``, zero
-    at first. ``x: (T, N, inputs)``, ``y: (T, N, outputs)``.
+    ``theta["weight"]: (T or 1, inputs, outputs)``, Glorot-uniform at first;
+    ``theta["bias"]: (T or 1, outputs)``, zero at first.
+    ``x: (T, N, inputs)``, ``y: (T, N, outputs)``.
     """
 
     inputs: int
@@ -34,35 +36,28 @@ class Dense(Layer):
 
     def forward(self, theta, x):
         """y = x W + 1 b^T."""
-        y = product(x, theta["weight"])
-        y += theta["bias"][:, None]
-        return y, x
+        return product_sum((x, theta["weight"]), shift=theta["bias"]), x
 
-    def backward(self, theta, x, dy):
+    def backward(self, theta, x, dy, on_data=False):
         """dL = <dy, dx W + x dW + 1 db^T>, so dx = dy W^T, dW = x^T dy, db = 1^T dy."""
-        return product(dy, theta["weight"].swapaxes(1, 2)), self.backward_on_data(theta, x, dy)
+        dx = None if on_data else product_sum((dy, theta["weight"].swapaxes(1, 2)))
+        return dx, {"weight": product_sum((x.swapaxes(1, 2), dy)), "bias": channel_sums(dy)}
 
-    def forward_tangent(self, theta, theta_dot, x, x_dot):
-        """y_dot = x_dot W + x W_dot + 1 b_dot^T."""
-        y_dot, _ = self.forward(theta_dot, x)
-        return y_dot + product(x_dot, theta["weight"]), x_dot
+    def forward_tangent(self, theta, theta_dot, x, x_dot, on_data=False):
+        """y_dot = x W_dot + x_dot W + 1 b_dot^T."""
+        pairs = [(x, theta_dot["weight"])]
+        if not on_data:
+            pairs.append((x_dot, theta["weight"]))
+        return product_sum(*pairs, shift=theta_dot["bias"]), x_dot
 
-    def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot):
-        """The product rule on backward: (dy W^T)_dot = dy_dot W^T + dy W_dot^T, and likewise for x^T dy and 1^T dy."""
-        dx_dot = product(dy_dot, theta["weight"].swapaxes(1, 2))
-        dx_dot = dx_dot + product(dy, theta_dot["weight"].swapaxes(1, 2))
-        dtheta_dot = self.backward_on_data(theta, x, dy_dot)
-        dtheta_dot["weight"] += x_dot.swapaxes(1, 2) @ dy
-        return dx_dot, dtheta_dot
+    def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot, on_data=False):
+        """dx_dot = dy_dot W^T + dy W_dot^T,
 
-    def backward_on_data(self, theta, x, dy):
-        """dW = x^T dy, db = 1^T dy."""
-        return {"weight": x.swapaxes(1, 2) @ dy, "bias": sum_rows(dy)[:, 0]}
-
-    def forward_tangent_on_data(self, theta, theta_dot, x, x_dot):
-        """y is linear in (W, b): y_dot is y at (W_dot, b_dot)."""
-        return self.forward(theta_dot, x)[0], None
-
-    def backward_tangent_on_data(self, theta, theta_dot, x, x_dot, dy, dy_dot):
-        """dtheta is linear in dy: dtheta_dot is dtheta at dy_dot."""
-        return self.backward_on_data(theta, x, dy_dot)
+        dW_dot = x^T dy_dot + x_dot^T dy,  db_dot = 1^T dy_dot.
+        """
+        if on_data:
+            return self.backward(theta, x, dy_dot, on_data)
+        W, W_dot = theta["weight"], theta_dot["weight"]
+        dx_dot = product_sum((dy_dot, W.swapaxes(1, 2)), (dy, W_dot.swapaxes(1, 2)))
+        weight = product_sum((x.swapaxes(1, 2), dy_dot), (x_dot.swapaxes(1, 2), dy))
+        return dx_dot, {"weight": weight, "bias": channel_sums(dy_dot)}

@@ -10,7 +10,10 @@ from .base import Layer, Shape
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """``(T, N, *features)`` to ``(T, N, size)``, in C order: a relabelling of indices, so every pass only reshapes."""
+    """``(T, N, *features)`` to ``(T, N, size)``, in C order.
+
+    It gives indices another name, so every pass only reshapes.
+    """
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
@@ -18,11 +21,11 @@ class Flatten(Layer):
     def forward(self, theta, x):
         return x.reshape(*x.shape[:2], -1), x.shape
 
-    def backward(self, theta, shape, dy):
+    def backward(self, theta, shape, dy, on_data=False):
         return dy.reshape(-1, *shape[1:]), {}
 
-    def forward_tangent(self, theta, theta_dot, shape, x_dot):
+    def forward_tangent(self, theta, theta_dot, shape, x_dot, on_data=False):
         return x_dot.reshape(*x_dot.shape[:2], -1), None
 
-    def backward_tangent(self, theta, theta_dot, shape, cache_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, shape, cache_dot, dy, dy_dot, on_data=False):
         return dy_dot.reshape(-1, *shape[1:]), {}

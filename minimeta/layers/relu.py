@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arrays.kernels import masked
 from .base import Layer
 
 
 @dataclass(frozen=True)
 class ReLU(Layer):
-    """y = M x with M the 0/1 mask of x > 0 (by real part). M is constant near x, so every pass multiplies by M.
+    """y = M x with M the 0/1 mask of x > 0 (by real part).
 
-    ``x: (T, N, *features)``; ``y`` has the shape of ``x``. At x = 0 the derivative is taken to be 0.
+    M is constant near x, so every pass multiplies by M. At x = 0 the derivative is
+    taken to be 0. ``x: (T, N, *features)``; ``y`` has the shape of ``x``.
     """
 
     def forward(self, theta, x):
-        """y = M x. A product, not a maximum: it is faster, and it lets NaN through."""
+        """y = M x."""
         mask = x.real > 0
-        return x * mask, mask
+        return masked(x, mask), mask
 
-    def backward(self, theta, mask, dy):
+    def backward(self, theta, mask, dy, on_data=False):
         """dx = M dy."""
-        return dy * mask, {}
+        return masked(dy, mask), {}
 
-    def forward_tangent(self, theta, theta_dot, mask, x_dot):
+    def forward_tangent(self, theta, theta_dot, mask, x_dot, on_data=False):
         """y_dot = M x_dot."""
-        return x_dot * mask, None
+        return masked(x_dot, mask), None
 
-    def backward_tangent(self, theta, theta_dot, mask, mask_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, mask, mask_dot, dy, dy_dot, on_data=False):
         """dx_dot = M dy_dot."""
-        return dy_dot * mask, {}
+        return masked(dy_dot, mask), {}

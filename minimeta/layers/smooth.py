@@ -1,11 +1,12 @@
-"""Smooth units, y = f(x) element by element: what every one of them shares.
+"""Smooth units, y = f(x) element by element: the passes that they share.
 
     forward            y      = f(x)
     backward           dx     = f'(x) dy
     forward_tangent    y_dot  = f'(x) x_dot
     backward_tangent   dx_dot = f'(x) dy_dot + f''(x) x_dot dy
 
-A unit is then its f, f' and f''. The cache is the pair (x, y), since f' and f'' are often cheapest from y.
+A unit is then its f, f' and f''. The cache is the pair (x, y), since f' and f'' are
+often cheapest from y.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Smooth(Layer):
         y = self.value(x)
         return y, (x, y)
 
-    def backward(self, theta, cache, dy):
+    def backward(self, theta, cache, dy, on_data=False):
         return self.slope(*cache) * dy, {}
 
-    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         return self.slope(*cache) * x_dot, x_dot
 
-    def backward_tangent(self, theta, theta_dot, cache, x_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, cache, x_dot, dy, dy_dot, on_data=False):
         return self.slope(*cache) * dy_dot + self.curvature(*cache) * x_dot * dy, {}

@@ -1,7 +1,8 @@
-"""Floor 2: a network is layers over one flat vector.
+"""A network is layers over one flat vector.
 
-``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own copy. In it the parameters stand
-layer by layer, in a layer as ``Layer.shapes`` lists them, each in C order.
+``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own
+copy. In it the parameters stand layer by layer, in a layer as ``Layer.shapes`` lists
+them, each in C order.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ Theta = tuple[Parameters, ...]
 class Network:
     """``layers`` applied in order to examples of ``input_shape`` (features only: no task or example axis).
 
-    Its four passes are those of a layer (layers/base.py), with the chain rule over the layers and all parameters of a
-    task gathered into one row.
+    Its four passes are those of a layer (layers/base.py), with the chain rule over the
+    layers and all parameters of a task gathered into one row. ``on_data`` is passed to
+    the lowest layer alone, and only where it is True: a layer that is written without
+    the argument works anywhere else.
 
     Raises
     ------
@@ -151,18 +154,19 @@ class Network:
     def backward(
         self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
     ) -> tuple[Array | None, Array, list[Array]]:
-        """dx, dphi ``(T, D)``, and the upstream gradient of every layer, which backward_tangent needs.
+        """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent needs.
 
-        ``on_data``: dx is not asked for, and None. Saves the lowest layer a product.
+        ``on_data`` is for the lowest layer: dx is not needed, and may be None.
         """
         dz, dthetas = dy, [{}] * len(self.layers)
         dys: list[Any] = [dy] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             dys[i] = dy
+            given = theta[i], caches[i], dy
             if on_data and i == 0:
-                dy, dthetas[i] = None, self.layers[i].backward_on_data(theta[i], caches[i], dy)
+                dy, dthetas[i] = self.layers[i].backward(*given, on_data=True)
             else:
-                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy)
+                dy, dthetas[i] = self.layers[i].backward(*given)
         return dy, self._as_rows(dthetas, dz), dys
 
     def forward_tangent(
@@ -176,8 +180,11 @@ class Network:
         """y_dot, and the dots of the caches. ``on_data``: ``x_dot`` is zero."""
         caches_dot = []
         for i, layer in enumerate(self.layers):
-            tangent = layer.forward_tangent_on_data if on_data and i == 0 else layer.forward_tangent
-            x_dot, cache_dot = tangent(theta[i], theta_dot[i], caches[i], x_dot)
+            given = theta[i], theta_dot[i], caches[i], x_dot
+            if on_data and i == 0:
+                x_dot, cache_dot = layer.forward_tangent(*given, on_data=True)
+            else:
+                x_dot, cache_dot = layer.forward_tangent(*given)
             caches_dot.append(cache_dot)
         return x_dot, caches_dot
 
@@ -191,12 +198,15 @@ class Network:
         dy_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array | None, Array]:
-        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result. ``on_data``: dx_dot is not asked for: None."""
+        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result.
+
+        ``on_data`` is for the lowest layer: dx_dot is not needed, and may be None.
+        """
         dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
             if on_data and i == 0:
-                dy_dot, dthetas_dot[i] = None, self.layers[i].backward_tangent_on_data(*given)
+                dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given, on_data=True)
             else:
                 dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given)
         return dy_dot, self._as_rows(dthetas_dot, dz_dot)
