@@ -2,13 +2,15 @@
 
 Tasks are independent and the steps of one task are not, so a thread takes a part
 of the tasks through the whole inner loop. Where the threads do not divide the
-parts (3 parts on 2 cores), whole parts would leave cores idle at the end. So the
-last parts take turns: whenever a part goes on to another point of its
-objective, it passes its turn to the part that has waited longest. Three parts
-on two cores then end together, after one and a half times the time of one.
+parts (3 parts on 2 threads), whole parts would leave cores idle at the end.
+McNaughton's wrap-around rule (1959) does not: lay the parts in one row, and cut
+the row into equal lengths, one a thread. A part that is cut begins at once, for as
+much of it as lies behind the cut. Then it passes its turn to a waiting part, and
+goes on when a turn is free. All threads end together, and no part pauses more
+than once.
 
-An algorithm sees nothing of this: it is given its objective, or one that takes
-turns. The numbers of a task depend neither on the thread nor on the tasks beside
+An algorithm sees nothing of this: it is given its objective, or one that
+pauses. The numbers of a task depend neither on the thread nor on the tasks beside
 it, so results are the same bits for any number of threads. ``Algorithm.couple``
 comes after, once, on all tasks.
 """
@@ -18,9 +20,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from threading import Event, Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +45,7 @@ def parts_of(tasks: int, threads: int, together: int) -> list[tuple[int, int]]:
     """``range(tasks)`` in parts (start, stop) of at most ``together`` tasks, alike in length.
 
     Where ``threads`` divide the tasks, they divide the parts. Elsewhere they do not,
-    so that the last parts take turns.
+    so that some parts pause.
     """
     if tasks % threads == 0:
         each = tasks // threads
@@ -95,18 +98,48 @@ class Turns:
 
 
 @dataclass(frozen=True, repr=False)
-class TakingTurns(Derived):
-    """``objective``, which passes the turn on before it goes to another point."""
+class Pausing(Derived):
+    """``objective``, which passes the turn on once, after ``points`` of its points."""
 
     turns: Turns
+    points: int
+    calls: Iterator[int] = field(default_factory=count)
 
     def at(self, phi: Array, batch: Batch) -> Point:
         """The objective's point."""
-        self.turns.pass_on()
+        if next(self.calls) == self.points:
+            self.turns.pass_on()
         return self.objective.at(phi, batch)
 
     def __repr__(self) -> str:
         return repr(self.objective)
+
+
+class Start(NamedTuple):
+    """When its turn comes, a part begins; after ``pause`` points it waits once. None: never."""
+
+    part: int
+    pause: int | None
+
+
+def wrap_around(parts: int, threads: int, points: int) -> list[Start]:
+    """In which order ``parts`` of ``points`` points each begin, and where they pause.
+
+    Rounds of ``threads`` whole parts come first. The rule is for the rest, fewer than
+    twice as many parts as threads.
+    """
+    rest = parts % threads and min(parts, threads + parts % threads)
+    rounds = parts - rest
+    cut = {}
+    for thread in range(1, threads if rest else 0):
+        behind = -(thread * rest) % threads  # of the part that the cut meets, in 1 / threads
+        if behind:
+            cut[rounds + thread * rest // threads] = -(-points * behind // threads)
+    others = [part for part in range(rounds, parts) if part not in cut]
+    order = [*range(rounds), *others[:1], *cut, *others[1:]]
+    return [
+        Start(part, pause if (pause := cut.get(part, points)) < points else None) for part in order
+    ]
 
 
 @dataclass(frozen=True)
@@ -124,17 +157,18 @@ class TaskParallel:
         """The coupled outcome of all tasks."""
         threads = min(self.threads, minibatches.tasks)
         parts = parts_of(minibatches.tasks, threads, self.together)
-        uneven, turns = len(parts) % threads, Turns(threads)
-        in_turn = range(len(parts) - threads - uneven, len(parts)) if uneven else range(0)
+        turns, starts = Turns(threads), wrap_around(len(parts), threads, len(minibatches))
 
-        def of_part(number: int) -> Outcome:
-            objective = TakingTurns(self.objective, turns) if number in in_turn else self.objective
+        def of_part(part: int, pause: int | None) -> tuple[int, Outcome]:
+            objective = self.objective
+            if pause is not None:
+                objective = Pausing(objective, turns, pause)
             with turns.one():
-                batches = minibatches.of_tasks(*parts[number])
-                return self.algorithm.direction(objective, meta, batches, state)
+                batches = minibatches.of_tasks(*parts[part])
+                return part, self.algorithm.direction(objective, meta, batches, state)
 
-        outcomes = self.starmap(of_part, [(number,) for number in range(len(parts))])
-        return self.algorithm.couple(joined(outcomes))
+        outcomes = dict(self.starmap(of_part, starts))
+        return self.algorithm.couple(joined([outcomes[part] for part in range(len(parts))]))
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ from minimeta.arrays import threads as host_threads
 from minimeta.objectives import Derived, Quadratic
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import inner_rules, problems, seeds
-from minimeta.training.task_parallel import TaskParallel, Turns, parts_of
+from minimeta.training.task_parallel import TaskParallel, Turns, parts_of, wrap_around
 
 
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 12))
@@ -29,6 +29,29 @@ def test_parts_cover_all_tasks_alike_in_length_and_none_is_too_long(tasks, threa
     assert len(parts) >= threads
     # Where threads do not divide the tasks the last parts must be shared.
     assert (len(parts) % threads == 0) == (tasks % threads == 0) or len(parts) == tasks
+
+
+@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 40))
+def test_with_pauses_all_threads_end_together(parts, threads, points):
+    """Parts in order, each by the thread that is free first; a part that has paused goes last."""
+    threads = min(parts, threads)
+    starts = wrap_around(parts, threads, points)
+    assert sorted(start.part for start in starts) == list(range(parts))
+    queue = [(0, points, pause) for _, pause in starts]  # ready, left, pause
+    free, made = [0] * threads, 0
+    while queue:
+        ready, left, pause = queue.pop(0)
+        thread = free.index(min(free))
+        now = left if pause is None else pause
+        assert 0 < now <= left
+        free[thread] = max(free[thread], ready) + now
+        made += now
+        if now < left:
+            queue.append((free[thread], left - now, None))
+            queue.sort(key=lambda each: each[0])
+    assert made == parts * points
+    # A pause falls on a whole point, and so does the end.
+    assert max(free) <= parts * points / threads + 2
 
 
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 12), seeds)
@@ -82,8 +105,7 @@ def test_parts_that_do_not_divide_among_the_threads_go_forward_together():
     class Noted(Derived):
         def at(self, phi, batch):
             begun.append(float(batch[1][0, 0, 0]))
-            if len(begun) < 3:
-                time.sleep(0.2)  # the third thread is there by then
+            time.sleep(0.05)  # the third thread is there before the first pauses
             return self.objective.at(phi, batch)
 
     x = rng.standard_normal((8, 3, 2, 2, 2))
