@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ TOLERANCE = (
 )
 ROUGH = 1e-5  # of a real difference with step 1e-7: its error is about 1e-9, more where a function bends sharply
 SINGLE = 1e-2  # of float32 results from float64 ones: a guard against another function, not against rounding
+ZERO = 1e-3  # what is this small beside its terms is compared to thirteen digits of them, not to ten of itself
 PASSES = ("forward", "backward", "forward_tangent", "backward_tangent")
 
 
@@ -51,7 +54,8 @@ def check_layer(
     ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
     and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
     lets one task see another; parameters shared by all tasks (leading axis 1) give the results of equal copies: ``shared``
-    chooses one of the two, by default both are checked. Its own passes ``..._on_data`` are the general ones with x_dot = 0.
+    chooses one of the two, by default both are checked. All passes but ``forward`` take ``on_data``. With ``on_data=True``
+    they give what they give where x_dot = 0, and may leave out dx and dx_dot.
 
     Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
 
@@ -210,42 +214,70 @@ class _LayerCheck:
                 dtheta_dot[key],
                 lambda *z, key=key: backward(*z)[1][key],
             )
+        # A derivative that is zero, such as that of batch norm over one value, is zero
+        # up to the rounding of its terms, which are of the size of dy.
+        floor = ZERO * (np.abs(self.dy).max() + np.abs(self.dy_dot).max())
         for term, (got, function) in terms.items():
             compare(
-                self.findings, "backward_tangent", term, got, function, at, along, self.tolerance
+                self.findings,
+                "backward_tangent",
+                term,
+                got,
+                function,
+                at,
+                along,
+                self.tolerance,
+                floor=floor,
             )
 
     def check_on_data(self) -> None:
-        """The passes of a layer on data, where it has its own, are the general ones with x_dot = 0, without dx."""
-        layer, theta, theta_dot, rest = self.layer, self.theta, self.theta_dot, 0 * self.x_dot
-        _, cache = layer.forward(theta, self.x)
-        y_dot, cache_dot = layer.forward_tangent(theta, theta_dot, cache, rest)
-        y_dot_on_data, cache_dot_on_data = layer.forward_tangent_on_data(
-            theta, theta_dot, cache, rest
-        )
-        results = {
-            "backward_on_data": (
-                layer.backward_on_data(theta, cache, self.dy),
-                layer.backward(theta, cache, self.dy)[1],
-            ),
-            "forward_tangent_on_data": (y_dot_on_data, y_dot),
-            "backward_tangent_on_data": (
-                layer.backward_tangent_on_data(
-                    theta, theta_dot, cache, cache_dot_on_data, self.dy, self.dy_dot
-                ),
-                layer.backward_tangent(theta, theta_dot, cache, cache_dot, self.dy, self.dy_dot)[1],
-            ),
-        }
-        for name, (got, want) in results.items():
-            if getattr(type(layer), name) is not getattr(Layer, name):
-                for a, b in zip(leaves(got), leaves(want), strict=True):
-                    self.findings.close(
-                        name,
-                        "a result from the general pass with x_dot = 0: it",
-                        a,
-                        b,
-                        self.tolerance,
-                    )
+        """With ``on_data`` the passes give what they give for x_dot = 0, but for dx."""
+        if not self.take_on_data():
+            return
+        layer, theta, theta_dot, none = self.layer, self.theta, self.theta_dot, 0 * self.x_dot
+
+        def passes(**told):
+            def call(pass_name, **inputs):
+                function = partial(getattr(layer, pass_name), **told)
+                return self.findings.call(pass_name, function, **inputs)
+
+            at = {"theta": theta, "theta_dot": theta_dot}
+            _, cache = layer.forward(theta, self.x)
+            back = call("backward", theta=theta, cache=cache, dy=self.dy)
+            y_dot, cache_dot = call("forward_tangent", **at, cache=cache, x_dot=none)
+            dots = {"cache": cache, "cache_dot": cache_dot, "dy": self.dy, "dy_dot": self.dy_dot}
+            return back, (y_dot, {}), call("backward_tangent", **at, **dots)
+
+        told, general = passes(on_data=True), passes()
+        for pass_name, (got, got_by_name), (want, by_name) in zip(
+            PASSES[1:], told, general, strict=True
+        ):
+            with_on_data = "a result with on_data=True from that with x_dot = 0: it"
+            self.findings.names(pass_name, "with on_data=True dtheta", got_by_name, set(by_name))
+            pairs = [(got_by_name[key], by_name[key]) for key in by_name]
+            for a, b in [(got, want), *pairs] if got is not None else pairs:
+                self.findings.close(pass_name, with_on_data, a, b, self.tolerance)
+
+    def take_on_data(self) -> bool:
+        """Whether each pass but ``forward`` takes ``on_data``; notes each that does not."""
+        lowest, prefix = self.layer, ""
+        if isinstance(lowest, _AsLayer) and lowest.wrapped.layers:
+            lowest = lowest.wrapped.layers[0]
+            prefix = f"its lowest layer's {_name(lowest)}.{{}} "
+        all_do = True
+        for pass_name in PASSES[1:]:
+            known = signature(getattr(lowest, pass_name)).parameters
+            takes = "on_data" in known or any(
+                each.kind is each.VAR_KEYWORD for each in known.values()
+            )
+            all_do = all_do and takes
+            self.findings.require(
+                pass_name,
+                takes,
+                f"{prefix.format(pass_name)}takes no argument on_data: add on_data=False as the "
+                "last one; a network says on_data=True to its lowest layer, which may ignore it",
+            )
+        return all_do
 
     def check_tasks_and_sharing(self, results: dict[str, Any]) -> None:
         """The last task alone gives the same as among others; shared parameters the same as copies."""
@@ -312,23 +344,23 @@ class _AsLayer(Layer):
     def forward(self, theta, x):
         return self.wrapped.forward_cached(self.wrapped.unpack(theta["phi"]), x)
 
-    def backward(self, theta, caches, dy):
-        dx, dphi, _ = self.wrapped.backward(self.wrapped.unpack(theta["phi"]), caches, dy)
+    def backward(self, theta, caches, dy, on_data=False):
+        dx, dphi, _ = self.wrapped.backward(self.wrapped.unpack(theta["phi"]), caches, dy, on_data)
         return dx, {"phi": dphi}
 
-    def forward_tangent(self, theta, theta_dot, caches, x_dot):
+    def forward_tangent(self, theta, theta_dot, caches, x_dot, on_data=False):
         parameters, parameters_dot = (
             self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
         )
-        return self.wrapped.forward_tangent(parameters, parameters_dot, caches, x_dot)
+        return self.wrapped.forward_tangent(parameters, parameters_dot, caches, x_dot, on_data)
 
-    def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot, on_data=False):
         parameters, parameters_dot = (
             self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
         )
-        _, _, dys = self.wrapped.backward(parameters, caches, dy)
+        _, _, dys = self.wrapped.backward(parameters, caches, dy, on_data)
         dx_dot, dphi_dot = self.wrapped.backward_tangent(
-            parameters, parameters_dot, caches, caches_dot, dys, dy_dot
+            parameters, parameters_dot, caches, caches_dot, dys, dy_dot, on_data
         )
         return dx_dot, {"phi": dphi_dot}
 
@@ -608,8 +640,12 @@ def compare(
     along: tuple,
     tolerance: float,
     scale: Any = None,
+    floor: float = 0.0,
 ) -> None:
-    """``got`` is the derivative of ``function`` at ``at`` along ``along``, by both oracles."""
+    """``got`` is the derivative of ``function`` at ``at`` along ``along``, by both oracles.
+
+    Differences are relative to ``scale``, or else to max |want| + ``floor``.
+    """
     try:
         want = complex_step(function, at, along)
     except Exception as error:
@@ -617,6 +653,8 @@ def compare(
             f"{findings.name}: a pass does not take complex input ({type(error).__name__}: {error}), which the complex step "
             "needs: compare by real part, and allocate with the dtype of the input"
         ) from error
+    if scale is None:
+        scale = np.abs(want).max(initial=0.0) + floor
     if not findings.close(pass_name, term, got, want, tolerance, scale):
         return
     size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0)

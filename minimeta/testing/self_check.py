@@ -333,7 +333,10 @@ def _here(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class _LayerThere(Layer):
-    """``wrapped``, computed by the array module ``xp``, seen from the host. Caches stay on the device."""
+    """``wrapped``, computed by the array module ``xp``, seen from the host.
+
+    Caches stay on the device, and a dx that is None stays None.
+    """
 
     wrapped: Layer
     xp: ModuleType
@@ -352,18 +355,29 @@ class _LayerThere(Layer):
         y, cache = self.wrapped.forward(*_there(self.xp, (theta, x)))
         return _here(y), cache
 
-    def backward(self, theta, cache, dy):
+    def backward(self, theta, cache, dy, on_data=False):
         theta, dy = _there(self.xp, (theta, dy))
-        return _here(self.wrapped.backward(theta, cache, dy))
+        return self._gradients(self.wrapped.backward(theta, cache, dy, on_data=on_data))
 
-    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         theta, theta_dot, x_dot = _there(self.xp, (theta, theta_dot, x_dot))
-        y_dot, cache_dot = self.wrapped.forward_tangent(theta, theta_dot, cache, x_dot)
+        y_dot, cache_dot = self.wrapped.forward_tangent(
+            theta, theta_dot, cache, x_dot, on_data=on_data
+        )
         return _here(y_dot), cache_dot
 
-    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
         theta, theta_dot, dy, dy_dot = _there(self.xp, (theta, theta_dot, dy, dy_dot))
-        return _here(self.wrapped.backward_tangent(theta, theta_dot, cache, cache_dot, dy, dy_dot))
+        return self._gradients(
+            self.wrapped.backward_tangent(
+                theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=on_data
+            )
+        )
+
+    @staticmethod
+    def _gradients(result):
+        dx, dtheta = result
+        return None if dx is None else _here(dx), _here(dtheta)
 
 
 def _network_there(network: Network, xp: ModuleType) -> Network:

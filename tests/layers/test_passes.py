@@ -1,12 +1,22 @@
 """Every layer's four passes are each other's derivatives and transposes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimeta import ShapeError, layers
-from minimeta.testing import assert_close, assert_same, check_layer, complex_step
+from minimeta import MeanSquaredError, Network, Objective, ShapeError, layers
+from minimeta.testing import (
+    CheckError,
+    assert_close,
+    assert_same,
+    check_layer,
+    check_network,
+    check_objective,
+    complex_step,
+)
 from minimeta.testing.strategies import dtypes, layers_with_shapes, seeds, small
 
 
@@ -156,24 +166,92 @@ def test_the_complex_step_is_exact_where_a_difference_is_not():
     assert complex_step(np.sin, (x,), (np.ones(1),)) == pytest.approx(np.cos(x), rel=1e-16)
 
 
-def test_a_layer_that_changes_a_general_pass_does_not_inherit_the_pass_on_data():
-    class Doubled(layers.Dense):
-        def forward(self, theta, x):
-            y, cache = super().forward(theta, x)
-            return 2 * y, cache
+class _Doubled(layers.Dense):
+    """2 (x W + 1 b^T), which says nothing of data; a pass that it changes serves both."""
 
-        def backward(self, theta, cache, dy):
-            return super().backward(theta, cache, 2 * dy)
+    def forward(self, theta, x):
+        y, cache = super().forward(theta, x)
+        return 2 * y, cache
 
-        def forward_tangent(self, theta, theta_dot, cache, x_dot):
-            y_dot = super().forward_tangent(theta, theta_dot, cache, x_dot)[0]
-            return 2 * y_dot, x_dot
+    def backward(self, theta, cache, dy, on_data=False):
+        return super().backward(theta, cache, 2 * dy)
 
-        def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
-            return super().backward_tangent(theta, theta_dot, cache, cache_dot, 2 * dy, 2 * dy_dot)
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
+        y_dot, cache_dot = super().forward_tangent(theta, theta_dot, cache, x_dot)
+        return 2 * y_dot, cache_dot
 
-    check_layer(layers.Dense(3, 2), (3,))
-    assert Doubled.backward_on_data is layers.Layer.backward_on_data
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
+        return super().backward_tangent(theta, theta_dot, cache, cache_dot, 2 * dy, 2 * dy_dot)
+
+
+def test_a_layer_may_ignore_that_it_stands_on_data():
+    check_layer(_Doubled(3, 2), (3,))
+
+
+class _Above(layers.Layer):
+    """y = 3 x, in passes that take no ``on_data``."""
+
+    def forward(self, theta, x):
+        return 3 * x, None
+
+    def backward(self, theta, cache, dy):
+        return 3 * dy, {}
+
+    def forward_tangent(self, theta, theta_dot, cache, x_dot):
+        return 3 * x_dot, None
+
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot):
+        return 3 * dy_dot, {}
+
+
+def test_a_layer_without_the_argument_works_anywhere_but_lowest_and_the_check_says_so():
+    above = Network((3,), (layers.Dense(3, 2), _Above()))
+    check_network(above)
+    rng = np.random.default_rng(0)
+    objective = Objective(above, MeanSquaredError())
+    phi, (x, y) = objective.init(rng, np.float64), rng.standard_normal((2, 2, 4, 2))
+    check_objective(objective, phi, (np.concatenate([x, x[..., :1]], axis=2), y))
+    words = "takes no argument on_data: add on_data=False as the last one"
+    with pytest.raises(CheckError, match=f"_Above.backward: {words}") as caught:
+        check_layer(_Above(), (3,))
+    assert "_Above.forward_tangent: takes no" in str(caught.value)
+    with pytest.raises(
+        CheckError, match=f"Network.backward: its lowest layer's _Above.backward {words}"
+    ):
+        check_network(Network((3,), (_Above(), layers.Dense(3, 2))))
+
+
+@dataclass(frozen=True)
+class _WrongOnData(layers.Dense):
+    """A Dense layer whose ``wrong`` pass doubles what it gives on data."""
+
+    wrong: str = ""
+
+    def _maybe(self, name, on_data, result):
+        if self.wrong != name or not on_data:
+            return result
+        first, named = result
+        if name == "forward_tangent":
+            return 2 * first, named
+        return first, {key: 2 * value for key, value in named.items()}
+
+    def backward(self, theta, x, dy, on_data=False):
+        return self._maybe("backward", on_data, super().backward(theta, x, dy, on_data))
+
+    def forward_tangent(self, theta, theta_dot, x, x_dot, on_data=False):
+        result = layers.Dense.forward_tangent(self, theta, theta_dot, x, x_dot, on_data)
+        return self._maybe("forward_tangent", on_data, result)
+
+    def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot, on_data=False):
+        whole = layers.Dense(self.inputs, self.outputs)
+        result = whole.backward_tangent(theta, theta_dot, x, x_dot, dy, dy_dot, on_data)
+        return self._maybe("backward_tangent", on_data, result)
+
+
+@pytest.mark.parametrize("name", ["backward", "forward_tangent", "backward_tangent"])
+def test_a_pass_that_is_wrong_on_data_alone_is_named(name):
+    with pytest.raises(CheckError, match=rf"\.{name}: a result with on_data=True .* differs by"):
+        check_layer(_WrongOnData(3, 2, wrong=name), (3,))
 
 
 def test_max_pool_chooses_by_real_part_where_complex_numbers_tie():

@@ -40,13 +40,13 @@ class Scale(Layer):
     def forward(self, theta, x):
         return x * theta["factor"][:, None], x
 
-    def backward(self, theta, x, dy):
+    def backward(self, theta, x, dy, on_data=False):
         return dy * theta["factor"][:, None], {"factor": (x * dy).sum(axis=1)}
 
-    def forward_tangent(self, theta, theta_dot, x, x_dot):
+    def forward_tangent(self, theta, theta_dot, x, x_dot, on_data=False):
         return x_dot * theta["factor"][:, None] + x * theta_dot["factor"][:, None], x_dot
 
-    def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot):
+    def backward_tangent(self, theta, theta_dot, x, x_dot, dy, dy_dot, on_data=False):
         dx_dot = dy_dot * theta["factor"][:, None] + dy * theta_dot["factor"][:, None]
         return dx_dot, {"factor": (x_dot * dy + x * dy_dot).sum(axis=1)}
 
@@ -74,7 +74,7 @@ def _said(layer, **options):
 
 
 def test_a_dropped_term_is_named_and_so_are_the_passes_that_agree():
-    said = _said(_broken(backward_tangent=lambda self, theta, td, x, xd, dy, dyd: (
+    said = _said(_broken(backward_tangent=lambda self, theta, td, x, xd, dy, dyd, on_data=False: (
         dyd * theta["factor"][:, None] + dy * td["factor"][:, None], {"factor": (x * dyd).sum(axis=1)}
     )))  # fmt: skip
     assert "Broken.backward_tangent: dtheta_dot['factor'] differs by" in said
@@ -85,7 +85,7 @@ def test_a_dropped_term_is_named_and_so_are_the_passes_that_agree():
 def test_a_wrong_sign_is_named():
     said = _said(
         _broken(
-            backward=lambda self, theta, x, dy: (
+            backward=lambda self, theta, x, dy, on_data=False: (
                 -dy * theta["factor"][:, None],
                 {"factor": (x * dy).sum(axis=1)},
             )
