@@ -38,12 +38,12 @@ def channel_dots(a: Array, b: Array) -> Array:
     return channel_sums(a * b)
 
 
-def channel_combination(*terms: tuple[int | Array, Array], shift: Array | None = None) -> Array:
+def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None = None) -> Array:
     """sum_i f_i o a_i + shift, a new array, for the ``terms`` (f_i, a_i).
 
-    The arrays ``a_i`` have one shape, ``(T, ..., C)``. A factor f_i is ``(T or 1, C)``,
-    one number a channel, or the Python number 1, which costs no product. ``shift`` is
-    ``(T or 1, C)``.
+    The arrays ``a_i`` have one shape, ``(T, ..., C)``. A factor f_i is
+    ``(T or 1, C)``, one number a channel, or one Python number for all; the number 1
+    costs no product. ``shift`` is ``(T or 1, C)``.
     """
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
@@ -51,9 +51,10 @@ def channel_combination(*terms: tuple[int | Array, Array], shift: Array | None =
     long = (shape[0], count // together, together * channels)
     total, ours = None, False
     for factor, a in terms:
-        term, product = a.reshape(long), not isinstance(factor, int)
+        number = isinstance(factor, (int, float))
+        term, product = a.reshape(long), not (number and factor == 1)
         if product:
-            term = term * _repeated(factor, together)
+            term = term * (factor if number else _repeated(factor, together))
         if total is None:
             total, ours = term, product
         else:
@@ -82,10 +83,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     if total.size < _LARGE:
         total += shift[:, None]
         return total
-    together = _rows_together(*total.shape[1:])
-    long = total.reshape(total.shape[0], -1, together * total.shape[2])
-    long += _repeated(shift, together)
-    return long.reshape(total.shape)
+    return _shifted_in_long_rows(total, shift)
 
 
 def patches(x: Array, kernel: int, stride: int) -> Array:
@@ -261,6 +259,15 @@ def _repeated(v: Array, together: int) -> Array:
         return v
     copies = (v.shape[0], together, v.shape[2])
     return array_module(v).broadcast_to(v, copies).reshape(v.shape[0], 1, -1)
+
+
+def _shifted_in_long_rows(total: Array, shift: Array) -> Array:
+    """total + 1 shift^T in the place of ``total: (T, P, C)``, as if it had longer rows."""
+    tasks, count, channels = total.shape
+    together = _rows_together(count, channels)
+    long = total.reshape(tasks, count // together, together * channels)
+    long += _repeated(shift, together)
+    return long.reshape(total.shape)
 
 
 def _plus(total: Array, term: Array, ours: bool) -> Array:

@@ -153,6 +153,14 @@ def test_a_combination_is_its_broadcast_expression_to_the_last_bit(
             assert_same(got, want, "the combination")
 
 
+def test_a_factor_may_be_any_number():
+    a = np.arange(12.0, dtype=np.float32).reshape(1, 2, 6)
+    for factor in (0, 1, 2, 1.0, -0.5):
+        got = kernels.channel_combination((factor, a), (1, a))
+        assert got.dtype == a.dtype
+        assert_same(got, factor * a + a, f"{factor} a + a")
+
+
 @pytest.mark.parametrize("product", [True, False])
 def test_what_a_real_array_cannot_hold_is_held_by_the_result(product):
     real, imaginary = np.ones((2, 3, 4)), 1j * np.ones((2, 3, 4))
