@@ -8,9 +8,9 @@ place of the original's code while the public checks of ``minimeta.testing``, an
 random inputs. What raises is caught. A mutant that survives must stand in ``EQUIVALENT`` with the reason why it is no
 error; otherwise the exit code is 1.
 
-What defines a function rather than its derivative is not mutated (``Conv2D._patches``, which pixels a window sees;
-``Adam._moments``): changed, it is another function, whose derivative may well be right. Nor is what only the large arrays
-take (``base._by_channel``): tests/layers/test_base.py compares it with plain broadcasting.
+What defines a function rather than its derivative is not mutated (``kernels.patches``, which pixels a window sees;
+``Adam._moments``): changed, it is another function, whose derivative may well be right. Nor is what only large arrays take
+(``kernels._repeated``): tests/arrays/test_kernels.py compares it with plain broadcasting.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minimeta as mm
-from minimeta import layers, losses
+from minimeta import layers
 from minimeta.algorithms import MEASURES, Inequality, Outcome, adml, inequality
 from minimeta.algorithms import base as algorithms_base
+from minimeta.arrays import kernels
 from minimeta.files import write_atomically
 from minimeta.inner import RateGradient, trajectory
-from minimeta.layers import base, batch_norm, max_pool2d
+from minimeta.layers import batch_norm, film
+from minimeta.losses import softmax
 from minimeta.objectives import NetworkPoint, PolynomialPoint, QuadraticPoint, SpherePoint
 from minimeta.runs.provenance import provenance
 from minimeta.testing import (
@@ -105,23 +107,22 @@ def targets() -> list[Target]:
             Target(f"{prefix}.{name}", function_of(owner, name), checks) for name in names.split()
         )
 
-    for layer in (layers.Dense, layers.Conv2D):
-        add(
-            layer,
-            "backward_on_data forward_tangent_on_data backward_tangent_on_data",
-            by_layer[layer],
-        )
-    add(layers.Conv2D, "_affine _matrix _taps _add_back", by_layer[layers.Conv2D])
-    add(layers.BatchNorm, "_input_gradient", by_layer[layers.BatchNorm])
-    add(batch_norm, "_mean", by_layer[layers.BatchNorm])
-    add(layers.FiLM, "_gradients", by_layer[layers.FiLM])
-    add(max_pool2d, "_neighbours _then _chosen _spread", by_layer[layers.MaxPool2D])
+    add(layers.Conv2D, "_matrix _rows _images _transpose _gradients", by_layer[layers.Conv2D])
+    add(batch_norm, "_count", by_layer[layers.BatchNorm])
+    add(layers.FiLM, "_halves", by_layer[layers.FiLM])
+    add(film, "_matrices _beside _t", by_layer[layers.FiLM])
     add(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
     add(
-        base,
-        "rows sum_rows product beside plus times",
-        by_layer[layers.Dense] + by_layer[layers.Conv2D] + by_layer[layers.BatchNorm],
+        kernels,
+        "channel_sums channel_dots channel_combination product_sum _rows _plus",
+        of_kernels() + by_layer[layers.BatchNorm] + by_layer[layers.Dense],
+    )
+    add(kernels, "patches_transpose _beside", by_layer[layers.Conv2D])
+    add(
+        kernels,
+        "masked pair_selection pair_selection_transpose _pairs _then",
+        of_kernels() + by_layer[layers.MaxPool2D],
     )
     add(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
     add(mm.SoftmaxCrossEntropy, "backward backward_tangent", of_loss(mm.SoftmaxCrossEntropy()))
@@ -132,8 +133,8 @@ def targets() -> list[Target]:
         of_loss(mm.Summed(mm.MeanSquaredError())) + of_summed(),
     )
     add(
-        losses,
-        "_softmax _centred _from_likeliest",
+        softmax,
+        "softmax centred from_likeliest",
         of_loss(mm.SoftmaxCrossEntropy()) + of_entropy(),
     )
     add(mm.Network, "backward forward_tangent backward_tangent _as_rows", of_network())
@@ -195,6 +196,56 @@ def of_layers(*cases: tuple[layers.Layer, tuple[int, ...]]) -> tuple[Check, ...]
         for layer, shape in cases
         for shared, examples in ((False, 3), (True, 3), (False, 1))
     )
+
+
+def of_kernels() -> tuple[Check, ...]:
+    """Each kernel by its plainest expression. No argument can be written to."""
+    rng = np.random.default_rng(7)
+    a, b, c = rng.standard_normal((3, 2, 5, 3, 4))
+    f, v = rng.standard_normal((2, 2, 4))
+    column, row = rng.standard_normal((2, 5, 1)), rng.standard_normal((2, 1, 4))
+    matrix, mask = rng.standard_normal((2, 4, 4)), a > 0
+    long = rng.standard_normal((2, 1 << 14, 4))  # several rows of it are taken as one
+    for each in (a, b, c, f, v, column, row, matrix, mask, long):
+        each.flags.writeable = False
+    by_channel, shift = f[:, None, None], v[:, None, None]
+    sum_of, combination, product = (
+        kernels.channel_sums,
+        kernels.channel_combination,
+        kernels.product_sum,
+    )
+    cases: list[tuple[Callable[[], np.ndarray], np.ndarray]] = [
+        (lambda: sum_of(a), a.sum(axis=(1, 2))),
+        (lambda: sum_of(a[:, 0]), a[:, 0].sum(axis=1)),
+        (lambda: kernels.channel_dots(a, b), (a * b).sum(axis=(1, 2))),
+        (lambda: combination((1, a)), a.copy()),
+        (lambda: combination((-1, a)), -a),
+        (lambda: combination((0, a), (2.0, b)), 2 * b),
+        (lambda: combination((1, a), shift=v), a + shift),
+        (lambda: combination((1, a), (1, b), (f, c), shift=v), a + b + by_channel * c + shift),
+        (lambda: combination((f, a), (2, b), shift=v), by_channel * a + 2 * b + shift),
+        (lambda: combination((f, long), (1, long), shift=v), f[:, None] * long + long + v[:, None]),
+        (lambda: product((column, row)), column @ row),
+        (lambda: product((long, matrix), shift=v), long @ matrix + v[:, None]),
+        (lambda: product((a[:, 0], matrix), shift=v), a[:, 0] @ matrix + v[:, None]),
+        (lambda: product((a[:, :, 0], matrix), (column, row)), a[:, :, 0] @ matrix + column @ row),
+        (lambda: kernels.masked(a, mask), np.where(mask, a, 0)),
+    ]
+    for axis in (1, 2):  # of length 5 and 3: two pairs or one, and one without a partner
+        x = np.moveaxis(a, axis, 0)
+        count = len(x) // 2
+        second = rng.random((count, *x.shape[1:])) < 0.5
+        chosen = np.where(second, x[1 : 2 * count : 2], x[: 2 * count : 2])
+        spread = np.zeros_like(x)
+        spread[1 : 2 * count : 2], spread[: 2 * count : 2] = chosen * second, chosen * ~second
+        spread[2 * count :] = x[2 * count :]
+        selected = np.moveaxis(np.concatenate([chosen, x[2 * count :]]), 0, axis)
+        second, spread = np.moveaxis(second, 0, axis), np.moveaxis(spread, 0, axis)
+        cases += [
+            (partial(kernels.pair_selection, second, a, axis), selected),
+            (partial(kernels.pair_selection_transpose, second, selected, axis), spread),
+        ]
+    return tuple(partial(_agrees, function, want) for function, want in cases)
 
 
 def of_loss(loss: mm.MeanSquaredError | mm.SoftmaxCrossEntropy) -> tuple[Check, ...]:
@@ -346,12 +397,14 @@ def of_network() -> tuple[Check, ...]:
         (rng.standard_normal((2, 4, 3, 2, 1)), rng.integers(0, 3, (2, 4))),
     )
     objective, phi, batches = perceptron()
+    # Its second layer would do other work if it were told that it stands on data.
+    linear = mm.Network((2,), (layers.Dense(2, 3), layers.Dense(3, 2)))
     return (
         partial(check_objective, objective, phi, batches[0]),
         partial(check_objective, convnet, *images),
         *(
             partial(check_network, each, shared=shared)
-            for each in (objective.network, network)
+            for each in (linear, objective.network, network)
             for shared in (False, True)
         ),
     )
@@ -879,27 +932,19 @@ def verdict(target: Target, code: CodeType) -> str | None:
 # Why a survivor is no error: for each reason, the functions and the statements that they then have.
 REASONS: dict[str, dict[str, list[str]]] = {
     "the axis has length 1": {
-        "Dense.backward_on_data": [
-            "return {'weight': x.swapaxes(1, 2) @ dy, 'bias': sum_rows(dy)[:, -1]}"
+        "FiLM.backward": [
+            "return (dx, {'context': dc[:, -1], 'weight': dW, 'bias': s[:, 0]})",
+            "return (dx, {'context': dc[:, 0], 'weight': dW, 'bias': s[:, -1]})",
         ],
-        "Conv2D.backward_on_data": [
-            "return {'weight': self._taps(cache.patches.swapaxes(1, 2) @ dy), 'bias': sum_rows(dy)[:, -1]}"
+        "FiLM.backward_tangent": [
+            "return (dx_dot, {'context': dc_dot[:, -1], 'weight': dW_dot, 'bias': s_dot[:, 0]})",
+            "return (dx_dot, {'context': dc_dot[:, 0], 'weight': dW_dot, 'bias': s_dot[:, -1]})",
         ],
-        "Context.backward": [
-            "return (dy[..., :-self.size], {'context': sum_rows(dy[..., -self.size:])[:, -1]})"
+        "FiLM._halves": [
+            "return (both[:, -1, :self.channels], both[:, 0, self.channels:])",
+            "return (both[:, 0, :self.channels], both[:, -1, self.channels:])",
         ],
-        "BatchNorm.backward": [
-            "return (dx.reshape(dy.shape), {'scale': (r * sigma)[:, -1], 'shift': total[:, 0]})",
-            "return (dx.reshape(dy.shape), {'scale': (r * sigma)[:, 0], 'shift': total[:, -1]})",
-        ],
-        "BatchNorm.backward_tangent": [
-            "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, -1], 'shift': total_dot[:, 0]})",
-            "return (dx_dot.reshape(dy_dot.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, -1]})",
-        ],
-        "FiLM._gradients": [
-            "return {'context': dc[:, -1], 'weight': product(theta['context'][..., None], s), 'bias': s[:, 0]}",
-            "return {'context': dc[:, 0], 'weight': product(theta['context'][..., None], s), 'bias': s[:, -1]}",
-        ],
+        "kernels.channel_sums": ["return (_ones(rows, rows.shape[1]) @ rows)[:, -1]"],
         "QuadraticPoint.__init__": ["slopes = (matrices @ offset[..., None])[..., -1]"],
         "SpherePoint.__init__": ["self.loss = ((distance - radii) ** 2)[..., -1].mean(axis=1) / 2"],
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
@@ -914,26 +959,34 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "this pass does not use theta": {
-        "Dense.backward_tangent": ["dtheta_dot = self.backward_on_data(theta_dot, x, dy_dot)"],
-        "Dense.backward_tangent_on_data": ["return self.backward_on_data(theta_dot, x, dy_dot)"],
-        "Conv2D.backward_tangent": ["dtheta_dot = self.backward_on_data(theta_dot, cache, dy_dot)"],
-        "Conv2D.backward_tangent_on_data": [
-            "return self.backward_on_data(theta_dot, cache, dy_dot)"
-        ],
+        "Dense.backward_tangent": ["return self.backward(theta_dot, x, dy_dot, on_data)"],
         "MaxPool2D.backward_tangent": ["return self.backward(theta_dot, cache, dy_dot)"],
     },
     "used twice in one pass, or in a function and its derivative alike: the two signs cancel": {
-        "base.beside": [
-            "return -xp.concatenate([xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in (a, b)], axis=-1)"
+        "kernels._beside": [
+            "return -parts[0]",
+            "return -xp.concatenate([xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in parts], axis=-1)",
         ],
-        "max_pool2d._then": [
-            "return -(array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis] else y)"
-        ],
-        "max_pool2d._chosen": ["return -_then(y, rest, axis)"],
-        "max_pool2d._spread": ["return -dx"],
     },
     "an optimization: it spares a copy, or work whose result is not used": {
-        "max_pool2d._then": [
+        "kernels.channel_combination": [
+            "if True:",
+            "total, ours = (_plus(total, term, ours), False)",
+        ],
+        "kernels.product_sum": [
+            "total = term if total is None else _plus(total, term, False)",
+            "if False:",
+            "if total.size > _LARGE:",
+            "if total.size <= _LARGE:",
+            "if True:",
+        ],
+        "kernels._plus": ["if False:", "if ours and total.dtype != term.dtype:"],
+        "kernels._beside": ["if False:", "if len(parts) == 0:"],
+        "kernels._rows": [
+            "return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])",
+            "return a if a.ndim == 2 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])",
+        ],
+        "kernels._then": [
             "return array_module(y).concatenate([y, rest], axis=axis)",
             "return array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis - 1] else y",
         ],
@@ -953,16 +1006,38 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "TAML.run": ["direction, _ = trajectory.pullback(grad, rates=True)"],
         "EntropyTAML.run": ["direction, _ = trajectory.pullback(grad, rates=True)"],
     },
-    "an optimization: a layer's passes on data are the general ones where x_dot = 0 (check_layer sees that)": {
+    "an optimization: with on_data a layer gives what it gives for x_dot = 0 (check_layer sees that)": {
+        "Dense.forward_tangent": ["if True:"],
+        "Dense.backward_tangent": ["if False:"],
+        "Conv2D.backward": [
+            "dx = self._transpose(cache, (dy, self._matrix(theta)))",
+        ],
+        "Conv2D.forward_tangent": ["patches_dot = patches(x_dot, self.kernel, self.stride)"],
         "Network.backward": [
             "if False:",
             "if on_data and i == -1:",
-            "dy, dthetas[i] = (None, self.layers[i].backward_on_data(theta[i - 1], caches[i], dy))",
+            "dy, dthetas[i] = self.layers[i].backward(*given, on_data=False)",
         ],
         "Network.forward_tangent": [
-            "tangent = layer.forward_tangent",
-            "tangent = layer.forward_tangent_on_data if on_data and i == 1 else layer.forward_tangent",
-            "tangent = layer.forward_tangent_on_data if on_data and i == -1 else layer.forward_tangent",
+            "if False:",
+            "if on_data and i == -1:",
+            "x_dot, cache_dot = layer.forward_tangent(*given, on_data=False)",
+        ],
+    },
+    "a default that is never read": {
+        "kernels.channel_combination": ["total, ours = (None, True)"],
+    },
+    "would give an argument itself for a copy of it; test_kernels.py sees it": {
+        "kernels.channel_combination": ["if False:"],
+    },
+    "pairs are pairs, of arrays of one module": {
+        "kernels.patches_transpose": [
+            "a, b = (_beside(each) for each in zip(*pairs, strict=False))"
+        ],
+        "kernels._beside": [
+            "return parts[-1]",
+            "xp, tasks = (array_module(parts[1]), max((each.shape[0] for each in parts)))",
+            "xp, tasks = (array_module(parts[-1]), max((each.shape[0] for each in parts)))",
         ],
     },
     "for a network without parameters; test_network.py sees it": {
@@ -972,21 +1047,23 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, -1), dtype=like.dtype)",
         ],
     },
-    "an array and its dot have one shape": {
+    "the arrays of a sum, and an array and its dot, have one shape": {
+        "kernels.channel_combination": ["shape = terms[-1][1].shape"],
         "BatchNorm.backward_tangent": [
-            "dx_dot = self._input_gradient(d_dot, u, total_dot, c_sum_dot) - times(u_dot, c_sum / u_dot.shape[1])",
-            "return (dx_dot.reshape(dy.shape), {'scale': dgamma_dot[:, 0], 'shift': total_dot[:, 0]})",
+            "(u, r), (u_dot, r_dot), P = (cache, cache_dot, _count(dy_dot))",
         ],
-        "FiLM.backward_tangent": ["return (dx_dot.reshape(dy.shape), dtheta_dot)"],
     },
     "an optimization: where the inner axis has length 1, a * b is a @ b": {
-        "base.product": ["return a @ b", "return a * b if a.shape[-1] == 0 else a @ b"],
+        "kernels.product_sum": [
+            "term = a @ b",
+            "term = a * b if a.shape[-1] == 0 else a @ b",
+        ],
     },
     "the probabilities sum to 1, so p_target is 1 less the others; only digits near 1 are lost, which test_losses.py sees": {
         "SoftmaxCrossEntropy.backward": ["others = p"],
     },
-    "any shift of z_dot cancels in _centred; only digits are lost where a class is certain, which test_losses.py sees": {
-        "losses._from_likeliest": [
+    "any shift of z_dot cancels in centred; only digits are lost where a class is certain, which test_losses.py sees": {
+        "softmax.from_likeliest": [
             "return v + array_module(p).take_along_axis(v, likeliest, axis=-1)",
             "return v",
         ],

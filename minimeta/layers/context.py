@@ -14,12 +14,12 @@ from .base import Layer, Shape, expect_shape
 
 @dataclass(frozen=True)
 class Context(Layer):
-    """``size`` parameters beside the features of every example of a task (CAVIA's).
+    """``size`` parameters (CAVIA's) beside the features of each example.
 
-    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N, features)``,
-    ``y: (T, N, features + size)``. With E the last ``size`` columns of y, which hold c,
-    every pass is that of a linear map: y = [x, 1 c^T], dx = dy without E, and
-    dc = 1^T dy E.
+    ``theta["context"]: (T or 1, size)``, zero at first.
+    ``x: (T, N, features)``, ``y: (T, N, features + size)``. With E the last
+    ``size`` columns of y, which hold c, every pass is that of a linear map: y =
+    [x, 1 c^T], dx = dy without E, and dc = 1^T dy E.
 
     Raises
     ------

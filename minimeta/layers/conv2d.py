@@ -1,13 +1,14 @@
-"""2-D convolution with "same" padding, as one matrix product over patches (im2col).
+"""2-D convolution with "same" padding, as one product over patches (im2col).
 
-Row p of the patches X = S x holds the kernel x kernel x inputs values that the output
-pixel p sees, and zeros where it sees the padding. S is a 0/1 selection. With W the
-weights as a (kernel * kernel * inputs, outputs) matrix, the convolution is
+Row p of the patches X = S x holds the kernel x kernel x inputs values that the
+output pixel p sees, and zeros where it sees the padding. S is a 0/1 selection.
+With W the weights as a (kernel * kernel * inputs, outputs) matrix, the
+convolution is
 
     y = (S x) W + 1 b^T.
 
-The passes are this formula, its transpose, and their product rules. S^T adds each entry
-of a patch back to the pixel that it was copied from.
+The passes are this formula, its transpose, and their product rules. S^T adds
+each entry of a patch back to the pixel that it was copied from.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class _Cache(NamedTuple):
 class Conv2D(Layer):
     """Convolution of channels-last images by ``kernel`` x ``kernel`` taps.
 
-    ``theta["weight"]: (T or 1, kernel, kernel, inputs, outputs)``, Glorot-uniform at
-    first; ``theta["bias"]: (T or 1, outputs)``, zero at first.
-    ``x: (T, N, height, width, inputs)``,
-    ``y: (T, N, ceil(height / stride), ceil(width / stride), outputs)``. The padding is
-    TensorFlow's "same": zeros, so that the last window fits; an odd total puts the
-    extra row below and the extra column to the right.
+    ``theta["weight"]: (T or 1, kernel, kernel, inputs, outputs)``,
+    Glorot-uniform at first; ``theta["bias"]: (T or 1, outputs)``, zero at
+    first. ``x: (T, N, height, width, inputs)``,
+    ``y: (T, N, ceil(height / stride), ceil(width / stride), outputs)``. The
+    padding is TensorFlow's "same": zeros, so that the last window fits; an odd
+    total puts the extra row below and the extra column to the right.
 
     Raises
     ------
@@ -108,7 +109,8 @@ class Conv2D(Layer):
         return dx_dot, self._gradients(dy_dot, (cache.patches, dy_dot), (patches_dot, dy))
 
     def _matrix(self, theta: Parameters) -> Array:
-        """W: a view of the weights, ``(T or 1, kernel * kernel * inputs, outputs)``."""
+        """W, a view of the weights:
+        ``(T or 1, kernel^2 * inputs, outputs)``."""
         return theta["weight"].reshape(-1, self.kernel**2 * self.inputs, self.outputs)
 
     def _rows(self, images: Array) -> Array:

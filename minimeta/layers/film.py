@@ -4,8 +4,9 @@ The context c stands before a linear map, which gives both for every channel:
 
     [gamma, beta] = c W + b,  y = gamma o x + beta,
 
-where o multiplies each value with its channel's number, and sum runs over the examples
-and pixels. With s = [sum(dy o x), sum(dy)], the gradient by [gamma, beta],
+where o multiplies each value with its channel's number, and sum runs over the
+examples and pixels. With s = [sum(dy o x), sum(dy)], the
+gradient by [gamma, beta],
 
     dx = gamma o dy,  dc = s W^T,  dW = c^T s,  db = s,
 
@@ -17,7 +18,8 @@ since dL = <dy, gamma o dx + dgamma o x + dbeta> and
 
     s_dot = [sum(dy_dot o x) + sum(dy o x_dot), sum(dy_dot)],
     dx_dot = gamma o dy_dot + gamma_dot o dy,
-    dc_dot = s_dot W^T + s W_dot^T,  dW_dot = c^T s_dot + c_dot^T s,  db_dot = s_dot.
+    dc_dot = s_dot W^T + s W_dot^T,
+    dW_dot = c^T s_dot + c_dot^T s,  db_dot = s_dot.
 """
 
 from __future__ import annotations
@@ -34,17 +36,18 @@ from .base import Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 @dataclass(frozen=True)
 class FiLM(Layer):
-    """Feature-wise linear modulation (Perez et al. 2018) by ``size`` context parameters
-    (CAVIA's, on images).
+    """Feature-wise linear modulation (Perez et al. 2018).
+
+    The ``size`` context parameters are those of CAVIA on images.
 
     ``theta["context"]: (T or 1, size)``, zero at first;
     ``theta["weight"]: (T or 1, size, 2 channels)``, Glorot-uniform at first;
-    ``theta["bias"]: (T or 1, 2 channels)``, at first one for gamma and zero for beta,
-    so that a fresh layer changes nothing. ``x: (T, N, *pixels, channels)``; ``y`` has
-    the shape of ``x``.
+    ``theta["bias"]: (T or 1, 2 channels)``, at first one for gamma and zero for
+    beta, so that a fresh layer changes nothing.
+    ``x: (T, N, *pixels, channels)``; ``y`` has the shape of ``x``.
 
-    The code has the symbols of the derivation above. gamma, beta and their dots are
-    ``(T or 1, channels)``; s and s_dot are ``(T, 2 channels)``.
+    The code has the symbols of the derivation above. gamma, beta and their dots
+    are ``(T or 1, channels)``; s and s_dot are ``(T, 2 channels)``.
 
     Raises
     ------
@@ -116,7 +119,7 @@ class FiLM(Layer):
         return dx_dot, {"context": dc_dot[:, 0], "weight": dW_dot, "bias": s_dot[:, 0]}
 
     def _halves(self, both: Array) -> tuple[Array, Array]:
-        """[gamma, beta], ``(T, 1, 2 channels)``, as gamma and beta, ``(T, channels)``."""
+        """[gamma, beta], ``(T, 1, 2 channels)``, as two ``(T, channels)``."""
         return both[:, 0, : self.channels], both[:, 0, self.channels :]
 
 

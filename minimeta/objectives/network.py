@@ -1,8 +1,8 @@
 """A network is layers over one flat vector.
 
-``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own
-copy. In it the parameters stand layer by layer, in a layer as ``Layer.shapes`` lists
-them, each in C order.
+``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each
+has its own copy. In it the parameters stand layer by layer, in a layer as
+``Layer.shapes`` lists them, each in C order.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ Theta = tuple[Parameters, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """``layers`` applied in order to examples of ``input_shape`` (features only: no task or example axis).
+    """``layers`` applied in order to examples of ``input_shape`` (features
+    only: no task or example axis).
 
-    Its four passes are those of a layer (layers/base.py), with the chain rule over the
-    layers and all parameters of a task gathered into one row. ``on_data`` is passed to
-    the lowest layer alone, and only where it is True: a layer that is written without
-    the argument works anywhere else.
+    Its four passes are those of a layer (layers/base.py), with the chain rule
+    over the layers and all parameters of a task gathered into one row.
+    ``on_data`` is passed to the lowest layer alone, and only where it is True:
+    a layer that is written without the argument works anywhere else.
 
     Raises
     ------
     ShapeError
-        on construction, naming the first layer that cannot take what the one before it gives.
+        on construction, naming the first layer that cannot take what the one
+        before it gives.
     """
 
     input_shape: Shape
@@ -66,18 +68,21 @@ class Network:
 
     @cached_property
     def context(self) -> slice:
-        """The place in phi of the first parameter named "context" (of a Context or a FiLM layer); empty without one."""
+        """The place in phi of the first parameter named "context" (of a Context
+        or a FiLM layer); empty without one."""
         places = (place for slots in self._slots for name, place, _ in slots if name == "context")
         return next(places, slice(0, 0))
 
     @cached_property
     def activations(self) -> int:
-        """Numbers that a forward pass computes for one example: the outputs of all layers."""
+        """Numbers that a forward pass computes for one example: the outputs of
+        all layers."""
         return sum(math.prod(shape) for shape in self._output_shapes)
 
     @cached_property
     def multiply_adds(self) -> int:
-        """About how many a forward pass makes for one example: every parameter meets every pixel of its layer's output."""
+        """About how many a forward pass makes for one example: every parameter
+        meets every pixel of its layer's output."""
         return sum(
             math.prod(shape) * math.prod(output[:-1])
             for layer, output in zip(self.layers, self._output_shapes, strict=True)
@@ -105,7 +110,8 @@ class Network:
         return tuple(slots)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn on the host, the same on every device."""
+        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn
+        on the host, the same on every device."""
         parts = []
         for layer in self.layers:
             values = layer.init(rng)
@@ -113,7 +119,8 @@ class Network:
         return xp.asarray(np.concatenate(parts) if parts else np.empty(0), dtype=dtype)
 
     def unpack(self, phi: Array) -> Theta:
-        """Views of ``phi``, never copies: for each layer a dict from name to ``(T or 1, *shape)``.
+        """Views of ``phi``, never copies: for each layer a dict from name to
+        ``(T or 1, *shape)``.
 
         Raises
         ------
@@ -132,7 +139,8 @@ class Network:
         )
 
     def forward(self, phi: Array, x: Array) -> Array:
-        """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
+        """Predictions ``(T, N, *output_shape)`` for
+        ``x: (T, N, *input_shape)``."""
         theta = self.unpack(phi)
         if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
             raise ShapeError(
@@ -154,7 +162,8 @@ class Network:
     def backward(
         self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
     ) -> tuple[Array | None, Array, list[Array]]:
-        """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent needs.
+        """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent
+        needs.
 
         ``on_data`` is for the lowest layer: dx is not needed, and may be None.
         """
@@ -200,7 +209,8 @@ class Network:
     ) -> tuple[Array | None, Array]:
         """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result.
 
-        ``on_data`` is for the lowest layer: dx_dot is not needed, and may be None.
+        ``on_data`` is for the lowest layer: dx_dot is not needed, and may be
+        None.
         """
         dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
         for i in reversed(range(len(self.layers))):
@@ -212,7 +222,8 @@ class Network:
         return dy_dot, self._as_rows(dthetas_dot, dz_dot)
 
     def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
-        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of phi."""
+        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of
+        phi."""
         xp, tasks = array_module(like), like.shape[0]
         parts = [
             dthetas[i][name].reshape(tasks, -1)
@@ -223,5 +234,6 @@ class Network:
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:
-    """Inputs in the precision of phi, whatever they are stored in (images are uint8); complex inputs stay complex."""
+    """Inputs in the precision of phi, whatever they are stored in (images are
+    uint8); complex inputs stay complex."""
     return x if x.dtype.kind == "c" else x.astype(dtype, copy=False)

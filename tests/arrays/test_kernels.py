@@ -1,4 +1,5 @@
-"""Every kernel computes its plainest expression, and leaves its inputs as they are."""
+"""Every kernel computes its plainest expression, and leaves its inputs as they
+are."""
 
 import numpy as np
 import pytest
@@ -53,8 +54,8 @@ def test_adam_is_its_formula_to_the_last_bit(tasks, size, dtype, beta1, steps, o
             assert_same(got, want, "adam_moments")
 
 
-# Odd and even sizes, rows on one axis or three; the last two are large enough that
-# several rows are taken as one long row.
+# Odd and even sizes, rows on one axis or three; the last two are large enough
+# that several rows are taken as one long row.
 channel_shapes = st.sampled_from(
     [(3, 5, 2), (2, 1, 3, 3, 4), (1, 7, 1), (2, 0, 3), (2, 10, 14, 14, 64), (1, 8191, 9)]
 )
@@ -69,7 +70,8 @@ def strided(a):
 
 
 def ways(kernel, /, *arrays, **options):
-    """The kernel's result on the arrays, on strided views of them, on a strict module.
+    """The kernel's result on the arrays, on strided views of them, on a strict
+    module.
 
     All are equal to the last bit, and no input has changed.
     """
@@ -87,7 +89,8 @@ def ways(kernel, /, *arrays, **options):
 
 
 def combined(*arrays, ones=(), shifted=True):
-    """channel_combination of arrays in a row: factor, array, ..., and the shift."""
+    """channel_combination of arrays in a row: factor, array, ..., and the
+    shift."""
     *pairs, shift = arrays
     terms = zip(pairs[::2], pairs[1::2], strict=True)
     terms = [(1 if i in ones else factor, a) for i, (factor, a) in enumerate(terms)]
@@ -101,7 +104,8 @@ def rounding(dtype, terms):
 
 @given(channel_shapes, dtypes, seeds)
 def test_sums_and_dots_are_those_over_all_rows(shape, dtype, seed):
-    """In another order of the additions, so to the rounding of so many terms."""
+    """In another order of the additions, so to the rounding of so many
+    terms."""
     rng = np.random.default_rng(seed)
     a, b = draw(rng, shape, dtype), draw(rng, shape, dtype)
     axes, count = tuple(range(1, len(shape) - 1)), int(np.prod(shape[1:-1]))
@@ -127,8 +131,8 @@ def test_a_combination_is_its_broadcast_expression_to_the_last_bit(
 ):
     """Each element sees the same operations in the same order.
 
-    Complex products may differ by a rounding, because NumPy fuses a multiplication
-    with an addition in some of its loops and not in others.
+    Complex products may differ by a rounding, because NumPy fuses a
+    multiplication with an addition in some of its loops and not in others.
     """
     rng = np.random.default_rng(seed)
     tasks, channels = shape[0], shape[-1]
@@ -151,6 +155,14 @@ def test_a_combination_is_its_broadcast_expression_to_the_last_bit(
             assert (np.abs(got - want) <= rounding(dtype, len(terms)) * size).all()
         else:
             assert_same(got, want, "the combination")
+
+
+def test_a_factor_may_be_any_number():
+    a = np.arange(12.0, dtype=np.float32).reshape(1, 2, 6)
+    for factor in (0, 1, 2, 1.0, -0.5):
+        got = kernels.channel_combination((factor, a), (1, a))
+        assert got.dtype == a.dtype
+        assert_same(got, factor * a + a, f"{factor} a + a")
 
 
 @pytest.mark.parametrize("product", [True, False])
@@ -180,7 +192,8 @@ def multiplied(*arrays, shifted=True):
     seeds,
 )
 def test_products_are_summed_to_the_last_bit(shape, dtype, pairs, shifted, shared, seed):
-    """Views in another layout go another way through BLAS: to the rounding of a sum."""
+    """Views in another layout go another way through BLAS: to the rounding of a
+    sum."""
     rng = np.random.default_rng(seed)
     tasks, count, channels = shape
     arrays, want, size = [], 0, 0
@@ -267,7 +280,8 @@ def test_a_mask_keeps_or_clears(shape, dtype, seed):
 
 @given(image_shapes, st.sampled_from([2, 3]), dtypes, st.booleans(), seeds)
 def test_pairs_are_selected_by_real_part_and_given_back(shape, axis, dtype, ties, seed):
-    """Selections, so to the last bit; the transpose is exact too, value by value."""
+    """Selections, so to the last bit; the transpose is exact too, value by
+    value."""
     rng = np.random.default_rng(seed)
     x, other = draw(rng, shape, dtype), draw(rng, shape, dtype)
     if ties:
