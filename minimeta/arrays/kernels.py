@@ -73,20 +73,19 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
 
     The matrices are ``A_i: (T or 1, P, K_i)`` and ``B_i: (T or 1, K_i, C)``,
     whose products all have the shape of the result, ``(T or 1, P, C)``.
-    ``shift`` is ``(T or 1, C)``, of a dtype that the products can hold. Where
-    K_i = 1 a product is an outer product, which broadcasting does three times
-    faster.
+    ``shift`` is ``(T or 1, C)``, of a dtype that the first product can hold.
+    The shift is added to the first product, and the others follow in their
+    order: the order of a sum decides its last bit. Where K_i = 1 a product is an
+    outer product, which broadcasting does three times faster.
     """
     total = None
     for a, b in pairs:
         term = a * b if a.shape[-1] == 1 else a @ b
-        total = term if total is None else _plus(total, term, True)
-    if shift is None:
-        return total
-    if total.size < _LARGE:
-        total += shift[:, None]
-        return total
-    return _shifted_in_long_rows(total, shift)
+        if total is None:
+            total = term if shift is None else _shifted(term, shift)
+        else:
+            total = _plus(total, term, True)
+    return total
 
 
 def patches(x: Array, kernel: int, stride: int) -> Array:
@@ -275,11 +274,13 @@ def _repeated(v: Array, together: int) -> Array:
     return array_module(v).broadcast_to(v, copies).reshape(v.shape[0], 1, -1)
 
 
-def _shifted_in_long_rows(total: Array, shift: Array) -> Array:
-    """total + 1 shift^T, in the place of ``total: (T, P, C)``."""
-    tasks, count, channels = total.shape
-    together = _rows_together(count, channels)
-    long = total.reshape(tasks, count // together, together * channels)
+def _shifted(total: Array, shift: Array) -> Array:
+    """total + 1 shift^T, in the place of ``total: (T or 1, P, C)``."""
+    if total.size < _LARGE:
+        total += shift[:, None]
+        return total
+    together = _rows_together(*total.shape[1:])
+    long = total.reshape(total.shape[0], -1, together * total.shape[2])
     long += _repeated(shift, together)
     return long.reshape(total.shape)
 

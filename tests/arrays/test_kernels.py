@@ -197,14 +197,14 @@ def test_products_are_summed_to_the_last_bit(shape, dtype, pairs, shifted, share
     rng = np.random.default_rng(seed)
     tasks, count, channels = shape
     arrays, want, size = [], 0, 0
+    v = draw(rng, (1 if shared else tasks, channels), dtype)
     for inner, shared_matrix in pairs:
         a = draw(rng, (tasks, count, inner), dtype)
         b = draw(rng, (1 if shared_matrix else tasks, inner, channels), dtype)
-        arrays += [a, b]
+        first, arrays = not arrays, [*arrays, a, b]
         want, size = want + a @ b, size + np.abs(a) @ np.abs(b)
-    v = draw(rng, (1 if shared else tasks, channels), dtype)
-    if shifted:
-        want, size = want + v[:, None], size + np.abs(v[:, None])
+        if shifted and first:
+            want, size = want + v[:, None], size + np.abs(v[:, None])
     got, through_views = ways(multiplied, *arrays, v, shifted=shifted)
     assert got.dtype == dtype
     if np.dtype(dtype).kind == "f":
