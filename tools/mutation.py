@@ -115,7 +115,7 @@ def targets() -> list[Target]:
     add(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
     add(
         kernels,
-        "channel_sums channel_dots channel_combination product_sum _rows _plus",
+        "channel_sums channel_dots channel_combination product_sum _plus",
         of_kernels() + by_layer[layers.BatchNorm] + by_layer[layers.Dense],
     )
     add(kernels, "patches_transpose _beside", by_layer[layers.Conv2D])
@@ -397,8 +397,8 @@ def of_network() -> tuple[Check, ...]:
         (rng.standard_normal((2, 4, 3, 2, 1)), rng.integers(0, 3, (2, 4))),
     )
     objective, phi, batches = perceptron()
-    # Its second layer would do other work if it were told that it stands on data.
-    linear = mm.Network((2,), (layers.Dense(2, 3), layers.Dense(3, 2)))
+    # Its lowest layer needs its own theta, and its second one gives no dx on data.
+    linear = mm.Network((2,), (layers.BatchNorm(2), layers.Dense(2, 3), layers.Dense(3, 2)))
     return (
         partial(check_objective, objective, phi, batches[0]),
         partial(check_objective, convnet, *images),
@@ -944,7 +944,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return (both[:, -1, :self.channels], both[:, 0, self.channels:])",
             "return (both[:, 0, :self.channels], both[:, -1, self.channels:])",
         ],
-        "kernels.channel_sums": ["return (_ones(rows, rows.shape[1]) @ rows)[:, -1]"],
+        "kernels.channel_sums": ["return (_ones(a) @ a)[:, -1]"],
         "QuadraticPoint.__init__": ["slopes = (matrices @ offset[..., None])[..., -1]"],
         "SpherePoint.__init__": ["self.loss = ((distance - radii) ** 2)[..., -1].mean(axis=1) / 2"],
         "QuadraticPoint.hvp": ["return (self._hessian @ v[..., None])[..., -1]"],
@@ -982,10 +982,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
         "kernels._plus": ["if False:", "if ours and total.dtype != term.dtype:"],
         "kernels._beside": ["if False:", "if len(parts) == 0:"],
-        "kernels._rows": [
-            "return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])",
-            "return a if a.ndim == 2 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])",
-        ],
+        "kernels.channel_sums": ["if True:", "if a.ndim != 2:"],
         "kernels._then": [
             "return array_module(y).concatenate([y, rest], axis=axis)",
             "return array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis - 1] else y",
@@ -1016,7 +1013,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "Network.backward": [
             "if False:",
             "if on_data and i == -1:",
-            "dy, dthetas[i] = self.layers[i].backward(*given, on_data=False)",
+            "dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy, on_data=False)",
         ],
         "Network.forward_tangent": [
             "if False:",

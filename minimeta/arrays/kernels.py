@@ -31,8 +31,9 @@ def channel_sums(a: Array) -> Array:
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
-    rows = _rows(a)
-    return (_ones(rows, rows.shape[1]) @ rows)[:, 0]
+    if a.ndim != 3:
+        a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+    return (_ones(a) @ a)[:, 0]
 
 
 def channel_dots(a: Array, b: Array) -> Array:
@@ -234,20 +235,15 @@ def adam_update(
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
 
 
-def _rows(a: Array) -> Array:
-    """``(T, ..., C)`` as ``(T, P, C)``."""
-    return a if a.ndim == 3 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
-
-
-def _ones(like: Array, count: int) -> Array:
-    """1^T as a matrix, ``(1, count)``.
+def _ones(a: Array) -> Array:
+    """1^T as a matrix, ``(1, P)``, for ``a: (T, P, C)``.
 
     On the host it is made once, because it costs as much as its product with a
     small array.
     """
-    if isinstance(like, np.ndarray):
-        return _ones_on_host(count, like.dtype)
-    return array_module(like).ones((1, count), dtype=like.dtype)
+    if isinstance(a, np.ndarray):
+        return _ones_on_host(a.shape[1], a.dtype)
+    return array_module(a).ones((1, a.shape[1]), dtype=a.dtype)
 
 
 @lru_cache

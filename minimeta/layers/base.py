@@ -49,8 +49,7 @@ class Layer(ABC):
         return {}
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Initial parameters by name, float64 on the host, without the task
-        axis."""
+        """Initial parameters by name, float64 on the host; no task axis."""
         return {}
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -65,8 +64,7 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, theta: Parameters, x: Array) -> tuple[Array, Any]:
-        """y, cache. ``x: (T, N, *features)``; the other passes use the
-        cache."""
+        """y, cache. ``x: (T, N, *features)``; the cache is for the other passes."""
 
     @abstractmethod
     def backward(
@@ -120,7 +118,6 @@ def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape)
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)), float64 (Glorot and Bengio
-    2010)."""
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010; float64."""
     bound = (6.0 / (fan_in + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)

@@ -171,11 +171,10 @@ class Network:
         dys: list[Any] = [dy] * len(self.layers)
         for i in reversed(range(len(self.layers))):
             dys[i] = dy
-            given = theta[i], caches[i], dy
             if on_data and i == 0:
-                dy, dthetas[i] = self.layers[i].backward(*given, on_data=True)
+                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy, on_data=True)
             else:
-                dy, dthetas[i] = self.layers[i].backward(*given)
+                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy)
         return dy, self._as_rows(dthetas, dz), dys
 
     def forward_tangent(
