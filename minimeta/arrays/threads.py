@@ -74,24 +74,25 @@ _blas_at_one_thread = _BlasAtOneThread()
 
 @contextmanager
 def workers(
-    count: int, waiting: int = 0
+    count: int,
 ) -> Iterator[Callable[[Callable[..., Result], Sequence[tuple]], list[Result]]]:
-    """A function ``starmap(f, arguments)`` that runs on ``count`` threads, with BLAS held to one thread.
+    """A function ``starmap(f, arguments)`` that runs on ``count`` threads, with
+    BLAS held to one thread.
 
-    BLAS is held to one thread for ``count = 1`` too, so that the numbers do not depend on ``count``. ``waiting``: so many
-    threads more, for calls that take turns among themselves.
+    BLAS is held to one thread for ``count = 1`` too, so that the numbers do not
+    depend on ``count``.
     """
     keep_freed_memory()
     with _blas_at_one_thread:
         if count == 1:
             yield lambda f, arguments: [f(*each) for each in arguments]
         else:
-            with ThreadPoolExecutor(count + waiting) as pool:
+            with ThreadPoolExecutor(count) as pool:
                 yield lambda f, arguments: list(pool.map(lambda each: f(*each), arguments))
 
 
 def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:
     """``range(total)`` in at most ``parts`` runs (start, stop) whose lengths differ by at most one."""
     parts = min(parts, total)
-    edges = [total * i // parts for i in range(parts + 1)]
+    edges = [total * i // max(parts, 1) for i in range(parts + 1)]
     return list(pairwise(edges))

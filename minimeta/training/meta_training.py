@@ -102,7 +102,7 @@ class MetaTraining:
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
         """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
         count = self.workers or self._default_workers()
-        with threads.workers(count, waiting=count - 1) as starmap:
+        with threads.workers(count) as starmap:
             parallel = TaskParallel(
                 starmap, count, self._together(), self.algorithm, self.objective
             )

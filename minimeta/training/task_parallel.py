@@ -1,28 +1,26 @@
 """Threads that share the tasks of a meta-batch.
 
-Tasks are independent and the steps of one task are not, so a thread takes a part
-of the tasks through the whole inner loop. Where the threads do not divide the
-parts (3 parts on 2 threads), whole parts would leave cores idle at the end.
-McNaughton's wrap-around rule (1959) does not: lay the parts in one row, and cut
-the row into equal lengths, one a thread. A part that is cut begins at once, for as
-much of it as lies behind the cut. Then it passes its turn to a waiting part, and
-goes on when a turn is free. All threads end together, and no part pauses more
-than once.
+Tasks are independent and the steps of one task are not, so each thread takes some
+tasks through the whole inner loop. Where the threads do not divide the tasks
+(5 tasks on 2 threads: 3 and 2), whole tasks would leave cores idle at the end.
+McNaughton's wrap-around rule (1959) does not. Lay the T k inner steps of all
+tasks in one row, task after task, and cut the row into equal lengths, one a
+thread. A task that is cut begins first of all, in the time of the thread behind
+the cut. It pauses there, and goes on last of all, in the time of the thread
+before the cut. The two halves overlap for no thread, and all threads end together.
 
-An algorithm sees nothing of this: it is given its objective, or one that
-pauses. The numbers of a task depend neither on the thread nor on the tasks beside
-it, so results are the same bits for any number of threads. ``Algorithm.couple``
-comes after, once, on all tasks.
+An algorithm sees nothing of this: its objective pauses. The numbers of a task
+depend neither on the thread nor on the tasks beside it, so results are the same
+bits for any number of threads. ``Algorithm.couple`` comes after, once, on all tasks.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import count
-from threading import Event, Lock
+from itertools import count, pairwise
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,116 +34,96 @@ from ..tasks import Minibatches
 
 
 def fitting_together(objective: Differentiable, size: int, dtype: Any) -> int:
-    """How many tasks to take through a layer at once, in mini-batches of ``size`` examples; all,
-    where the objective does not know how many numbers it computes."""
+    """How many tasks to take through a layer at once, in mini-batches of ``size``
+    examples. All, where the objective does not know how many numbers it computes."""
     return tasks_together(cost_of(objective).activations * size * np.dtype(dtype).itemsize)
 
 
-def parts_of(tasks: int, threads: int, together: int) -> list[tuple[int, int]]:
-    """``range(tasks)`` in parts (start, stop) of at most ``together`` tasks, alike in length.
+class Share(NamedTuple):
+    """The work of one thread, in its order.
 
-    Where ``threads`` divide the tasks, they divide the parts. Elsewhere they do not,
-    so that some parts pause.
+    It begins the task ``first``, up to a pause; it makes the tasks
+    ``whole = (start, stop)``; it finishes the task ``last``, which another thread
+    began. ``first`` is a pair (task, steps); None where there is no such task.
     """
-    if tasks % threads == 0:
-        each = tasks // threads
-        return even_chunks(tasks, threads * -(-each // together))
-    parts = max(threads, -(-tasks // together))
-    return even_chunks(tasks, parts + (parts % threads == 0))
+
+    first: tuple[int, int] | None
+    whole: tuple[int, int]
+    last: int | None
 
 
-class Turns:
-    """At most ``count`` threads at once, in the order in which they ask."""
-
-    def __init__(self, count: int) -> None:
-        self._lock, self._free, self._waiting = Lock(), count, deque[Event]()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold a turn inside the block."""
-        with self._lock:
-            turn = None if self._free > 0 else self._queued()
-            self._free -= turn is None
-        if turn is not None:
-            turn.wait()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._hand_on()
-
-    def pass_on(self) -> None:
-        """Give the turn that this thread holds to a thread that waits, and wait for another."""
-        with self._lock:
-            if not self._waiting:
-                return
-            turn = self._queued()
-            self._hand_on()
-        turn.wait()
-
-    def _queued(self) -> Event:
-        """A place at the end of the queue."""
-        turn = Event()
-        self._waiting.append(turn)
-        return turn
-
-    def _hand_on(self) -> None:
-        """A turn for the thread that has waited longest, or for the next to come."""
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._free += 1
+def wrap_around(tasks: int, steps: int, threads: int) -> list[Share]:
+    """McNaughton's plan for ``tasks`` of ``steps`` inner steps each; at most one
+    thread a task."""
+    threads = min(threads, tasks)
+    edges = [tasks * steps * i // threads for i in range(threads + 1)]
+    shares = []
+    for begin, end in pairwise(edges):
+        (task, before), (stop, after) = divmod(begin, steps), divmod(end, steps)
+        # The last ``before`` steps of the task at the left edge are the neighbour's.
+        first = (task, steps - before) if before else None
+        shares.append(Share(first, (task + (before > 0), stop), stop if after else None))
+    return shares
 
 
 @dataclass(frozen=True, repr=False)
 class Pausing(Derived):
-    """``objective``, which passes the turn on once, after ``points`` of its points."""
+    """``objective``, which calls ``pause`` once, before point number ``points``."""
 
-    turns: Turns
     points: int
+    pause: Callable[[], None]
     calls: Iterator[int] = field(default_factory=count)
 
     def at(self, phi: Array, batch: Batch) -> Point:
         """The objective's point."""
         if next(self.calls) == self.points:
-            self.turns.pass_on()
+            self.pause()
         return self.objective.at(phi, batch)
 
     def __repr__(self) -> str:
         return repr(self.objective)
 
 
-class Start(NamedTuple):
-    """When its turn comes, a part begins; after ``pause`` points it waits once. None: never."""
+class CutTask:
+    """A computation in a thread of its own that others begin and finish.
 
-    part: int
-    pause: int | None
-
-
-def wrap_around(parts: int, threads: int, points: int) -> list[Start]:
-    """In which order ``parts`` of ``points`` points each begin, and where they pause.
-
-    Rounds of ``threads`` whole parts come first. The rule is for the rest, fewer than
-    twice as many parts as threads.
+    ``begin`` waits until ``compute`` calls the function that it is given, or ends.
+    ``finish`` lets ``compute`` go on, and waits for its result or its error. While
+    ``compute`` runs, one of the two is waiting for it.
     """
-    rest = parts % threads and min(parts, threads + parts % threads)
-    rounds = parts - rest
-    cut = {}
-    for thread in range(1, threads if rest else 0):
-        behind = -(thread * rest) % threads  # of the part that the cut meets, in 1 / threads
-        if behind:
-            cut[rounds + thread * rest // threads] = -(-points * behind // threads)
-    others = [part for part in range(rounds, parts) if part not in cut]
-    order = [*range(rounds), *others[:1], *cut, *others[1:]]
-    return [
-        Start(part, pause if (pause := cut.get(part, points)) < points else None) for part in order
-    ]
+
+    def __init__(self, compute: Callable[[Callable[[], None]], Any]) -> None:
+        self._compute, self._outcome = compute, Future()
+        self._paused, self._resumed = Event(), Event()
+
+    def begin(self) -> None:
+        """Compute up to the pause."""
+        Thread(target=self._run, daemon=True).start()
+        self._paused.wait()
+
+    def finish(self) -> Any:
+        """Compute from the pause to the result."""
+        self._resumed.set()
+        return self._outcome.result()
+
+    def _pause(self) -> None:
+        self._paused.set()
+        self._resumed.wait()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.set_result(self._compute(self._pause))
+        except BaseException as error:  # told to the thread that waits for the result
+            self._outcome.set_exception(error)
+        finally:
+            self._paused.set()
 
 
 @dataclass(frozen=True)
 class TaskParallel:
     """``algorithm`` on a meta-batch by ``starmap``, which runs calls side by side
-    (``threads.workers``): ``threads`` at once, of at most ``together`` tasks each."""
+    (``threads.workers``): ``threads`` of them, each on at most ``together`` tasks at
+    once."""
 
     starmap: Callable
     threads: int
@@ -155,25 +133,39 @@ class TaskParallel:
 
     def run(self, meta: Array, minibatches: Minibatches, state: Any) -> Outcome:
         """The coupled outcome of all tasks."""
-        threads = min(self.threads, minibatches.tasks)
-        parts = parts_of(minibatches.tasks, threads, self.together)
-        turns, starts = Turns(threads), wrap_around(len(parts), threads, len(minibatches))
+        shares = wrap_around(minibatches.tasks, len(minibatches), self.threads)
 
-        def of_part(part: int, pause: int | None) -> tuple[int, Outcome]:
-            objective = self.objective
-            if pause is not None:
-                objective = Pausing(objective, turns, pause)
-            with turns.one():
-                batches = minibatches.of_tasks(*parts[part])
-                return part, self.algorithm.direction(objective, meta, batches, state)
+        def direction(start: int, stop: int, objective: Differentiable = self.objective) -> Outcome:
+            batches = minibatches.of_tasks(start, stop)
+            return self.algorithm.direction(objective, meta, batches, state)
 
-        outcomes = dict(self.starmap(of_part, starts))
-        return self.algorithm.couple(joined([outcomes[part] for part in range(len(parts))]))
+        def cut(task: int, steps: int) -> CutTask:
+            return CutTask(
+                lambda pause: direction(task, task + 1, Pausing(self.objective, steps, pause))
+            )
+
+        cuts = {share.first[0]: cut(*share.first) for share in shares if share.first}
+
+        def of_share(share: Share) -> list[Outcome]:
+            if share.first:
+                cuts[share.first[0]].begin()
+            start, stop = share.whole
+            parts = even_chunks(stop - start, -(-(stop - start) // self.together))
+            try:
+                outcomes = [direction(start + i, start + j) for i, j in parts]
+            finally:  # an error, too, lets go of the task that waits to be finished
+                rest = [] if share.last is None else [cuts[share.last].finish()]
+            return [*outcomes, *rest]
+
+        # The last share first: a share waits only for the one after it, so no
+        # share ever waits for one that has not started.
+        made = reversed(self.starmap(of_share, [(share,) for share in reversed(shares)]))
+        return self.algorithm.couple(joined([outcome for part in made for outcome in part]))
 
 
 def joined(parts: Sequence[Any]) -> Any:
-    """Results of several parts as one: arrays end to end, (named) tuples field by field, numbers
-    equal in all.
+    """Results of several parts as one: arrays end to end, (named) tuples field by
+    field, numbers equal in all.
 
     Raises
     ------

@@ -15,113 +15,94 @@ import minimeta as mm
 from minimeta.arrays import threads as host_threads
 from minimeta.objectives import Derived, Quadratic
 from minimeta.testing import assert_same
-from minimeta.testing.strategies import inner_rules, problems, seeds
-from minimeta.training.task_parallel import TaskParallel, Turns, parts_of, wrap_around
+from minimeta.testing.strategies import inner_rules, problems
+from minimeta.training.task_parallel import CutTask, TaskParallel, wrap_around
 
 
-@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 12))
-def test_parts_cover_all_tasks_alike_in_length_and_none_is_too_long(tasks, threads, together):
-    threads = min(threads, tasks)
-    parts = parts_of(tasks, threads, together)
-    assert [task for start, stop in parts for task in range(start, stop)] == list(range(tasks))
-    lengths = [stop - start for start, stop in parts]
-    assert max(lengths) - min(lengths) <= 1 and max(lengths) <= max(together, 1)
-    assert len(parts) >= threads
-    # Where threads do not divide the tasks the last parts must be shared.
-    assert (len(parts) % threads == 0) == (tasks % threads == 0) or len(parts) == tasks
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 17))
+def test_the_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_threads_at_a_time(
+    tasks, steps, threads
+):
+    shares, begun, finished, made = wrap_around(tasks, steps, threads), {}, {}, []
+    for share in shares:
+        start, stop = share.whole
+        made += [task for task in range(start, stop) for _ in range(steps)]
+        if share.first:
+            task, now = share.first
+            assert 0 < now < steps
+            begun[task] = now  # from time 0 to this
+    for share in shares:
+        start, stop = share.whole
+        length = (share.first[1] if share.first else 0) + steps * (stop - start)
+        if share.last is not None:
+            finished[share.last] = length  # the time from which on the task goes on
+            length += steps - begun[share.last]
+        assert abs(length - tasks * steps / min(threads, tasks)) < 1
+    assert begun.keys() == finished.keys()
+    for task, from_then in finished.items():
+        assert begun[task] <= from_then + 1  # lengths differ by one step at most
+        made += [task] * steps
+    assert sorted(made) == [task for task in range(tasks) for _ in range(steps)]
 
 
-@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 40))
-def test_with_pauses_all_threads_end_together(parts, threads, points):
-    """Parts in order, each by the thread that is free first; a part that has paused goes last."""
-    threads = min(parts, threads)
-    starts = wrap_around(parts, threads, points)
-    assert sorted(start.part for start in starts) == list(range(parts))
-    queue = [(0, points, pause) for _, pause in starts]  # ready, left, pause
-    free, made = [0] * threads, 0
-    while queue:
-        ready, left, pause = queue.pop(0)
-        thread = free.index(min(free))
-        now = left if pause is None else pause
-        assert 0 < now <= left
-        free[thread] = max(free[thread], ready) + now
-        made += now
-        if now < left:
-            queue.append((free[thread], left - now, None))
-            queue.sort(key=lambda each: each[0])
-    assert made == parts * points
-    # A pause falls on a whole point, and so does the end.
-    assert max(free) <= parts * points / threads + 2
+def test_a_cut_task_computes_up_to_its_pause_and_from_there_to_its_result():
+    made = []
+
+    def compute(pause):
+        made.append("before")
+        pause()
+        made.append("after")
+        return 7
+
+    cut = CutTask(compute)
+    cut.begin()
+    assert made == ["before"]
+    assert cut.finish() == 7 and made == ["before", "after"]
 
 
-@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 12), seeds)
-def test_turns_are_never_more_than_asked_for_and_every_thread_ends(count, threads, passes, seed):
-    turns, inside, most, ended = Turns(count), [], [], []
-
-    def work(number):
-        for _ in range(1 + (seed + number) % 3):
-            with turns.one():
-                for _ in range(passes):
-                    inside.append(number)
-                    most.append(len(inside))
-                    inside.remove(number)
-                    turns.pass_on()
-        ended.append(number)
-
-    started = [Thread(target=work, args=(number,)) for number in range(threads)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
-    assert sorted(ended) == list(range(threads))
-    assert max(most, default=0) <= count
+def test_a_cut_task_that_is_to_be_finished_before_it_began_waits_for_its_beginning():
+    cut, results = CutTask(lambda pause: pause() or 7), []
+    finishing = Thread(target=lambda: results.append(cut.finish()))
+    finishing.start()
+    assert not results
+    cut.begin()
+    finishing.join()
+    assert results == [7]
 
 
-def test_a_turn_is_passed_to_the_thread_that_has_waited_longest():
-    turns, order, waiting = Turns(1), [], []
+def test_an_error_in_a_cut_task_is_the_finishers():
+    def compute(pause):
+        raise ValueError("no")
 
-    def work(number):
-        with turns.one():
-            for _ in range(3):
-                order.append(number)
-                turns.pass_on()
-
-    with turns.one():
-        for number in range(3):
-            waiting.append(Thread(target=work, args=(number,)))
-            waiting[-1].start()
-            while len(turns._waiting) <= number:
-                time.sleep(0.001)
-    for thread in waiting:
-        thread.join()
-    assert order == [0, 1, 2] * 3
+    cut = CutTask(compute)
+    cut.begin()
+    with pytest.raises(ValueError, match="no"):
+        cut.finish()
 
 
-def test_parts_that_do_not_divide_among_the_threads_go_forward_together():
-    """Three tasks on two threads: none waits until another has ended."""
+@pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML])
+def test_a_task_that_is_cut_begins_first_and_ends_last(algorithm):
+    """Three tasks of eight steps on two threads: four steps of the middle one, then all of the
+    last; all of the first, then four steps of the middle one."""
     rng, begun = np.random.default_rng(0), []
 
     @dataclass(frozen=True)
     class Noted(Derived):
         def at(self, phi, batch):
-            begun.append(float(batch[1][0, 0, 0]))
-            time.sleep(0.05)  # the third thread is there before the first pauses
+            begun.append(int(batch[1][0, 0, 0]))
+            time.sleep(0.03 * (begun[-1] == 0))  # the other thread begins meanwhile
             return self.objective.at(phi, batch)
 
     x = rng.standard_normal((8, 3, 2, 2, 2))
     y = np.broadcast_to(np.arange(3.0)[:, None, None], (8, 3, 2, 2))
     batches, rule = mm.Minibatches(x + x.swapaxes(3, 4), y), mm.SGD(0.01)
-    _outcome(mm.Reptile(rule), (Noted(Quadratic(2)), np.zeros(2), batches), None, 2, 1)
-    first, last = ({task: at(begun, task) for task in (0.0, 1.0, 2.0)} for at in (_first, _last))
-    assert max(first.values()) < min(last.values())
-
-
-def _first(sequence, item):
-    return sequence.index(item)
-
-
-def _last(sequence, item):
-    return len(sequence) - 1 - sequence[::-1].index(item)
+    _outcome(algorithm(rule), (Noted(Quadratic(2)), np.zeros(2), batches), None, 2, 1)
+    assert [begun.count(task) for task in (0, 1, 2)] == [8, 8, 8]
+    of_one = [place for place, task in enumerate(begun) if task == 1]
+    first_of_last = begun.index(2)
+    assert sum(place < first_of_last for place in of_one) == 4
+    last_of_first = max(place for place, task in enumerate(begun) if task == 0)
+    assert sum(place > last_of_first for place in of_one) >= 4
 
 
 def test_blas_stays_at_one_thread_until_the_last_has_left():
@@ -143,7 +124,7 @@ def test_blas_stays_at_one_thread_until_the_last_has_left():
 
 def _outcome(algorithm, problem, state, threads, together):
     objective, phi, batches = problem
-    with host_threads.workers(threads, waiting=threads - 1) as starmap:
+    with host_threads.workers(threads) as starmap:
         return TaskParallel(starmap, threads, together, algorithm, objective).run(
             phi, batches, state
         )
@@ -181,6 +162,20 @@ def test_an_error_in_one_part_reaches_the_caller():
     )  # no centres of a 4-vector
     with pytest.raises(mm.ShapeError, match="Quadratic"):
         _outcome(mm.Reptile(mm.SGD(0.1)), (Quadratic(4), np.zeros(4), batches), None, 2, 1)
+
+
+def test_more_threads_in_the_plan_than_run_end_all_the_same():
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
+    phi, reptile = objective.init(rng), mm.Reptile(mm.SGD(0.01))
+    batches = mm.Sinusoid().sample(rng, 5, mm.MinibatchSchedule(k=3, size=4))
+
+    def in_turn(function, arguments):
+        return [function(*each) for each in arguments]
+
+    shared = TaskParallel(in_turn, 3, 2, reptile, objective).run(phi, batches, None)
+    want = reptile.direction(objective, phi, batches)
+    assert_same(shared.direction, want.direction, "direction")
 
 
 def test_states_that_cannot_be_put_together_are_refused():
