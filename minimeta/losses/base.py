@@ -1,6 +1,8 @@
-"""What a loss is: it maps predictions ``z: (T, N, *outputs)`` and targets to one number a task, ``(T,)``.
+"""What a loss is: it maps predictions and targets to one number a task.
 
-Three passes, as for a layer without parameters whose output is the loss itself (so that its upstream gradient is 1):
+Predictions are ``z: (T, N, *outputs)``, and the loss is ``(T,)``. There are three passes,
+as for a layer without parameters whose output is the loss itself, so that its upstream
+gradient is 1:
 
     forward            L       = l(z)
     backward           dz      = dl/dz
@@ -13,10 +15,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from ..arrays.backend import Array
+from ..errors import SettingsError
 
 
 class Loss(ABC):
-    """Base class of losses; a subclass is a frozen dataclass and writes the three passes."""
+    """Base class of losses. A subclass is a frozen dataclass and writes the passes."""
 
     @abstractmethod
     def forward(self, z: Array, target: Array) -> tuple[Array, Any]:
@@ -29,3 +32,17 @@ class Loss(ABC):
     @abstractmethod
     def backward_tangent(self, cache: Any, z_dot: Array) -> Array:
         """dz_dot, of the shape of z."""
+
+    def entropy(self) -> Loss:
+        """The entropy of the predicted classes as a loss, over the examples as this one:
+        a mean for a mean, a sum for a sum.
+
+        Raises
+        ------
+        SettingsError
+            if the loss predicts no classes.
+        """
+        raise SettingsError(
+            f"{type(self).__name__} predicts no classes, so it has no entropy: "
+            "use SoftmaxCrossEntropy()"
+        )

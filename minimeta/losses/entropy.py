@@ -11,19 +11,25 @@ from .softmax import centred, from_likeliest, softmax
 
 @dataclass(frozen=True)
 class Entropy(Loss):
-    """L = mean over the batch of the entropy of p = softmax(z), -sum_c p_c log p_c: from 0, where a class is certain, to
-    log(classes), where all are equally likely. ``z: (T, N, classes)``; the targets do not matter.
+    """L = mean over the batch of -sum_c p_c log p_c, the entropy of p = softmax(z).
 
-    With s = z - max z, log p_c = s_c - log sum_c e^s_c, and w_c = s_c - sum_b p_b s_b, the mean of s under p taken off:
+    It is 0 where a class is certain, and log(classes) where all are equally likely.
+    ``z: (T, N, classes)``; the targets do not matter.
+
+    With s = z - max z, log p_c = s_c - log sum_c e^s_c. Let w_c = s_c - sum_b p_b s_b,
+    which is s less its mean under p.
 
         forward            L    = (1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)
         backward           dz   = -p o w / N
-        backward_tangent   p_dot = p o u, u = z_dot - sum_b p_b z_dot_b, and w_dot = u - sum_b p_b u_b w_b, so
+        backward_tangent   p_dot = p o u with u = z_dot - sum_b p_b z_dot_b,
+                           w_dot = u - sum_b p_b u_b w_b,
                            dz_dot = -p o (u o w + w_dot) / N
 
-    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0, so log p_c + 1 may be w_c, which is log p_c less its mean under p;
-    dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In w_dot, sum_b p_dot_b s_b = sum_b p_b u_b w_b, as u has
-    mean 0 under p too. Where a class is certain its s is 0, and in w nothing cancels.
+    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0. So log p_c + 1 may be replaced
+    by w_c, which is log p_c less its mean under p. Then dz follows, because
+    dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In w_dot,
+    sum_b p_dot_b s_b = sum_b p_b u_b w_b, because u has mean 0 under p too. Where a
+    class is certain its s is 0, and nothing in w cancels.
     """
 
     def forward(self, z, target):
@@ -44,3 +50,7 @@ class Entropy(Loss):
         p, w = cache
         u = centred(p, from_likeliest(p, z_dot))
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
+
+    def entropy(self) -> Entropy:
+        """Itself."""
+        return self

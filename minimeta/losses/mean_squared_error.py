@@ -12,7 +12,15 @@ from .base import Loss
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """L = mean((z - target)^2), over the batch and the outputs. ``target`` has the shape of ``z``."""
+    """L = mean((z - target)^2) over the batch and the outputs.
+
+    ``z: (T, N, *outputs)``; ``target`` has the shape of ``z``.
+
+    Raises
+    ------
+    ShapeError
+        if it has another.
+    """
 
     def forward(self, z, target):
         """L = (1/n) sum((z - t)^2), n = the number of values in z[0]."""

@@ -8,7 +8,8 @@ from ..arrays.backend import Array, array_module
 def softmax(z: Array) -> tuple[Array, Array, Array]:
     """s = z - z of the likeliest class, p = softmax(z), and log sum_c e^s_c.
 
-    The likeliest class adds e^0 = 1 to the sum: log(1 + the others) keeps the digits of others that are small.
+    The likeliest class adds e^0 = 1 to the sum, so log(1 + the others) keeps the digits
+    of others that are small.
     """
     xp = array_module(z)
     likeliest = z.real.argmax(axis=-1)[..., None]

@@ -9,23 +9,26 @@ import numpy as np
 from ..arrays.backend import array_module
 from ..errors import ShapeError
 from .base import Loss
+from .entropy import Entropy
 from .softmax import centred, from_likeliest, softmax
 
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
-    """L = mean over the batch of -log softmax(z)[target]. ``z: (T, N, classes)``, integer ``target: (T, N)``.
+    """L = mean over the batch of -log softmax(z)[target].
 
-    The largest logit is subtracted first, so large logits are safe.
+    ``z: (T, N, classes)``, integer ``target: (T, N)``. The largest logit is subtracted
+    first, so large logits are safe.
 
     Raises
     ------
     ShapeError
-        if the targets are not integers of the right shape, or (where they are on the host) not below ``classes``.
+        if the targets are not integers of the right shape, or (where they are on the
+        host) not below ``classes``.
     """
 
     def forward(self, z, target):
-        """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target), with p = softmax(z) kept for the other passes."""
+        """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target); the cache has p = softmax(z)."""
         if z.ndim != 3 or target.shape != z.shape[:2]:
             raise ShapeError(
                 "SoftmaxCrossEntropy expects logits (T, N, classes) and integer targets (T, N), "
@@ -45,7 +48,10 @@ class SoftmaxCrossEntropy(Loss):
         return (log_sum - chosen)[..., 0].mean(axis=1), (p, target)
 
     def backward(self, cache):
-        """dz = (p - onehot(target)) / N, with p_target - 1 as minus the sum of the other classes, which does not cancel."""
+        """dz = (p - onehot(target)) / N.
+
+        p_target - 1 is minus the sum of the other classes, in which nothing cancels.
+        """
         p, target = cache
         onehot = target[..., None] == array_module(p).arange(p.shape[-1])
         others = p * ~onehot
@@ -54,7 +60,12 @@ class SoftmaxCrossEntropy(Loss):
     def backward_tangent(self, cache, z_dot):
         """p_dot = p o (z_dot - sum_c p_c z_dot_c), so dz_dot = p_dot / N.
 
-        p_dot ignores a shift of z_dot; taking that of the likeliest class as zero avoids cancellation where its p is near 1.
+        p_dot does not change with a shift of z_dot. The shift that makes the likeliest
+        class's z_dot zero avoids cancellation where its p is near 1.
         """
         p, _ = cache
         return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]
+
+    def entropy(self) -> Entropy:
+        """Entropy(), a mean over the batch too."""
+        return Entropy()

@@ -9,11 +9,12 @@ from .base import Loss
 
 @dataclass(frozen=True)
 class Summed(Loss):
-    """L = N l: the sum over the batch of N examples, of a ``loss`` l that is a mean over it.
+    """L = N l: the sum over N examples, for a ``loss`` l that is the mean over them.
 
-    The programs of the Reptile and MAML papers differentiate such sums. An inner SGD of step alpha on the sum is one of
-    step N alpha on the mean. Adam divides N out while all mini-batches have one size; where its moments come from larger
-    ones, as from training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
+    The programs of the Reptile and MAML papers differentiate such sums. An inner SGD of
+    step alpha on the sum is one of step N alpha on the mean. Adam divides N out while
+    all mini-batches have one size. Where its moments come from larger ones, as from
+    training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
     """
 
     loss: Loss
@@ -32,3 +33,7 @@ class Summed(Loss):
         """dz_dot = N (d^2 l / dz^2) z_dot."""
         inner, examples = cache
         return self.loss.backward_tangent(inner, z_dot) * examples
+
+    def entropy(self) -> Summed:
+        """The sum over the batch of the ``loss``'s entropy."""
+        return Summed(self.loss.entropy())

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimeta import Entropy, MeanSquaredError, ShapeError, SoftmaxCrossEntropy, Summed
+from minimeta import (
+    Entropy,
+    MeanSquaredError,
+    SettingsError,
+    ShapeError,
+    SoftmaxCrossEntropy,
+    Summed,
+)
 from minimeta.testing import check_loss
 from minimeta.testing.strategies import seeds, small
 
@@ -185,3 +192,13 @@ def test_a_certain_class_leaves_the_others_share_and_not_zero(dtype):
     eps = np.finfo(dtype).eps
     assert abs(loss[0] - others) <= 4 * eps * others  # two powers, a sum, a logarithm
     assert abs(entropy[0] - others * (1 + gap)) <= 8 * eps * others * (1 + gap)
+
+
+def test_a_loss_of_classes_has_its_entropy_with_the_same_reduction():
+    assert SoftmaxCrossEntropy().entropy() == Entropy()
+    assert Summed(SoftmaxCrossEntropy()).entropy() == Summed(Entropy())
+    assert Entropy().entropy() == Entropy()
+    words = "MeanSquaredError predicts no classes, so it has no entropy: use SoftmaxCrossEntropy"
+    for loss in (MeanSquaredError(), Summed(MeanSquaredError())):
+        with pytest.raises(SettingsError, match=words):
+            loss.entropy()
