@@ -12,7 +12,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
 from .files import write_atomically
@@ -25,6 +24,7 @@ from .runs.settings import Settings
 from .runs.train import Saving, open_run, settings_in, train
 from .testing import conformance_vectors as vectors
 from .training.evaluation import Accuracy, Evaluation, Mode
+from .version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
