@@ -9,6 +9,7 @@ the user's own becomes a setting by one line, ``@REGISTRY.register("name")``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, field
 from typing import Any, TypeVar
 
@@ -42,6 +43,15 @@ class Registry(Mapping[str, type]):
 
         return named
 
+    @contextmanager
+    def registered(self, name: str, cls: type) -> Iterator[None]:
+        """``cls`` has this name inside the block, and no longer."""
+        self.register(name)(cls)
+        try:
+            yield
+        finally:
+            del self._classes[name]
+
     def __getitem__(self, name: str) -> type:
         """The class.
 
@@ -59,7 +69,7 @@ class Registry(Mapping[str, type]):
             ) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return isinstance(name, str) and name in self._classes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)

@@ -112,7 +112,7 @@ def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
     monkeypatch.setattr(family, "WAVES", 20)
     finished = {}
     for job in family.jobs(1e-6):
-        if job.settings.task == "omniglot":
+        if job.settings.task.score == "accuracy":
             scores = {
                 mode: {"mean": 50.0, "interval95": 1.0} for mode in ("transductive", "inductive")
             }
@@ -167,7 +167,7 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
         for i, job in enumerate(figure.jobs(0.01)):
             if name == "fig3":
                 curve = result["curves"][job.name]
-                assert curve["settings"] == job.settings.to_dict()
+                assert curve["settings"] == job.settings.flags()
                 assert curve["accuracy"] == [[look, _score(-look)] for look in job.looks] + [
                     [400, _score(i)]
                 ]
@@ -179,7 +179,7 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
                 ]
                 here = [(setting, value) for setting, value, mean in shown if mean == i]
                 assert here and all(
-                    getattr(job.settings, setting) == value for setting, value in here
+                    job.settings.flags()[setting] == value for setting, value in here
                 )
         image = (
             100 / 15
@@ -203,7 +203,8 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
 
 
 def _of(settings, names):
-    return tuple(getattr(settings, name) for name in names.split())
+    flags = settings.flags()
+    return tuple(flags[name] for name in names.split())
 
 
 def test_runs_have_their_papers_settings(figures):
@@ -292,7 +293,7 @@ def test_runs_have_their_papers_settings(figures):
                     and run.queries == shots
                     and run.modes == ("transductive",)
                 )
-                assert algorithm == "maml" or run.settings.fomaml_update == "gradient"
+                assert algorithm == "maml" or run.settings.algorithm.update == "gradient"
     for name, (_, settings) in fig3.CURVES.items():
         assert _of(settings, "inner inner_lr reduction size") == ("sgd", 0.003, "sum", 25)
         assert _of(settings, "meta_batch eval_shots eval_steps eval_size epsilon_final") == (
@@ -302,12 +303,14 @@ def test_runs_have_their_papers_settings(figures):
             25,
             0.0,
         )
-        assert settings.algorithm == (
-            "reptile" if name[:-1] in ("sum", "mean") or name == "g1" else "fomaml"
-        )
-        assert (settings.k, settings.epsilon) == (int(name[-1]), 0.25) or name.startswith("mean")
+        by_reptile = name[:-1] in ("sum", "mean") or name == "g1"
+        assert _of(settings, "algorithm") == ("reptile" if by_reptile else "fomaml",)
+        assert by_reptile or settings.algorithm.update == "step"
+        mini_batches = int(name[-1])
+        assert _of(settings, "k epsilon") == (mini_batches, 0.25) or name.startswith("mean")
     assert {
-        fig4.settings_of("a", curve, 4).shots for curve in ("reptile", "cycle", "replacement")
+        fig4.settings_of("a", curve, 4).schedule.shots
+        for curve in ("reptile", "cycle", "replacement")
     } == {20}
     assert fig3.META_STEPS == fig4.META_STEPS == 40_000
     assert [job.by for job in fig3.jobs(1.0)] == 10 * [
@@ -422,11 +425,8 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
         told, *scores = ours.split(" | ")
         assert told == f"| {title}: minimeta{part}"
         for cell, said in zip(cells, scores, strict=True):
-            percent = (
-                100
-                * round(0.5 * table.runs[cell.run].settings.iterations)
-                / table.runs[cell.run].settings.iterations
-            )
+            steps = table.runs[cell.run].settings.training.iterations
+            percent = 100 * round(0.5 * steps) / steps
             got = 80 + cell.shots + 10 * (cell.mode == "transductive")
             assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({percent:g}% of the steps)"
 

@@ -360,7 +360,7 @@ def test_presets_are_the_papers_settings():
     wanted = training | rules | {"epsilon_final": 0.0}
     assert five | wanted == five
     assert one | {"eval_shots": 1, "eval_steps": 50, "eval_size": 5, "filters": 32} == one
-    with pytest.raises(SettingsError, match="leave part out"):
+    with pytest.raises(SettingsError, match="part belongs to mini-imagenet: leave it out"):
         Settings().changed(part=True)
 
 
