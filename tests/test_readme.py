@@ -1,7 +1,10 @@
 """The README tells the truth: its code runs, its files and tests exist, its numbers stand in committed result files."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +18,18 @@ RESULTS = ROOT / "figures" / "results"
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", CODE, ids=["tour", "microscope", "layer"])
-def test_code_runs(code):
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+@pytest.mark.parametrize("code", CODE, ids=["tour", "algorithm", "microscope", "layer"])
+def test_code_runs(code, tmp_path):
+    """As a script of its own: it may register names, and write to its folder."""
+    (tmp_path / "readme.py").write_text(code)
+    places = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    words, environment = [sys.executable, "readme.py"], os.environ | {"PYTHONPATH": places}
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_the_readme_says_of_a_broken_layer_is_what_the_kit_says():
-    broken = CODE[2].replace("x_dot * dy + x * dy_dot", "x * dy_dot")
+    broken = CODE[3].replace("x_dot * dy + x * dy_dot", "x * dy_dot")
     with pytest.raises(AssertionError) as caught:
         exec(compile(broken, "README.md", "exec"), {"__name__": "readme"})
     assert f"\n{caught.value}\n" in README
