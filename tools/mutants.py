@@ -132,7 +132,7 @@ def _of_statement(statement: ast.stmt) -> Iterator[ast.stmt]:
 
 
 def _of_operation(left: ast.expr, op: ast.operator, right: ast.expr) -> Iterator[ast.expr]:
-    """A sum or product: turned; with one side dropped, doubled or transposed."""
+    """A sum or product: turned; a side of it dropped, doubled or transposed."""
     whole = ast.BinOp(left, op, right)
     yield from (ast.BinOp(left, other, right) for other in _turned(op))
     yield left
@@ -255,20 +255,23 @@ def compiled(definition: ast.FunctionDef, function: FunctionType) -> CodeType:
     return code
 
 
-Way = tuple[tuple[str, int | None], ...]  # from a function's definition down to a node
+# The fields and indices from a function's definition down to a node.
+Way = tuple[tuple[str, int | None], ...]
 
 
 def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
     """The way to the statement of each node of a function's body, and the way
-    to the node. The docstring is left out."""
+    to the node. Left out are the docstring, annotations, and errors raised."""
 
     def below(node: ast.AST, way: Way, statement: Way) -> Iterator[tuple[Way, Way]]:
+        if isinstance(node, ast.Raise):
+            return
         statement = way if isinstance(node, ast.stmt) else statement
         yield statement, way
         for name, value in ast.iter_fields(node):
             parts = enumerate(value) if isinstance(value, list) else [(None, value)]
             for i, part in parts:
-                # In a reshape -1 stands for the rest. Annotations compute nothing.
+                # In a reshape -1 stands for the rest.
                 inferred = isinstance(part, ast.UnaryOp) and _is_reshape(node)
                 if isinstance(part, ast.AST) and name != "annotation" and not inferred:
                     yield from below(part, (*way, (name, i)), statement)

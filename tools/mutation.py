@@ -6,9 +6,9 @@ The proof breaks every term of every hand-written derivative in turn
 (mutants.py). A broken function takes the place of the original while checks
 judge the library at small random inputs (mutation_targets.py). A check is one
 of minimeta.testing's, or compares a function with its definition, written out.
-An exception counts as caught. A mutant that survives must stand in ``EQUIVALENT``
-(mutation_survivors.py), with the reason why it is no error. Otherwise the exit
-code is 1.
+An exception counts as caught. A mutant that survives must stand in
+``EQUIVALENT`` (mutation_survivors.py), with the reason why it is no error.
+Otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def prove(only: str = "") -> dict[str, Any]:
     """
     functions, survivors = {}, []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # mutants need not make sense
+        # Mutants need not make sense.
+        warnings.simplefilter("ignore", SyntaxWarning)
         for target in (target for target in targets() if only in target.name):
             said = verdict(target, compiled(definition_of(target.function), target.function))
             assert said is None, f"{target.name} is refused as it is: {said}"
@@ -61,19 +62,20 @@ def prove(only: str = "") -> dict[str, Any]:
 
 
 def verdict(target: Target, code: CodeType) -> str | None:
-    """The message of the first check that refuses ``code``; None if all pass."""
+    """What the first check that refuses ``code`` says; None if all pass."""
     with in_place(target.function, code), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for check in target.checks:
             try:
                 check()
-            except Exception as error:  # a mutant may raise outside the checked call
+            # A mutant may raise outside the call that a check guards.
+            except Exception as error:
                 return f"{type(error).__name__}: {error}"
     return None
 
 
 def described(target: Target, mutant: Mutant) -> dict[str, Any]:
-    """Where a survivor is, what it changes, and why it is no error, if it is none."""
+    """Where a survivor is, what it changes, and why it is no error."""
     file = Path(target.function.__code__.co_filename).resolve().relative_to(ROOT)
     return {
         "function": target.name,

@@ -66,7 +66,8 @@ def of_trajectories() -> tuple[Check, ...]:
                 partial(check_trajectory, objective, rows, batches[:0], rule, state=state),
             ]
     checks += [partial(check_trajectory, *one, mm.SGD(lr)) for lr in rates_of_every_kind(1)]
-    checks += [partial(check_trajectory, *small, make(0.1)) for make in (mm.SGD, adam)]
+    of_two = mm.SGD(0.1), mm.SGD(np.array([0.1, 0.05])), adam(0.1)
+    checks += [partial(check_trajectory, *small, rule) for rule in of_two]
     steps = mm.SGD((0.1, 0.2, 0.15, 0.3, 0.25))
     checks += [partial(check_trajectory, *small, rule) for rule in (steps, adam_with_momentum(0.1))]
     return (*checks, partial(check_trajectory, *perceptron(), adam_with_momentum(0.1)))
@@ -76,37 +77,48 @@ def of_trajectories() -> tuple[Check, ...]:
 
 
 def of_conjugate_gradients() -> tuple[Check, ...]:
-    """The solution by a dense solve, and its derivative by the complex step; the
-    iterates on the way by their definition, of definite and of indefinite
-    systems, at rest and not."""
+    """The solution is judged by a dense solve, and its derivative by the complex
+    step. The iterates are judged by their definition: of definite systems, with
+    a task that has nothing to solve, and of systems many of which are
+    indefinite. Two cases meet the comparisons at equality."""
     rng = np.random.default_rng(9)
-    root = np.linalg.qr(rng.standard_normal((3, 4, 4)))[0]
-    sizes = np.array([[0.5, 1, 2, 3], [1, 1.5, 2.5, 4], [2, 2.5, 3, 3.5]])
-    definite = (root * sizes[:, None]) @ root.swapaxes(1, 2)
-    # The first system bends down along g, the second later on, the third never.
-    sizes = np.array([[-3, -1, -2, 1], [-0.5, 2, 3, 1], [2, 2.5, 3, 3.5]])
-    indefinite = (root * sizes[:, None]) @ root.swapaxes(1, 2)
-    g, g_dot = rng.standard_normal((2, 3, 4))
-    resting = g * np.array([1, 0, 1])[:, None]  # the second task has nothing to solve
-
-    def solution(matrices, g, steps=4, tolerance=0.0):
-        return conjugate_gradients(
-            lambda v: (matrices @ v[..., None])[..., 0], g, steps, tolerance
-        )
-
+    g, g_dot = rng.standard_normal((2, 24, 4))
+    definite, mixed = _systems(rng, 0.5, len(g)), _systems(rng, -0.5, len(g))
     exact, exact_dot = (np.linalg.solve(definite, v[..., None])[..., 0] for v in (g, g_dot))
-    slope = partial(complex_step, partial(solution, definite, steps=6), (g,), (g_dot,))
+    slope = partial(complex_step, partial(_solution, definite, steps=6), (g,), (g_dot,))
     checks = [
-        partial(agrees, partial(solution, definite, g, 6), exact, 1e-11),
+        partial(agrees, partial(_solution, definite, g, 6), exact, 1e-11),
         partial(agrees, slope, exact_dot, 1e-9),
     ]
-    for matrices, right in ((definite, g), (indefinite, g), (definite, resting)):
-        for steps, tolerance in ((0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.3), (4, 0.6)):
+    resting = g * (np.arange(len(g)) != 1)[:, None]
+    for matrices, right in ((definite, g), (mixed, 0.1 * g), (definite, resting)):
+        for steps, tolerance in ((0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.3), (7, 0.6)):
             each = zip(matrices, right, strict=True)
             want = np.array([_iterate(a, b, steps, tolerance) for a, b in each])
-            found = partial(solution, matrices, right, steps, tolerance)
+            found = partial(_solution, matrices, right, steps, tolerance)
             checks.append(partial(agrees, found, want, 1e-10))
-    return tuple(checks)
+    ones = np.ones((1, 2))
+    flat, steep = np.diag([1.0, -1.0])[None], np.diag([1.0, 3.0])[None]
+    # <g, A g> = 0.
+    checks.append(partial(agrees, partial(_solution, flat, ones, 2), ones))
+    # |r| = |g| / 2 after one step.
+    halved = partial(_solution, steep, ones, 2, 0.5)
+    return (*checks, partial(agrees, halved, 0.5 * ones))
+
+
+def _systems(rng: np.random.Generator, least: float, tasks: int) -> np.ndarray:
+    """Symmetric matrices ``(tasks, 4, 4)``, eigenvalues from ``least`` to 4."""
+    q = np.linalg.qr(rng.standard_normal((tasks, 4, 4)))[0]
+    return (q * rng.uniform(least, 4, (tasks, 1, 4))) @ q.swapaxes(1, 2)
+
+
+def _solution(
+    matrices: np.ndarray, g: np.ndarray, steps: int, tolerance: float = 0.0
+) -> np.ndarray:
+    def product(v):
+        return (matrices @ v[..., None])[..., 0]
+
+    return conjugate_gradients(product, g, steps, tolerance)
 
 
 def _iterate(matrix: np.ndarray, g: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
@@ -117,7 +129,7 @@ def _iterate(matrix: np.ndarray, g: np.ndarray, steps: int, tolerance: float) ->
     that is the first span, it is g.
     """
     x = np.zeros_like(g)
-    for n in range(1, steps + 1):
+    for n in range(1, min(steps, len(g)) + 1):
         if np.linalg.norm(g - matrix @ x) <= tolerance * np.linalg.norm(g):
             return x
         span = np.array([np.linalg.matrix_power(matrix, i) @ g for i in range(n)]).T
@@ -142,16 +154,20 @@ def of_algorithm(
     make: Callable[[Any], Any],
     problems: tuple[Problem, ...] | None = None,
     judge: Callable[..., dict[str, Any]] = oracle,
+    rules: tuple[Any, ...] = (mm.SGD(0.1), adam(0.1), adam_with_momentum(0.1)),
 ) -> tuple[Check, ...]:
-    """check_algorithm on what ``make`` makes of SGD and Adam, with a fresh state
-    and with that of earlier tasks. ``judge`` gives its definition."""
+    """check_algorithm on what ``make`` makes of each of ``rules``, with a fresh
+    state and with that of earlier tasks. ``judge`` gives its definition."""
     return tuple(
         partial(
-            check_algorithm, algorithm, *problem, state=state,
+            check_algorithm,
+            algorithm,
+            *problem,
+            state=state,
             **judge(algorithm, problem[0], problem[2], state),
         )
         for problem in problems or (quadratic(), perceptron())
-        for rule in (mm.SGD(0.1), adam(0.1), adam_with_momentum(0.1))
+        for rule in rules
         for algorithm in (make(rule),)
         for state in started(rule, problem)
     )
@@ -168,7 +184,7 @@ def of_meta_sgd() -> tuple[Check, ...]:
 
 
 def of_taml() -> tuple[Check, ...]:
-    """With three mini-batches, and with one, which is the first and the last."""
+    """With three mini-batches, and with one, both the first and the last."""
     objective, phi, batches = perceptron()
     problems = tuple((objective, phi, some) for some in (batches, batches[:1]))
     measure = mm.GeneralizedEntropy(3)
@@ -176,10 +192,28 @@ def of_taml() -> tuple[Check, ...]:
 
 
 def of_entropy_taml() -> tuple[Check, ...]:
-    return of_algorithm(lambda rule: mm.EntropyTAML(rule, "iterates", 2.0), (classifier(),))
+    """With three mini-batches, and with two, the fewest."""
+    objective, phi, batches = classifier()
+    problems = tuple((objective, phi, some) for some in (batches, batches[:2]))
+    return of_algorithm(lambda rule: mm.EntropyTAML(rule, "iterates", 2.0), problems)
 
 
-BOX = (0.3, -0.8, 0.9)  # eps, low, high: some inputs are clipped on either side, most are not
+def of_fomaml() -> tuple[Check, ...]:
+    """Both updates; the last step's rate is its own, and not the last rate."""
+    rates = mm.SGD((0.1, 0.2, 0.15, 0.3))
+
+    def last_step(rule):
+        return mm.FOMAML(rule, update="step")
+
+    return (
+        *of_algorithm(mm.FOMAML),
+        *of_algorithm(last_step),
+        *of_algorithm(last_step, rules=(rates,)),
+    )
+
+
+# eps, low, high: some inputs are clipped on either side, and most are not.
+BOX = (0.3, -0.8, 0.9)
 
 
 def of_adml() -> tuple[Check, ...]:
@@ -187,9 +221,11 @@ def of_adml() -> tuple[Check, ...]:
 
 
 def of_imaml() -> tuple[Check, ...]:
-    """With a pull that makes every system definite."""
+    """With a pull that makes every system definite; with three mini-batches,
+    and with two, the fewest."""
+    problems = quadratic(), quadratic(k=2)
     return (
-        *of_algorithm(lambda rule: mm.IMAML(rule, 10.0, 6), (quadratic(),), solved),
+        *of_algorithm(lambda rule: mm.IMAML(rule, 10.0, 6), problems, solved),
         *of_algorithm(lambda rule: mm.IMAML(rule, 3.0, 40, 1e-13), (perceptron(),), solved),
     )
 
@@ -202,7 +238,8 @@ def of_imaml_by_its_oracle() -> tuple[Check, ...]:
 
 
 def solved(algorithm, objective, minibatches, state) -> dict[str, Any]:
-    """iMAML with the pull towards phi in every step written out, and a dense solve."""
+    """iMAML by inner steps with the pull towards phi written out, and a dense
+    solve."""
     strength = algorithm.regularization
 
     def outcome(phi):
@@ -228,7 +265,7 @@ def on_part(name: str, algorithm, objective, minibatches, state) -> dict[str, An
     rule = replace(algorithm.rule, lr=algorithm.rule.lr * moves)
     known = oracle(mm.MAML(rule), objective, minibatches, state)
     start = 1 - moves if name == "context" else np.ones(objective.size)
-    # Bound to its function now: a loop variable would be that of the last function.
+    # Each is bound at once: a loop variable would be that of the last one.
     return {key: lambda meta, of=of: of(meta * start) for key, of in known.items()}
 
 
@@ -239,25 +276,22 @@ def of_anil() -> tuple[Check, ...]:
 
 def of_cavia() -> tuple[Check, ...]:
     """From a context other than 0, which the inner loop must not start from."""
-    objective, phi, batches = perceptron(context=2)
-    phi[objective.part("context")] = 0.5
-    judge, problem = partial(on_part, "context"), (objective, phi, batches)
-    return of_algorithm(lambda rule: mm.CAVIA(rule, "iterates"), (problem,), judge)
+    problems = perceptron(context=2), perceptron(context=1)
+    for objective, phi, _ in problems:
+        phi[objective.part("context")] = 0.5
+    judge = partial(on_part, "context")
+    return of_algorithm(lambda rule: mm.CAVIA(rule, "iterates"), problems, judge)
 
 
 def of_fgsm() -> tuple[Check, ...]:
-    """The attacked inputs; of a network many of whose slopes are 0, too."""
+    """The attacked inputs and their targets, in a box and free; of a network
+    many of whose slopes are 0, too."""
     eps, low, high = BOX
     checks = []
     for objective, phi, batches in (perceptron(), perceptron("relu", 1)):
         for x, y in batches:
-            slopes = objective.at(phi, (x, y)).input_grad()
-            want = np.clip(x + eps * np.sign(slopes), low, high)
-
-            def attacked(box, objective=objective, phi=phi, batch=(x, y)):
-                return fgsm(objective, phi, batch, *box)[0]
-
-            checks.append(partial(agrees, partial(attacked, BOX), want))
-            free = x + eps * np.sign(slopes)
-            checks.append(partial(agrees, partial(attacked, (eps,)), free))
+            free = x + eps * np.sign(objective.at(phi, (x, y)).input_grad())
+            for box, want in ((BOX, np.clip(free, low, high)), ((eps,), free)):
+                attacked = partial(fgsm, objective, phi, (x, y), *box)
+                checks.append(partial(agrees, attacked, np.array([want, y])))
     return tuple(checks)

@@ -56,7 +56,8 @@ def of_kernels() -> tuple[Check, ...]:
     f, v = rng.standard_normal((2, 2, 4))
     column, row = rng.standard_normal((2, 5, 1)), rng.standard_normal((2, 1, 4))
     matrix, mask = rng.standard_normal((2, 4, 4)), a > 0
-    long = rng.standard_normal((2, 1 << 14, 4))  # several rows of it are taken as one
+    # Long enough for several of its rows to be taken as one.
+    long = rng.standard_normal((2, 1 << 14, 4))
     for each in (a, b, c, f, v, column, row, matrix, mask, long):
         each.flags.writeable = False
     by_channel, shift = f[:, None, None], v[:, None, None]
@@ -83,7 +84,8 @@ def of_kernels() -> tuple[Check, ...]:
         (lambda: product(*pairs), a[:, :, 0] @ matrix + column @ row),
         (lambda: kernels.masked(a, mask), np.where(mask, a, 0)),
     ]
-    for axis in (1, 2):  # of length 5 and 3: two pairs or one, and one without a partner
+    # Of length 5 and 3: two pairs or one, and one without a partner.
+    for axis in (1, 2):
         cases += _pair_cases(a, axis, rng)
     return tuple(partial(agrees, function, want) for function, want in cases)
 
@@ -162,7 +164,7 @@ def of_measures() -> tuple[Check, ...]:
 
 
 def of_agreement() -> tuple[Check, ...]:
-    """The weights by all pairs of tasks; of tasks that cancel, and of one task."""
+    """The weights by all pairs of tasks; of opposed tasks, and of one task."""
     checks: list[Check] = []
     directions = np.random.default_rng(8).standard_normal((4, 3))
     opposed = np.stack([directions[0], -directions[0]])
@@ -274,7 +276,7 @@ def of_network() -> tuple[Check, ...]:
     weights, images = convnet.init(rng, np.float64), rng.standard_normal((2, 4, 3, 2, 1))
     labels = rng.integers(0, 3, (2, 4))
     objective, phi, batches = perceptron()
-    # Its lowest layer needs its own theta, and its second one gives no dx on data.
+    # Its lowest layer needs its own theta. Its second one gives no dx on data.
     linear = mm.Network((2,), (layers.BatchNorm(2), layers.Dense(2, 3), layers.Dense(3, 2)))
     return (
         partial(check_objective, objective, phi, batches[0]),

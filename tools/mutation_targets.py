@@ -2,8 +2,8 @@
 
 A function that defines something, and is no derivative of it, is not here. A
 change makes it another function, whose derivative may well be right. Examples
-are ``kernels.patches`` (the pixels that a window sees), ``kernels.adam_moments``
-and ``InnerLoop.end``. ``kernels._repeated`` is not here either, because only
+are ``kernels.patches`` (the pixels that a window sees),
+``kernels.adam_moments`` and ``InnerLoop.end``. ``kernels._repeated`` is not here either, because only
 large arrays take it: tests/arrays/test_kernels.py compares it with plain
 broadcasting.
 """
@@ -16,7 +16,24 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 
-import mutation_algorithm_checks as of
+from mutation_algorithm_checks import (
+    adam,
+    adam_with_momentum,
+    of_adml,
+    of_algorithm,
+    of_anil,
+    of_cavia,
+    of_conjugate_gradients,
+    of_entropy_taml,
+    of_fgsm,
+    of_fomaml,
+    of_imaml,
+    of_imaml_by_its_oracle,
+    of_meta_sgd,
+    of_rules,
+    of_taml,
+    of_trajectories,
+)
 from mutation_checks import (
     Check,
     of_agreement,
@@ -54,7 +71,7 @@ PASSES = ("backward", "forward_tangent", "backward_tangent")
 
 
 class Target(NamedTuple):
-    """A function to mutate, and the checks that must catch it, the quickest first."""
+    """A function to mutate, and the checks that must catch its mutants."""
 
     name: str
     function: FunctionType
@@ -117,7 +134,7 @@ def _layers() -> Iterator[Target]:
     yield from _of(film, "_matrices _beside _t", modulation)
     yield from _of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     yield from _of(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
-    sums = "channel_sums channel_dots channel_combination product_sum _plus"
+    sums = "channel_sums channel_dots channel_combination product_sum _plus _shifted"
     yield from _of(kernels, sums, of_kernels() + normalization + dense)
     yield from _of(kernels, "patches_transpose _beside", convolution)
     pairs = "masked pair_selection pair_selection_transpose _pairs _then"
@@ -139,7 +156,7 @@ def _objectives() -> Iterator[Target]:
     network = of_network()
     yield from _of(mm.Network, "backward forward_tangent backward_tangent _as_rows", network)
     yield from _of(NetworkPoint, "_gradients grad input_grad hvp", network)
-    yield from _of(NetworkPoint, "under", of.of_entropy_taml())
+    yield from _of(NetworkPoint, "under", of_entropy_taml())
     yield from _of(QuadraticPoint, "__init__ hvp", of_quadratic())
     yield from _of(SpherePoint, "__init__ hvp", of_sphere())
     yield from _of(PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial())
@@ -150,9 +167,9 @@ def _objectives() -> Iterator[Target]:
 
 def _inner_loop() -> Iterator[Target]:
     """Rules, trajectories, their stores, and conjugate gradients."""
-    trajectories = of.of_trajectories()
-    by_adam = of.of_rules(of.adam, of.adam_with_momentum)
-    yield from _of(mm.SGD, "adjoint tangent", of.of_rules(mm.SGD))
+    trajectories = of_trajectories()
+    by_adam = of_rules(adam, adam_with_momentum)
+    yield from _of(mm.SGD, "adjoint tangent", of_rules(mm.SGD))
     yield from _of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
     yield from _of(RateGradient, "add total _over_parameters", trajectories)
     yield from _of(mm.Trajectory, "pullback pushforward", trajectories)
@@ -160,28 +177,26 @@ def _inner_loop() -> Iterator[Target]:
     yield from _of(trajectory, steps, trajectories)
     yield from _of(stores.InnerLoop, "part points_at", trajectories)
     yield from _of(stores._Checkpoints, "_segment", trajectories)
-    solves = of.of_conjugate_gradients() + of.of_imaml_by_its_oracle()
+    solves = of_conjugate_gradients() + of_imaml_by_its_oracle()
     yield Target("conjugate_gradients", conjugate_gradients, solves)
 
 
 def _algorithms() -> Iterator[Target]:
     """Every direction, and every inner problem that is not the plain one."""
-    maml = of.of_algorithm(lambda rule: mm.MAML(rule, "iterates"))
-    fomaml = of.of_algorithm(mm.FOMAML)
-    last_step = of.of_algorithm(lambda rule: mm.FOMAML(rule, update="step"))
+    maml = of_algorithm(lambda rule: mm.MAML(rule, "iterates"))
     yield from _of(mm.MAML, "direction", maml)
     yield from _of(algorithms_base, "unrolled", maml)
-    yield from _of(algorithms_base, "only_on", of.of_anil() + of.of_cavia())
-    yield from _of(mm.FOMAML, "direction", fomaml + last_step)
-    yield from _of(mm.Reptile, "direction", of.of_algorithm(mm.Reptile))
-    yield from _of(mm.MetaSGD, "problem direction", of.of_meta_sgd())
-    yield from _of(mm.ANIL, "problem", of.of_anil())
-    yield from _of(mm.CAVIA, "problem direction", of.of_cavia())
-    yield from _of(mm.IMAML, "problem direction", of.of_imaml())
-    yield from _of(mm.ADML, "direction", of.of_adml())
-    yield from _of(adml, "fgsm", of.of_fgsm())
-    yield from _of(mm.TAML, "direction couple", of.of_taml())
-    yield from _of(mm.EntropyTAML, "direction", of.of_entropy_taml())
+    yield from _of(algorithms_base, "only_on", of_anil() + of_cavia())
+    yield from _of(mm.FOMAML, "direction", of_fomaml())
+    yield from _of(mm.Reptile, "direction", of_algorithm(mm.Reptile))
+    yield from _of(mm.MetaSGD, "problem direction", of_meta_sgd())
+    yield from _of(mm.ANIL, "problem", of_anil())
+    yield from _of(mm.CAVIA, "problem direction", of_cavia())
+    yield from _of(mm.IMAML, "problem direction", of_imaml())
+    yield from _of(mm.ADML, "direction", of_adml())
+    yield from _of(adml, "fgsm", of_fgsm())
+    yield from _of(mm.TAML, "direction couple", of_taml())
+    yield from _of(mm.EntropyTAML, "direction", of_entropy_taml())
 
 
 def _couplings() -> Iterator[Target]:
