@@ -62,7 +62,7 @@ def prove(only: str = "") -> dict[str, Any]:
 
 
 def verdict(target: Target, code: CodeType) -> str | None:
-    """What the first check that refuses ``code`` says; None if all pass."""
+    """The message of the first check to refuse ``code``; None if all pass."""
     with in_place(target.function, code), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for check in target.checks:
