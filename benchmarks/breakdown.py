@@ -89,7 +89,7 @@ def maml(small: bool) -> tuple[Callable, np.ndarray]:
     schedule = mm.MinibatchSchedule(k=2, size=size, tail="separate")
     batches = mm.Sinusoid().sample(rng, tasks, schedule, np.float32)
     algorithm, phi = mm.MAML(mm.SGD(0.01)), objective.init(rng)
-    return lambda phi: algorithm.run(objective, phi, batches), phi
+    return lambda phi: algorithm.direction(objective, phi, batches), phi
 
 
 def adam_step(

@@ -30,8 +30,9 @@ from family import ON_OMNIGLOT, ON_SINE, sine_settings  # noqa: E402
 
 from minimeta import gradient_agreement, mean  # noqa: E402
 from minimeta.files import write_atomically  # noqa: E402
-from minimeta.runs.experiment import Settings, build  # noqa: E402
+from minimeta.runs.experiment import Experiment  # noqa: E402
 from minimeta.runs.provenance import provenance  # noqa: E402
+from minimeta.runs.settings import Settings  # noqa: E402
 
 POINTS, ROUNDS = 10, 7
 SETTINGS: dict[str, dict[str, Settings]] = {
@@ -42,7 +43,7 @@ SETTINGS: dict[str, dict[str, Settings]] = {
 
 def stepper(stack: ExitStack, settings: Settings, data: str | None) -> Callable[[], None]:
     """A function that makes the next meta-step of a run; ``stack`` keeps its threads."""
-    training = build(settings, data).training
+    training = Experiment(settings, data).training
     step, state = stack.enter_context(training.stepper()), training.start()
 
     def following() -> None:
@@ -78,11 +79,14 @@ def times(task: str, data: str | None) -> dict[str, dict[str, float]]:
 
 def combiners(task: str, data: str | None) -> dict[str, tuple[Callable, np.ndarray]]:
     """The two combiners, with the directions of MAML's first meta-batch."""
-    training = build(SETTINGS[task]["maml"], data).training
-    directions, _ = training.algorithm.direction(
+    training = Experiment(SETTINGS[task]["maml"], data).training
+    outcome = training.algorithm.direction(
         training.objective, training.start().meta, training.sample(0)
     )
-    return {f"combiner {each.__name__}": (each, directions) for each in (mean, gradient_agreement)}
+    return {
+        f"combiner {each.__name__}": (each, outcome.direction)
+        for each in (mean, gradient_agreement)
+    }
 
 
 def _quartiles(values: list[float]) -> dict[str, float]:

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import markdown_tables
 from command import scaled
 
-from minimeta.runs.experiment import Settings
+from minimeta.runs.experiment import Experiment, evaluate
+from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job
-from minimeta.runs.train import open_run
-from minimeta.training.evaluation import Adaptation, accuracy
+from minimeta.training.evaluation import Mode
+from minimeta.training.meta_training import MetaState
 
 
 class Trained(NamedTuple):
@@ -26,7 +27,7 @@ class Trained(NamedTuple):
     tasks: int
     eval_sizes: Mapping[int, int]
     queries: int = 1
-    modes: tuple[str, ...] = ("transductive", "inductive")
+    modes: tuple[Mode, ...] = ("transductive", "inductive")
 
 
 class Cell(NamedTuple):
@@ -51,14 +52,16 @@ class Table(NamedTuple):
         """Every run at a fraction of its paper's meta-steps: ``budget``, or where that is None its own."""
         jobs = []
         for name, run in self.runs.items():
-            iterations = scaled(run.settings.iterations, run.fraction if budget is None else budget)
+            iterations = scaled(
+                run.settings.training.iterations, run.fraction if budget is None else budget
+            )
             by = {
                 "tasks": run.tasks,
                 "queries": run.queries,
                 "sizes": dict(run.eval_sizes),
                 "modes": run.modes,
             }
-            jobs.append(Job(name, replace(run.settings, iterations=iterations), by=by))
+            jobs.append(Job(name, run.settings.changed(iterations=iterations), by=by))
         return jobs
 
     def summary(self, finished: dict[str, Finished], budget: float | None) -> dict[str, Any]:
@@ -68,14 +71,14 @@ class Table(NamedTuple):
             made, run = finished[job.name], self.runs[job.name]
             runs[job.name] = {
                 "accuracy": made.result,
-                "meta_steps": job.settings.iterations,
-                "of": run.settings.iterations,
+                "meta_steps": job.settings.training.iterations,
+                "of": run.settings.training.iterations,
                 "tasks": run.tasks,
                 "queries": run.queries,
                 "hours": round(made.training["seconds"] / 3600, 2),
                 "peak_memory": made.training["peak_memory"],
                 "images": made.training.get("images"),
-                "settings": job.settings.to_dict(),
+                "settings": job.settings.flags(),
             }
         return {"runs": runs}
 
@@ -128,34 +131,24 @@ def _cost(run: dict[str, Any]) -> list[str]:
 
 
 def accuracies(
-    path: Path,
-    data: str | None,
+    experiment: Experiment,
+    state: MetaState,
     *,
     tasks: int,
     queries: int,
     sizes: Mapping[int, int],
-    modes: tuple[str, ...],
+    modes: tuple[Mode, ...],
 ) -> dict[str, Any]:
-    """What a finished run scores: accuracies in % with intervals, by number of shots and mode."""
-    experiment, state = open_run(path, data, workers=1)
-    training, together = experiment.training, {mode: mode == "transductive" for mode in modes}
+    """The scores of a finished run: accuracies in % with intervals, by number of shots and mode."""
     result = {}
     for shots, size in sizes.items():
-        scores = accuracy(
-            training.objective,
-            training.algorithm,
-            state.meta,
-            experiment.test_tasks,
-            count=tasks,
-            shots=shots,
-            queries=queries,
-            adaptation=Adaptation(experiment.settings.eval_steps, size),
-            inner_state=state.inner,
-            transductive=tuple(together.values()),
-            workers=1,
+        scoring = replace(
+            experiment.settings.evaluation, shots=int(shots), size=size, queries=queries
         )
+        scores = evaluate(experiment, state, scoring, count=tasks, modes=modes)
         result[str(shots)] = {
-            mode: [100 * float(scores[so].mean), 100 * float(scores[so].interval)]
-            for mode, so in together.items()
+            mode: [100 * float(score.mean), 100 * float(score.interval)]
+            for mode, score in scores._asdict().items()
+            if score is not None
         }
     return result

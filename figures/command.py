@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from minimeta.errors import MinimetaError, SettingsError, SweepError
 from minimeta.files import write_atomically
-from minimeta.runs.experiment import build
+from minimeta.runs.experiment import Experiment
 from minimeta.runs.provenance import provenance
 from minimeta.runs.sweep import Finished, Job, Measure, sweep
 
@@ -160,9 +160,8 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
     jobs = figure.jobs(budget)
     missing = [job for job in jobs if not (runs / job.name / "result.json").exists()]
     for job in {job.settings.task: job for job in missing}.values():
-        build(
-            job.settings, options.data
-        )  # data that are missing are told once, and not by every job
+        # Data that are missing are told once, and not by every job.
+        _ = Experiment(job.settings, options.data).train_tasks
     finished = sweep(
         jobs,
         runs,

@@ -9,7 +9,6 @@ sweep that was stopped goes on.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
 
 from minimeta.errors import DivergenceError
-from minimeta.runs.experiment import PRESETS, Experiment, Settings
+from minimeta.runs.experiment import Experiment, evaluate
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job
-from minimeta.runs.train import open_run
-from minimeta.training.evaluation import Adaptation, accuracy, adaptation_errors
 from minimeta.training.meta_training import MetaState
 
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
@@ -46,20 +45,8 @@ LABELS = {
     "adml": "ADML",
 }
 
-_SINE = Settings(
-    algorithm="maml",
-    iterations=20_000,
-    meta_batch=10,
-    k=2,
-    tail="separate",
-    inner_lr=0.01,
-    outer="adam",
-    epsilon=0.001,
-    hidden="40,40",
-    activation="relu",
-    phase=math.pi,
-    grid=None,
-    eval_steps=STEPS,
+_SINE = PRESETS["sine-maml"].settings.changed(
+    iterations=20_000, meta_batch=10, epsilon_final=0.0, eval_steps=STEPS
 )
 _REPTILE = dict(algorithm="reptile", k=10, tail="shared")
 # What each changes on sine waves. One inner step, as in the papers, where one is enough for the algorithm.
@@ -67,7 +54,7 @@ ON_SINE: dict[str, dict[str, Any]] = {
     "joint": dict(_REPTILE, k=1),
     "reptile": _REPTILE,
     "reptile-agreement": dict(_REPTILE, combine="agreement"),
-    "fomaml": dict(algorithm="fomaml", fomaml_update="gradient"),
+    "fomaml": dict(algorithm="fomaml"),
     "maml": dict(),
     "maml-agreement": dict(combine="agreement"),
     # Its step sizes are learned for one step; more of them diverge on some waves.
@@ -90,20 +77,19 @@ ON_SINE: dict[str, dict[str, Any]] = {
 }
 
 _OMNIGLOT = dict(iterations=2_000, meta_batch=8, reduction="mean")
-_OMNIGLOT_MAML = replace(PRESETS["omniglot-5way-maml"][1], **_OMNIGLOT)
-_OMNIGLOT_REPTILE = replace(PRESETS["omniglot-5way"][1], **_OMNIGLOT)
+_OMNIGLOT_MAML = PRESETS["omniglot-5way-maml"].settings.changed(**_OMNIGLOT)
+_OMNIGLOT_REPTILE = PRESETS["omniglot-5way"].settings.changed(**_OMNIGLOT)
 ON_OMNIGLOT: dict[str, Settings] = {
-    "joint": replace(_OMNIGLOT_REPTILE, k=1),
+    "joint": _OMNIGLOT_REPTILE.changed(k=1),
     "reptile": _OMNIGLOT_REPTILE,
-    "reptile-agreement": replace(_OMNIGLOT_REPTILE, combine="agreement"),
-    "fomaml": replace(_OMNIGLOT_MAML, algorithm="fomaml", fomaml_update="gradient"),
+    "reptile-agreement": _OMNIGLOT_REPTILE.changed(combine="agreement"),
+    "fomaml": _OMNIGLOT_MAML.changed(algorithm="fomaml"),
     "maml": _OMNIGLOT_MAML,
-    "maml-agreement": replace(_OMNIGLOT_MAML, combine="agreement"),
-    "meta-sgd": replace(_OMNIGLOT_MAML, algorithm="meta-sgd"),
-    "anil": replace(_OMNIGLOT_MAML, algorithm="anil"),
-    "cavia": replace(_OMNIGLOT_MAML, algorithm="cavia", context=100, inner_lr=10.0),
-    "imaml": replace(
-        _OMNIGLOT_MAML,
+    "maml-agreement": _OMNIGLOT_MAML.changed(combine="agreement"),
+    "meta-sgd": _OMNIGLOT_MAML.changed(algorithm="meta-sgd"),
+    "anil": _OMNIGLOT_MAML.changed(algorithm="anil"),
+    "cavia": _OMNIGLOT_MAML.changed(algorithm="cavia", context=100, inner_lr=10.0),
+    "imaml": _OMNIGLOT_MAML.changed(
         algorithm="imaml",
         k=6,
         regularization=2.0,
@@ -113,9 +99,9 @@ ON_OMNIGLOT: dict[str, Settings] = {
         carry_inner_state=False,
         eval_steps=5,
     ),
-    "taml": replace(_OMNIGLOT_MAML, algorithm="taml"),
-    "taml-entropy": replace(_OMNIGLOT_MAML, algorithm="taml", bias="entropy"),
-    "adml": replace(_OMNIGLOT_MAML, algorithm="adml"),
+    "taml": _OMNIGLOT_MAML.changed(algorithm="taml"),
+    "taml-entropy": _OMNIGLOT_MAML.changed(algorithm="taml-entropy"),
+    "adml": _OMNIGLOT_MAML.changed(algorithm="adml"),
 }
 
 # Whether the first has the smaller error than the second, wave by wave and seed by seed.
@@ -131,9 +117,9 @@ def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
         points = dict(shots=2 * shots, size=2 * shots if name == "joint" else shots)
     else:
         points = dict(shots=shots, tail_shots=shots, size=shots)
-    iterations = scaled(_SINE.iterations, budget)
-    return replace(
-        _SINE, iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes)
+    iterations = scaled(_SINE.training.iterations, budget)
+    return _SINE.changed(
+        iterations=iterations, eval_shots=shots, eval_size=shots, **(points | changes)
     )
 
 
@@ -142,7 +128,7 @@ def jobs(budget: float = 1.0) -> list[Job]:
     sine = [
         Job(
             f"sine-{shots}-{name}-{seed}",
-            replace(sine_settings(name, shots, budget), seed=seed),
+            sine_settings(name, shots, budget).changed(seed=seed),
             by={"waves": WAVES},
         )
         for shots in SHOTS
@@ -152,7 +138,7 @@ def jobs(budget: float = 1.0) -> list[Job]:
     omniglot = [
         Job(
             f"omniglot-{name}",
-            replace(settings, iterations=scaled(settings.iterations, budget)),
+            settings.changed(iterations=scaled(settings.training.iterations, budget)),
             by={"tasks": TASKS},
         )
         for name, settings in ON_OMNIGLOT.items()
@@ -163,57 +149,31 @@ def jobs(budget: float = 1.0) -> list[Job]:
 # One finished run.
 
 
-def measure(path: Path, data: str | None, **count: int) -> dict[str, Any]:
+def measure(experiment: Experiment, state: MetaState, **count: int) -> dict[str, Any]:
     """A run's errors on unseen ``waves``, or accuracies on unseen ``tasks``."""
-    experiment, state = open_run(path, data, workers=1)
-    return (_sine_errors if experiment.settings.task == "sine" else _accuracies)(
-        experiment, state, **count
-    )
+    on_sine = experiment.settings.task.score == "loss"
+    return (_sine_errors if on_sine else _accuracies)(experiment, state, **count)
 
 
 def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[str, Any]:
-    def errors(steps: int) -> np.ndarray:
-        training, settings = experiment.training, experiment.settings
-        return adaptation_errors(
-            training.objective,
-            training.algorithm,
-            state.meta,
-            experiment.test_tasks,
-            count=waves,
-            workers=1,
-            shots=settings.eval_shots,
-            adaptation=Adaptation(steps, settings.eval_size),
-            inner_state=state.inner,
-        ).values
+    own, beyond = experiment.settings.evaluation, None
 
-    steps, beyond = experiment.settings.eval_steps, None
-    if steps < STEPS:
+    def errors(steps: int) -> np.ndarray:
+        return evaluate(experiment, state, replace(own, steps=steps), count=waves).values
+
+    if own.steps < STEPS:
         try:
             errors(STEPS)
         except DivergenceError as error:
             beyond = str(error)
-    return {"errors": errors(steps).astype(np.float32).round(5).tolist(), "beyond": beyond}
+    return {"errors": errors(own.steps).astype(np.float32).round(5).tolist(), "beyond": beyond}
 
 
 def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[str, Any]:
-    training, settings = experiment.training, experiment.settings
-    scores = accuracy(
-        training.objective,
-        training.algorithm,
-        state.meta,
-        experiment.test_tasks,
-        count=tasks,
-        workers=1,
-        shots=settings.eval_shots,
-        adaptation=experiment.adaptation,
-        inner_state=state.inner,
-    )
+    scores = evaluate(experiment, state, count=tasks)._asdict()
     return {
-        mode: {
-            "mean": 100 * float(scores[together].mean),
-            "interval95": 100 * float(scores[together].interval),
-        }
-        for mode, together in (("transductive", True), ("inductive", False))
+        mode: {"mean": 100 * float(score.mean), "interval95": 100 * float(score.interval)}
+        for mode, score in scores.items()
     }
 
 
@@ -222,7 +182,7 @@ def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[st
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     """Everything the figure and the table show."""
-    made = {job.name: job.settings.to_dict() for job in jobs(budget)}
+    made = {job.name: job.settings.flags() for job in jobs(budget)}
     settings = {
         "sine": {name: made[f"sine-{SHOTS[0]}-{name}-0"] for name in ON_SINE},
         "omniglot": {name: made[f"omniglot-{name}"] for name in ON_OMNIGLOT},

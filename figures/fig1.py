@@ -7,7 +7,6 @@ each network adapts to the same unseen wave by 32 gradient steps on 10 points; a
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,17 @@ from command import run, scaled
 from style import DOUBLE, plt, save
 from tqdm import tqdm
 
-from minimeta.runs.experiment import PRESETS, build
+from minimeta.runs.experiment import Experiment
+from minimeta.runs.presets import PRESETS
 from minimeta.tasks import Sinusoid, minibatches_of
-from minimeta.training.evaluation import Adaptation, adaptation_errors
-from minimeta.training.meta_training import MetaTraining, checked_mean
+from minimeta.training.evaluation import Scoring, adaptation_errors
+from minimeta.training.learner import Learner
+from minimeta.training.meta_training import MetaState, MetaTraining, checked_mean
 
 SHOTS, STEPS, WAVES, WAVE_SEED = 10, 32, 100, 0
 SHOWN = (0, 1, 5, 10, 32)  # inner steps in the table and in the legend
 
-REPTILE = replace(
-    PRESETS["sine"][1],
+REPTILE = PRESETS["sine"].settings.changed(
     meta_batch=5,
     iterations=30_000,
     outer="adam",
@@ -34,8 +34,7 @@ REPTILE = replace(
     grid=None,
     shots=50,
 )
-MAML = replace(
-    REPTILE,
+MAML = REPTILE.changed(
     algorithm="maml",
     meta_batch=10,
     iterations=10_000,
@@ -46,8 +45,8 @@ MAML = replace(
 )
 
 
-def trained(name: str, training: MetaTraining) -> tuple[np.ndarray, float]:
-    """phi after meta-training, and the seconds it took."""
+def trained(name: str, training: MetaTraining) -> tuple[MetaState, float]:
+    """The state after meta-training, and the seconds it took."""
     state, losses, started = training.start(), [], time.monotonic()
     with (
         training.stepper() as step,
@@ -63,7 +62,7 @@ def trained(name: str, training: MetaTraining) -> tuple[np.ndarray, float]:
                 )
                 bar.update(len(losses))
                 losses = []
-    return state.meta, time.monotonic() - started
+    return state, time.monotonic() - started
 
 
 def compute(budget: float) -> dict[str, Any]:
@@ -71,39 +70,29 @@ def compute(budget: float) -> dict[str, Any]:
     panels = []
     for name, settings in (("before training", None), ("MAML", MAML), ("Reptile", REPTILE)):
         full = settings or REPTILE
-        made = replace(full, iterations=scaled(full.iterations, budget))
-        training = build(made).training
-        phi, seconds = trained(name, training) if settings else (training.start().meta, 0.0)
+        made = full.changed(iterations=scaled(full.training.iterations, budget))
+        experiment = Experiment(made)
+        training = experiment.training
+        state, seconds = trained(name, training) if settings else (training.start(), 0.0)
         panels.append(
             {
                 "name": name,
-                "settings": made.to_dict() if settings else None,
+                "settings": made.flags() if settings else None,
                 "seconds": round(seconds, 1),
             }
-            | _evaluated(training, phi)
+            | _evaluated(experiment.learner(state))
         )
     return {"panels": panels}
 
 
-def _evaluated(training: MetaTraining, phi: np.ndarray) -> dict[str, Any]:
+def _evaluated(learner: Learner) -> dict[str, Any]:
     """Predictions on one unseen wave after each shown step, and errors over many."""
-    adaptation = Adaptation(STEPS, SHOTS)
-    errors = adaptation_errors(
-        training.objective,
-        training.algorithm,
-        phi,
-        Sinusoid(),
-        count=WAVES,
-        shots=SHOTS,
-        adaptation=adaptation,
-    )
+    errors = adaptation_errors(learner, Sinusoid(), Scoring(SHOTS, STEPS, SHOTS), count=WAVES)
     rng = np.random.default_rng(WAVE_SEED)
-    episode = Sinusoid().episode(rng, 1, SHOTS, 201, dtype=phi.dtype)
-    iterates = training.algorithm.iterates(
-        training.objective, phi, minibatches_of(rng, episode.support, STEPS, SHOTS)
-    )
+    episode = Sinusoid().episode(rng, 1, SHOTS, 201, dtype=learner.meta.dtype)
+    iterates = learner.iterates(minibatches_of(rng, episode.support, STEPS, SHOTS))
     (points_x, points_y), (x, y) = episode
-    predicted = [training.objective.network.forward(iterates[step], x)[0, :, 0] for step in SHOWN]
+    predicted = [learner.objective.predict(iterates[step], x)[0, :, 0] for step in SHOWN]
     return {
         "errors": [
             {

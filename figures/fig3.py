@@ -19,10 +19,12 @@ import numpy as np
 from command import Sweep, run_sweep, scaled
 from style import SINGLE, plt, save
 
-from minimeta.runs.experiment import PRESETS, Settings
+from minimeta.runs.experiment import Experiment, evaluate
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job
-from minimeta.runs.train import open_run
-from minimeta.training.evaluation import Evaluation, accuracy
+from minimeta.training.evaluation import Evaluation
+from minimeta.training.meta_training import MetaState
 
 META_STEPS = 40_000
 LOOKS = (
@@ -42,8 +44,7 @@ LOOKS = (
 )  # of the meta-steps: more where curves rise
 TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 
-_BASE = replace(
-    PRESETS["omniglot-5way"][1],
+_BASE = PRESETS["omniglot-5way"].settings.changed(
     meta_batch=1,
     inner="sgd",
     inner_lr=0.003,
@@ -69,7 +70,8 @@ MEANS = {2: 0.125, 3: 0.08325, 4: 0.0625}  # the paper's epsilons
 
 
 def _curve(algorithm: str, k: int, epsilon: float) -> Settings:
-    return replace(_BASE, algorithm=algorithm, k=k, shots=5 * k, epsilon=epsilon)
+    update = {"fomaml_update": "step"} if algorithm == "fomaml" else {}
+    return _BASE.changed(algorithm=algorithm, k=k, shots=5 * k, epsilon=epsilon, **update)
 
 
 CURVES: dict[str, tuple[str, Settings]] = (
@@ -98,33 +100,26 @@ def jobs(budget: float) -> list[Job]:
     looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
     by = {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES}
     return [
-        Job(name, replace(settings, iterations=steps), looks, by)
+        Job(name, settings.changed(iterations=steps), looks, by)
         for name, (_, settings) in CURVES.items()
     ]
 
 
 def measure(
-    path: Path, data: str | None, *, tasks: int, queries: int, tasks_at_end: int | None = None
+    experiment: Experiment,
+    state: MetaState,
+    tasks: int,
+    queries: int,
+    tasks_at_end: int | None = None,
 ) -> dict[str, Any]:
-    """A run's accuracy in % and half of its interval, over the same unseen ``tasks`` at each look; over ``tasks_at_end``, if
-    said, where the run has ended, with the number of images classified right in each."""
-    experiment, state = open_run(path, data, workers=1)
-    training, settings = experiment.training, experiment.settings
-    ended = state.iteration == settings.iterations
-    scores = accuracy(
-        training.objective,
-        training.algorithm,
-        state.meta,
-        experiment.test_tasks,
-        shots=settings.eval_shots,
-        count=tasks_at_end or tasks if ended else tasks,
-        queries=queries,
-        workers=1,
-        adaptation=experiment.adaptation,
-        transductive=(False,),
-        inner_state=state.inner,
-    )[False]
-    right = np.rint(scores.values * settings.ways * queries).astype(int).tolist()
+    """Accuracy in % with its interval; at the end of the run, how many images of each task are
+    right, too."""
+    settings = experiment.settings
+    ended = state.iteration == settings.training.iterations
+    count = tasks_at_end or tasks if ended else tasks
+    scoring = replace(settings.evaluation, queries=queries)
+    scores = evaluate(experiment, state, scoring, count=count, modes=("inductive",)).inductive
+    right = np.rint(scores.values * settings.task.ways * queries).astype(int).tolist()
     return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)} | (
         {"right": right} if ended else {}
     )
@@ -132,7 +127,7 @@ def measure(
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """What the accuracy of one is above the other's on the same tasks, in %."""
-    percent = 100 / (_BASE.ways * QUERIES)
+    percent = 100 / (_BASE.task.ways * QUERIES)
     by_task = Evaluation(percent * np.subtract(one["right"], other["right"]))
     return {"mean": float(by_task.mean), "interval95": float(by_task.interval)}
 
@@ -141,14 +136,14 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     """Accuracy against the meta-step of every curve; at the end, what COMPARED have above each other."""
     curves = {}
     for name, (label, settings) in CURVES.items():
-        settings = replace(settings, iterations=scaled(META_STEPS, budget))
-        points = {**finished[name].looks, settings.iterations: without_tasks(finished[name].result)}
+        steps = scaled(META_STEPS, budget)
+        points = {**finished[name].looks, steps: without_tasks(finished[name].result)}
         hours = round(finished[name].training["seconds"] / 3600, 2)
         curves[name] = {
             "label": label,
             "accuracy": list(points.items()),
             "hours": hours,
-            "settings": settings.to_dict(),
+            "settings": settings.changed(iterations=steps).flags(),
         }
     differences = [
         {"of": one, "less": other} | difference(finished[one].result, finished[other].result)

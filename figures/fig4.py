@@ -10,7 +10,6 @@ mini-batches, and leave 75 images to step on).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,24 @@ import markdown_tables
 from command import Sweep, run_sweep, scaled
 from style import DOUBLE, plt, save
 
-from minimeta.runs.experiment import Settings
+from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job
 
 META_STEPS, SHOTS, TAIL_SHOTS, TASKS = 40_000, 20, 5, 300
-_BASE = replace(fig3.CURVES["sum4"][1], shots=SHOTS)
+_BASE = fig3.CURVES["sum4"][1].changed(shots=SHOTS)
+_FOMAML = dict(algorithm="fomaml", fomaml_update="step")
 
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "reptile": ("Reptile, cycling", dict(algorithm="reptile")),
     "separate": (
         "FOMAML, separate tail",
-        dict(algorithm="fomaml", tail="separate", shots=SHOTS - TAIL_SHOTS, tail_shots=TAIL_SHOTS),
+        dict(_FOMAML, tail="separate", shots=SHOTS - TAIL_SHOTS, tail_shots=TAIL_SHOTS),
     ),
     "replacement": (
         "FOMAML, shared tail, replacement",
-        dict(algorithm="fomaml", order="replacement"),
+        dict(_FOMAML, order="replacement"),
     ),
-    "cycle": ("FOMAML, shared tail, cycling", dict(algorithm="fomaml")),
+    "cycle": ("FOMAML, shared tail, cycling", _FOMAML),
 }
 # Label, setting, its values, and what else is set. Where (c) stays at 25 images no mini-batch overlaps another.
 PANELS: dict[str, tuple[str, str, tuple[float, ...], dict[str, Any]]] = {
@@ -49,7 +49,7 @@ COMPARED = (("a", 5, 4), ("a", 10, 4), ("b", 50, 25), ("b", 100, 25))
 def settings_of(panel: str, curve: str, value: float) -> Settings:
     """One point of one curve."""
     _, setting, _, fixed = PANELS[panel]
-    return replace(_BASE, **(CURVES[curve][1] | fixed | {setting: value}))
+    return _BASE.changed(**(CURVES[curve][1] | fixed | {setting: value}))
 
 
 def _points() -> dict[str, Settings]:
@@ -59,16 +59,15 @@ def _points() -> dict[str, Settings]:
         for curve in CURVES:
             for value in values:
                 settings = settings_of(panel, curve, value)
-                named[f"{curve}-k{settings.k}-size{settings.size}-epsilon{settings.epsilon:g}"] = (
-                    settings
-                )
+                k, size, epsilon = (settings.flags()[name] for name in ("k", "size", "epsilon"))
+                named[f"{curve}-k{k}-size{size}-epsilon{epsilon:g}"] = settings
     return named
 
 
 def jobs(budget: float) -> list[Job]:
     """A run for each point."""
     steps, by = scaled(META_STEPS, budget), {"tasks": TASKS, "queries": fig3.QUERIES}
-    return [Job(name, replace(each, iterations=steps), by=by) for name, each in _points().items()]
+    return [Job(name, each.changed(iterations=steps), by=by) for name, each in _points().items()]
 
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     ]
     steps = scaled(META_STEPS, budget)
     settings = {
-        curve: replace(settings_of("a", curve, 4), iterations=steps).to_dict() for curve in CURVES
+        curve: settings_of("a", curve, 4).changed(iterations=steps).flags() for curve in CURVES
     }
     return {
         "tasks": TASKS,

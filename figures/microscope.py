@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from style import DOUBLE, plt, save
 from tqdm import tqdm
 
 import minimeta as mm
-from minimeta.runs.experiment import PRESETS, Settings, build
+from minimeta.runs.experiment import Experiment
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.settings import Settings
 from minimeta.theory import taylor
 from minimeta.theory.directions import measure
 from minimeta.training.meta_training import MetaTraining
@@ -57,13 +59,14 @@ class Study:
         return [
             0,
             *np.unique(
-                np.geomspace(1, self.settings.iterations, self.looks - 1).round().astype(int)
+                np.geomspace(1, self.settings.training.iterations, self.looks - 1)
+                .round()
+                .astype(int)
             ).tolist(),
         ]
 
 
-SINE = replace(
-    PRESETS["sine-maml"][1],
+SINE = PRESETS["sine-maml"].settings.changed(
     iterations=10_000,
     meta_batch=10,
     k=6,
@@ -73,10 +76,9 @@ SINE = replace(
     epsilon=0.005,
     epsilon_final=0.0,
     activation="tanh",
-    phase=PRESETS["sine"][1].phase,
+    phase=PRESETS["sine"].settings.task.phase,
 )
-OMNIGLOT = replace(
-    PRESETS["omniglot-5way-maml"][1],
+OMNIGLOT = PRESETS["omniglot-5way-maml"].settings.changed(
     iterations=300,
     meta_batch=4,
     k=6,
@@ -92,7 +94,7 @@ STUDIES = (
 def compute(studies: Sequence[Study] = STUDIES) -> dict[str, Any]:
     """All that is seen of each study."""
     trainings = [
-        [build(replace(each.settings, seed=seed), workers=1).training for seed in each.seeds]
+        [Experiment(each.settings.changed(seed=seed), workers=1).training for seed in each.seeds]
         for each in studies
     ]
     return {
@@ -106,7 +108,7 @@ def watched(study: Study, trainings: Sequence[MetaTraining]) -> dict[str, Any]:
     probe = first.tasks.sample(
         np.random.default_rng([0, PROBE]), study.tasks, first.schedule, np.float64
     )
-    own, looks, ends = (study.settings.inner_lr,), [], []
+    own, looks, ends = (study.settings.algorithm.rule.lr,), [], []
     for training in trainings:
         phis = visited(training, study.steps())
         looks.append([look(training.objective, phi, probe, own, study.order)[0] for phi in phis])
@@ -115,7 +117,7 @@ def watched(study: Study, trainings: Sequence[MetaTraining]) -> dict[str, Any]:
         )
     shown = {
         "name": study.name,
-        "settings": study.settings.to_dict(),
+        "settings": study.settings.flags(),
         "seeds": study.seeds,
         "probe_tasks": study.tasks,
     }

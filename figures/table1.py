@@ -9,17 +9,14 @@ images of each class will do, and the table says how many there were.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from accuracy_table import Cell, Table, Trained, accuracies
 from command import Sweep, run_sweep
 
-from minimeta.runs.experiment import PRESETS
+from minimeta.runs.presets import PRESETS
 
 PART = True
-_REPTILE = replace(PRESETS["mini-imagenet-1shot"][1], part=PART)
-_MAML = replace(
-    _REPTILE,
+_REPTILE = PRESETS["mini-imagenet-1shot"].settings.changed(part=PART)
+_MAML = _REPTILE.changed(
     algorithm="maml",
     iterations=60_000,
     k=6,
@@ -36,16 +33,14 @@ _MAML = replace(
 
 def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float, tasks: int) -> Trained:
     images = 5 * shots  # every mini-batch is all that there is to adapt on
-    update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
-    settings = replace(
-        _MAML,
-        inner_lr=_MAML.inner_lr / shots,
+    settings = _MAML.changed(
+        algorithm=algorithm,
+        inner_lr=_MAML.algorithm.rule.lr / shots,
         meta_batch=tasks_a_step,
         shots=shots,
         size=images,
         eval_shots=shots,
         eval_size=images,
-        **update,
     )
     return Trained(
         settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",)

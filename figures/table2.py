@@ -8,26 +8,21 @@ tasks it is scored.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from accuracy_table import Cell, Table, Trained, accuracies
 from command import Sweep, run_sweep
 
-from minimeta.runs.experiment import PRESETS
+from minimeta.runs.presets import PRESETS
 
 
 def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) -> Trained:
-    settings = PRESETS[f"omniglot-{ways}way-maml"][1]
     images = ways * shots  # every mini-batch is all that there is to adapt on
-    update = dict(algorithm="fomaml", fomaml_update="gradient") if algorithm == "fomaml" else {}
-    settings = replace(
-        settings,
+    settings = PRESETS[f"omniglot-{ways}way-maml"].settings.changed(
+        algorithm=algorithm,
         shots=shots,
         tail_shots=shots,
         size=images,
         eval_shots=shots,
         eval_size=images,
-        **update,
     )
     return Trained(
         settings, fraction, tasks, {shots: images}, queries=shots, modes=("transductive",)
@@ -45,8 +40,8 @@ def _cells(algorithm: str, mode: str, *published: str) -> tuple[Cell, ...]:
 
 TABLE = Table(
     runs={
-        "reptile-5way": Trained(PRESETS["omniglot-5way"][1], 1.0, 10_000, {1: 5, 5: 5}),
-        "reptile-20way": Trained(PRESETS["omniglot-20way"][1], 0.01, 1000, {1: 10, 5: 10}),
+        "reptile-5way": Trained(PRESETS["omniglot-5way"].settings, 1.0, 10_000, {1: 5, 5: 5}),
+        "reptile-20way": Trained(PRESETS["omniglot-20way"].settings, 0.01, 1000, {1: 10, 5: 10}),
     }
     | {
         f"{algorithm}-{ways}way-{shots}shot": _maml(

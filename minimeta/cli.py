@@ -1,4 +1,4 @@
-"""Floor 7: the command line. Parses words, calls one function, prints; no mathematics here."""
+"""The command line. Parses words, calls one function, prints; no mathematics here."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import MISSING, replace
 from itertools import chain, count
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
 from .files import write_atomically
-from .runs.experiment import PRESETS, Experiment, Settings, refuse_unused
+from .runs.experiment import Experiment, evaluate
+from .runs.fields import Field, Owner, every_flag, kinds_of, reader, written
 from .runs.folder import RunFolder
+from .runs.presets import PRESETS
 from .runs.provenance import provenance
-from .runs.train import Saving, open_run, train
-from .tasks.mini_imagenet import IMAGES
+from .runs.settings import Settings
+from .runs.train import Saving, open_run, settings_in, train
 from .testing import conformance_vectors as vectors
-from .training.evaluation import accuracy, adaptation_errors
-from .training.meta_training import MetaState
+from .training.evaluation import Accuracy, Evaluation, Mode
 from .version import __version__
 
 
@@ -48,47 +48,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    given = {
-        each.name: getattr(options, each.name)
-        for each in fields(Settings)
-        if hasattr(options, each.name)
-    }
+    given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
     if options.preset is None and not (options.resume and options.out):
         raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
     if options.resume:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
     else:
-        settings = replace(PRESETS[options.preset][1], **given)
-        refuse_unused(settings, given)
+        settings = PRESETS[options.preset].settings.changed(**given)
     if options.show:
-        print(json.dumps(settings.to_dict(), indent=2))
+        print(json.dumps(settings.to_dict(), indent=2, allow_nan=False))
         return
     started = time.monotonic()
+    xp = device_module(options.device)
     state = train(
-        settings,
+        Experiment(settings, options.data, xp, options.workers),
         out,
         resume=options.resume,
-        data=options.data,
-        xp=device_module(options.device),
-        workers=options.workers,
         saving=Saving(options.log_every, options.checkpoint_seconds),
         progress=not options.quiet,
     )
-    print(
-        f"{state.iteration} meta-steps done in {time.monotonic() - started:.1f} s: {out} (minimeta eval {out})"
-    )
+    took = time.monotonic() - started
+    print(f"{state.iteration} meta-steps done in {took:.1f} s: {out} (minimeta eval {out})")
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
-    """The run's own settings; what the command line says as well must agree with them."""
-    settings = Settings.from_dict(folder.config())
-    wanted = replace(PRESETS[preset][1], **given).to_dict() if preset else given
-    other = [name for name, value in wanted.items() if getattr(settings, name) != value]
+    """The run's own settings. A preset and settings that are given as well must agree with them."""
+    settings = settings_in(folder.config_path, folder.config())
+    wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
+    there = settings.flags()
+    other = [flag for flag in wanted if flag not in there or wanted[flag] != there[flag]]
     if other:
         told = ", ".join(
-            f"{name} is {getattr(settings, name)!r} there and {wanted[name]!r} here"
-            for name in other
+            f"{flag} is {there.get(flag)!r} there and {wanted[flag]!r} here" for flag in other
         )
         raise SettingsError(f"{folder.path} was begun with other settings: {told}")
     return settings
@@ -103,38 +95,43 @@ def _eval(options: argparse.Namespace) -> None:
             f"{options.json} exists, or its folder does not: name another file with --json"
         )
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
-    given = {
-        name: value
-        for name in ("eval_shots", "eval_steps", "eval_size")
-        if (value := getattr(options, name)) is not None
-    }
-    experiment = replace(experiment, settings=replace(experiment.settings, **given))
-    settings = experiment.settings
+    given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
+    experiment = replace(experiment, settings=experiment.settings.changed(**given))
     facts = RunFolder(run).facts()
-    print(f"{run} after {state.iteration} of {settings.iterations} meta-steps:")
+    print(f"{run} after {state.iteration} of {experiment.settings.training.iterations} meta-steps:")
     started = time.monotonic()
-    evaluate = _eval_sine if settings.task == "sine" else _eval_few_shot
-    results = evaluate(experiment, state, options)
+    scores = evaluate(
+        experiment,
+        state,
+        count=options.tasks,
+        modes=_MODES[options.transduction],
+        seed=options.eval_seed,
+        progress=_progress(options),
+    )
+    tell = _told_accuracy if isinstance(scores, Accuracy) else _told_errors
     result = {
         "meta_steps": state.iteration,
         "tasks": options.tasks,
         "eval_seed": options.eval_seed,
-        "results": results,
+        "results": tell(scores, experiment, options.tasks),
         "seconds": round(time.monotonic() - started, 1),
-        "settings": settings.to_dict(),
-        "provenance": provenance(experiment.training.xp.__name__),
+        "settings": experiment.settings.to_dict(),
+        "provenance": provenance(experiment.xp.__name__),
         "training": facts,
     }
-    path = (
-        Path(options.json)
-        if options.json
-        else _unused(run / f"eval-{settings.eval_shots}shot-{options.tasks}tasks.json")
-    )
-    write_atomically(
-        path,
-        lambda file: file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode()),
-    )
+    shots = experiment.settings.evaluation.shots
+    named = run / f"eval-{shots}shot-{options.tasks}tasks.json"
+    path = Path(options.json) if options.json else _unused(named)
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
     print(f"written to {path}")
+
+
+_MODES: dict[str, tuple[Mode, ...]] = {
+    "both": ("transductive", "inductive"),
+    "yes": ("transductive",),
+    "no": ("inductive",),
+}
 
 
 def _unused(path: Path) -> Path:
@@ -158,74 +155,36 @@ def _progress(options: argparse.Namespace):
     return wrap
 
 
-def _eval_sine(
-    experiment: Experiment, state: MetaState, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    settings, training = experiment.settings, experiment.training
-    errors = adaptation_errors(
-        training.objective,
-        training.algorithm,
-        state.meta,
-        experiment.test_tasks,
-        count=options.tasks,
-        shots=settings.eval_shots,
-        adaptation=experiment.adaptation,
-        seed=options.eval_seed,
-        inner_state=state.inner,
-        workers=options.workers,
-        progress=_progress(options),
-    )
+def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
+    """Print and give the errors after some numbers of inner steps."""
+    scoring, rows = experiment.settings.evaluation, []
     print(
-        f"mean squared error over {options.tasks} unseen waves, {settings.eval_shots} points each, after n inner steps"
+        f"mean squared error over {tasks} unseen waves, {scoring.shots} points each, "
+        "after n inner steps"
     )
-    rows = []
-    for step in sorted({0, 1, 2, 5, 10, 20, settings.eval_steps}):
-        if step <= settings.eval_steps:
-            print(f"  n = {step:3d}   {errors.mean[step]:8.4f} +- {errors.interval[step]:.4f}")
-            rows.append(
-                {
-                    "step": step,
-                    "mean": float(errors.mean[step]),
-                    "interval95": float(errors.interval[step]),
-                }
-            )
+    for step in sorted({0, 1, 2, 5, 10, 20, scoring.steps}):
+        if step <= scoring.steps:
+            mean, interval = float(errors.mean[step]), float(errors.interval[step])
+            print(f"  n = {step:3d}   {mean:8.4f} +- {interval:.4f}")
+            rows.append({"step": step, "mean": mean, "interval95": interval})
     return rows
 
 
-def _eval_few_shot(
-    experiment: Experiment, state: MetaState, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    settings, training = experiment.settings, experiment.training
-    modes = {"both": (True, False), "yes": (True,), "no": (False,)}[options.transduction]
-    scores = accuracy(
-        training.objective,
-        training.algorithm,
-        state.meta,
-        experiment.test_tasks,
-        count=options.tasks,
-        shots=settings.eval_shots,
-        adaptation=experiment.adaptation,
-        transductive=modes,
-        seed=options.eval_seed,
-        inner_state=state.inner,
-        workers=options.workers,
-        progress=_progress(options),
-    )
-    part = (
-        f", on a part: {experiment.test_tasks.images.shape[1]} of {IMAGES} images a class"
-        if settings.part
-        else ""
-    )
+def _told_accuracy(scores: Accuracy, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
+    """Print and give the accuracies by the way to predict."""
+    task, rows = experiment.settings.task, []
+    ways = f"{task.ways}-way " if hasattr(task, "ways") else ""
     print(
-        f"{settings.ways}-way {settings.eval_shots}-shot accuracy over {options.tasks} unseen tasks, 95% interval{part}"
+        f"{ways}{experiment.settings.evaluation.shots}-shot accuracy over {tasks} unseen tasks, "
+        f"95% interval{task.remark(experiment.test_tasks)}"
     )
-    rows = []
-    for together, score in scores.items():
-        mean, interval = 100 * float(score.mean), 100 * float(score.interval)
-        print(
-            f"  {'with' if together else 'without':7} transduction   {mean:6.2f}% +- {interval:.2f}"
-        )
-        rows.append({"transduction": together, "accuracy": mean, "interval95": interval})
+    for mode, score in scores._asdict().items():
+        if score is not None:
+            mean, interval = 100 * float(score.mean), 100 * float(score.interval)
+            word = "with" if mode == "transductive" else "without"
+            print(f"  {word:7} transduction   {mean:6.2f}% +- {interval:.2f}")
+            transduction = mode == "transductive"
+            rows.append({"transduction": transduction, "accuracy": mean, "interval95": interval})
     return rows
 
 
@@ -368,38 +327,36 @@ def _add_train(commands: Any) -> None:
         "settings",
         "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine",
     )
-    hints = get_type_hints(Settings)
-    for each in fields(Settings):
-        flag, hint, text = (
-            f"--{each.name.replace('_', '-')}",
-            hints[each.name],
-            each.metadata["help"],
-        )
-        shown = f"{text} ({each.default})".replace("%", "%%")
-        if hint is bool:
-            group.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown
-            )
-        elif get_origin(hint) is Literal:
-            group.add_argument(flag, choices=get_args(hint), default=argparse.SUPPRESS, help=shown)
-        else:
-            kind = get_args(hint)[0] if get_origin(hint) is UnionType else hint
-            letter = {int: "N", float: "X"}.get(kind, "WORDS")
-            read = kind if kind is hint else _or_none(kind)
-            group.add_argument(
-                flag, type=read, default=argparse.SUPPRESS, metavar=letter, help=shown
-            )
-    parser.set_defaults(run=_train)
+    known = every_flag(Settings)
+    for owners in known.values():
+        _add_setting(group, owners)
+    parser.set_defaults(run=_train, flags=list(known))
 
 
-def _or_none(kind: type) -> Callable[[str], Any]:
-    """What reads a value of ``kind``, and ``none`` as None."""
+def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> None:
+    """A flag of the settings, from its field; ``word`` is its name without dashes, if not its own."""
+    field = owners[0].field
+    option = "--" + (word or field.flag).replace("_", "-")
+    shown = f"{field.help} ({_default(field)})".replace("%", "%%")
+    how: dict[str, Any] = {"dest": field.flag, "default": argparse.SUPPRESS, "help": shown}
+    if kinds_of(field.hint) == [bool]:
+        group.add_argument(option, action=argparse.BooleanOptionalAction, **how)
+    elif words := tuple(field.registry or field.choices):
+        group.add_argument(option, metavar="{" + ",".join(words) + "}", **how)
+    else:
+        letter = {int: "N", float: "X"}.get(kinds_of(field.hint)[0], "N,N")
+        group.add_argument(option, type=reader(field), metavar=letter, **how)
 
-    def read(word: str) -> Any:
-        return None if word == "none" else kind(word)
 
-    read.__name__ = kind.__name__  # what argparse calls a word that is none
-    return read
+def _default(field: Field) -> str:
+    """The value of a setting in the preset sine, or else of its class, as the command line has it."""
+    value = field.default
+    if field.is_choice and value is not MISSING:
+        value = field.registry.name_of(value)
+    value = PRESETS["sine"].settings.flags().get(field.flag, written(value))
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return {MISSING: "must be given", None: "none"}.get(value, str(value))
 
 
 def _add_eval(commands: Any) -> None:
@@ -413,17 +370,10 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)"
     )
-    parser.add_argument(
-        "--shots",
-        dest="eval_shots",
-        type=int,
-        metavar="N",
-        help="examples of each class to adapt on",
-    )
-    parser.add_argument("--steps", dest="eval_steps", type=int, metavar="N", help="inner steps")
-    parser.add_argument(
-        "--size", dest="eval_size", type=int, metavar="N", help="examples in a mini-batch"
-    )
+    known = every_flag(Settings)
+    scoring = [flag for flag in known if flag.startswith("eval_")]
+    for flag in scoring:
+        _add_setting(parser, known[flag], flag.removeprefix("eval_"))
     parser.add_argument(
         "--transduction",
         choices=["both", "yes", "no"],
@@ -441,7 +391,7 @@ def _add_eval(commands: Any) -> None:
         "--json", metavar="FILE", help="where to write the result (default: in the run folder)"
     )
     _add_machine_flags(parser)
-    parser.set_defaults(run=_eval)
+    parser.set_defaults(run=_eval, flags=scoring)
 
 
 def _add_vectors(commands: Any) -> None:

@@ -8,7 +8,8 @@ the user's own becomes a setting by one line, ``@REGISTRY.register("name")``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, field
 from typing import Any, TypeVar
 
@@ -42,6 +43,15 @@ class Registry(Mapping[str, type]):
 
         return named
 
+    @contextmanager
+    def registered(self, name: str, cls: type) -> Iterator[None]:
+        """``cls`` has this name inside the block, and no longer."""
+        self.register(name)(cls)
+        try:
+            yield
+        finally:
+            del self._classes[name]
+
     def __getitem__(self, name: str) -> type:
         """The class.
 
@@ -59,7 +69,7 @@ class Registry(Mapping[str, type]):
             ) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return isinstance(name, str) and name in self._classes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
@@ -95,9 +105,13 @@ def setting(
     help: str = "",
     *,
     flag: str | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    choices: Collection[str] | None = None,
     registry: Registry | None = None,
     prefix: str = "",
     renamed: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """A field of a dataclass that is a setting.
@@ -112,13 +126,21 @@ def setting(
         its name on the command line, where that is not the field's own. For a
         field that holds an instance of a registered class, the flag chooses
         the class.
-    registry, prefix, renamed
-        for such a field: the classes that it may hold. Flags of the fields of
-        these classes are ``prefix`` and their own name, but for those that
-        ``renamed`` maps to another.
+    least, below
+        the bounds of a number: ``least <= value < below``. With ``least``, a
+        number must be finite, too.
+    choices
+        the words that a text may be, where its type does not name them.
+    registry
+        for a field that holds an instance of a registered class: the classes.
+    prefix, renamed, defaults
+        for a field that holds a dataclass. Flags of that dataclass's fields are
+        ``prefix`` and their own name, but for those that ``renamed`` maps to
+        another. ``defaults`` replaces defaults of its fields, by their names.
     options
         the rest goes to ``dataclasses.field``.
     """
-    told = {"help": help, "flag": flag, "registry": registry, "prefix": prefix}
-    metadata = told | {"renamed": dict(renamed or {})}
+    told = {"help": help, "flag": flag, "least": least, "below": below, "choices": choices}
+    nested = {"registry": registry, "prefix": prefix, "renamed": dict(renamed or {})}
+    metadata = told | nested | {"defaults": dict(defaults or {})}
     return field(default=default, metadata=metadata, **options)

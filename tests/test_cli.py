@@ -9,7 +9,8 @@ import pytest
 import minimeta
 from minimeta.cli import main
 from minimeta.inner import STORES
-from minimeta.runs.experiment import PRESETS, Settings, algorithm_of
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.settings import Settings
 
 SHORT = ["--iterations", "20", "--hidden", "8", "--quiet"]
 
@@ -40,7 +41,11 @@ def test_show_prints_a_presets_settings_and_does_nothing(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert main(["train", "omniglot-5way", "--k", "7", "--show"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown == PRESETS["omniglot-5way"][1].to_dict() | {"k": 7}
+    assert shown == PRESETS["omniglot-5way"].settings.changed(k=7).to_dict()
+    assert shown["algorithm"] == {
+        "type": "reptile",
+        "rule": {"type": "adam", "lr": 0.001, "beta1": 0.0, "beta2": 0.999, "eps": 1e-8},
+    }
     assert not list(tmp_path.iterdir())
 
 
@@ -62,11 +67,9 @@ def test_a_setting_that_may_be_none_can_be_set_so(capsys):
         == 0
     )
     shown = json.loads(capsys.readouterr().out)
-    assert shown == PRESETS["omniglot-5way-maml"][1].to_dict() | {
-        "tail": "shared",
-        "tail_shots": None,
-        "shots": 2,
-    }
+    want = PRESETS["omniglot-5way-maml"].settings.to_dict()
+    want["schedule"] |= {"tail": "shared", "tail_shots": None, "shots": 2}
+    assert shown == want
     for words in (["--tail-shots", "few"], ["--ways", "none"]):
         with pytest.raises(SystemExit):
             main(["train", "omniglot-5way-maml", *words])
@@ -76,12 +79,13 @@ def test_a_setting_that_may_be_none_can_be_set_so(capsys):
 @pytest.mark.parametrize("store", STORES)
 def test_maml_is_told_what_to_store(store, capsys):
     assert main(["train", "sine-maml", "--store", store, "--show"]) == 0
-    assert algorithm_of(Settings.from_dict(json.loads(capsys.readouterr().out))).store == store
+    assert Settings.from_dict(json.loads(capsys.readouterr().out)).algorithm.store == store
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
-    assert main(["train", preset, "--algorithm", "reptile", "--tail", "shared", "--show"]) == 0
+    words = ["--algorithm", "reptile", "--tail", "shared", "--tail-shots", "none", "--show"]
+    assert main(["train", preset, *words]) == 0
 
 
 @pytest.mark.parametrize(
@@ -116,18 +120,30 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         ),
         (
             ["train", "sine", "--store", "points", "--out", "NEW"],
-            "adml, taml: leave it out, or set algorithm to one of these",
+            "taml, taml-entropy: leave it out, or set algorithm to one of these",
         ),
         (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
         (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),
         (
             ["train", "sine-meta-sgd", "--inner-lr", "0.1", "--out", "NEW"],
-            "set rate_low and rate_high",
+            "meta-sgd reads rate_low, rate_high instead",
         ),
         (["train", "sine", "--inner-beta1", "0.9", "--out", "NEW"], "set inner to adam"),
         (
             ["train", "sine", "--algorithm", "adml", "--attack", "-1", "--out", "NEW"],
             "attack must be 0 or more",
+        ),
+        (
+            ["train", "sine-maml", "--algorithm", "taml", "--bias", "entropy", "--out", "NEW"],
+            "set algorithm to taml-entropy",
+        ),
+        (
+            ["train", "sine-maml", "--inner", "lbfgs", "--out", "NEW"],
+            "inner must be one of adam, sgd, got 'lbfgs'",
+        ),
+        (
+            ["train", "sine", "--carry-inner-state", "--resume", "--k", "4", "--out", "RUN"],
+            "k is 5 there and 4 here",
         ),
     ],
 )

@@ -45,6 +45,7 @@ class ADML(MAML):
         0.1,
         "ADML: how far adversarial inputs move, in pixels from 0 to 1 or in x from -5 to 5",
         flag="attack",
+        least=0,
     )
     low: float = setting(
         -inf, "ADML: least input; by default the least of the task", flag="attack_low"

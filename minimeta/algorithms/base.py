@@ -91,6 +91,7 @@ class Algorithm(ABC):
 
     rule: InnerRule = setting(help="inner rule", flag="inner", registry=RULES, prefix="inner_")
     least_k: ClassVar[int] = 1  # mini-batches a task without which a run makes no sense
+    uses_context: ClassVar[bool] = False  # whether it adapts context parameters
 
     def __post_init__(self) -> None:
         if not callable(getattr(self.rule, "step", None)):
@@ -143,6 +144,12 @@ class Algorithm(ABC):
             raise SettingsError(
                 f"{ALGORITHMS.name_of(self)} adapts on k-1 mini-batches and scores on the last: "
                 f"set k to {self.least_k} or more"
+            )
+        if not self.uses_context and part_of(plan.objective, "context") != slice(0, 0):
+            users = [name for name, other in ALGORITHMS.items() if other.uses_context]
+            raise SettingsError(
+                f"context parameters are for {', '.join(users)}; {ALGORITHMS.name_of(self)} adapts "
+                "the parameters that all networks have: leave context out (--context none)"
             )
         return self
 

@@ -25,6 +25,7 @@ class CAVIA(MAML):
     """
 
     least_k: ClassVar[int] = 2
+    uses_context: ClassVar[bool] = True
 
     def problem(self, objective, meta):
         """phi with c = 0, and the rule with its rate on c alone."""

@@ -53,7 +53,7 @@ class TAML(MAML):
         prefix="bias_",
     )
     weight: float = setting(
-        0.1, "TAML: weight of the bias term beside the loss", flag="bias_weight"
+        0.1, "TAML: weight of the bias term beside the loss", flag="bias_weight", least=0
     )
     least_k: ClassVar[int] = 2
 
@@ -112,7 +112,7 @@ class EntropyTAML(MAML):
     """
 
     weight: float = setting(
-        0.1, "TAML: weight of the bias term beside the loss", flag="bias_weight"
+        0.1, "TAML: weight of the bias term beside the loss", flag="bias_weight", least=0
     )
     least_k: ClassVar[int] = 2
 

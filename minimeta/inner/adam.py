@@ -34,10 +34,10 @@ class Adam:
         phi' = phi - lr o m^ / (s + eps).
     """
 
-    lr: Rate = setting(help="step size")
-    beta1: float = setting(0.0, "decay of the first moment")
-    beta2: float = setting(0.999, "decay of the second moment")
-    eps: float = setting(1e-8, "added to the root of the second moment")
+    lr: Rate = setting(help="step size", least=0)
+    beta1: float = setting(0.0, "decay of the first moment", least=0, below=1)
+    beta2: float = setting(0.999, "decay of the second moment", least=0, below=1)
+    eps: float = setting(1e-8, "added to the root of the second moment", least=0)
 
     def step(
         self, phi: Array, g: Array, state: AdamState | None = None, j: int = 0

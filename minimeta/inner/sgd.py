@@ -17,7 +17,7 @@ class SGD:
     ``lr``: a number, a vector ``(D,)``, or one rate per step (``InnerRule``).
     """
 
-    lr: Rate = setting(help="step size")
+    lr: Rate = setting(help="step size", least=0)
 
     def step(self, phi: Array, g: Array, state: None = None, j: int = 0) -> tuple[Array, None]:
         """phi - lr o g."""

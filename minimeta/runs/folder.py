@@ -1,4 +1,4 @@
-"""Floor 6: a run on disk. A folder holds
+"""A run on disk. A folder holds
 
 config.json       the settings, written once
 checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array, to_host
-from ..errors import CheckpointError, MinimetaError
+from ..arrays.backend import to_host
+from ..errors import CheckpointError, MinimetaError, SettingsError
 from ..files import locked, parts_of, write_atomically
-from ..inner import AdamState
+from ..inner import InnerRule
 from ..training.meta_training import MetaState
 
-_FORMAT = "minimeta checkpoint 1"
+_FORMAT = "minimeta checkpoint 2"
+_FIRST_FORMAT = "minimeta checkpoint 1"  # left None out, and held arrays that no state has now
+_NONE = "None"  # the word that stands for None in a checkpoint
+
+
+class Rules(NamedTuple):
+    """The rules whose states a run carries. They give the structure of these states."""
+
+    outer: InnerRule
+    inner: InnerRule
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"{self.path} already holds a run ({path.name}): --resume continues it, --out names another folder"
                 )
-        text = json.dumps(config, indent=2) + "\n"
+        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         write_atomically(self.config_path, lambda file: file.write(text.encode()))
 
     def config(self) -> dict[str, Any]:
@@ -106,46 +115,64 @@ class RunFolder:
             raise CheckpointError(f"{self.config_path} is damaged: it holds no settings")
         return config
 
-    def save(self, state: MetaState, config: Mapping[str, Any]) -> None:
-        """Replace the checkpoint."""
-        arrays = {
-            "format": np.array(_FORMAT),
-            "config": np.array(_digest(config)),
-            **_packed(state),
-        }
+    def save(self, state: MetaState, config: Mapping[str, Any], rules: Rules) -> None:
+        """Replace the checkpoint.
+
+        Raises
+        ------
+        SettingsError
+            if a rule's state has not the structure that its first step gave it: such a state could
+            not be read back.
+        """
+        packed = packed_state(state)
+        try:
+            read_state(packed, rules)
+        except CheckpointError as error:
+            raise SettingsError(f"this state cannot be kept: {error}") from error
+        arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config))} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
-    def load(self, config: Mapping[str, Any], xp: ModuleType = np) -> MetaState:
-        """The last state, on the device of ``xp``.
+    def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
+        """The last state, on the device of ``xp``; ``rules`` are those of the run.
 
         Raises
         ------
         CheckpointError
-            if the checkpoint is missing, truncated, altered, or was written under settings other than ``config``.
+            if the checkpoint is missing, truncated, altered, or was written under settings other
+            than ``config``.
         """
         if not self.checkpoint_path.exists():
             raise CheckpointError(f"{self.path} holds no checkpoint")
+        arrays = self._arrays()
+        told = str(arrays.pop("format", ""))
+        if told not in (_FORMAT, _FIRST_FORMAT):
+            raise CheckpointError(
+                f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
+            )
+        if str(arrays.pop("config", "")) != _digest(config):
+            raise CheckpointError(
+                f"{self.checkpoint_path} was written under other settings than "
+                f"{self.config_path} holds"
+            )
+        try:
+            return read_state(arrays, rules, xp, first_format=told == _FIRST_FORMAT)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """All arrays of the checkpoint but their names."""
         try:
             with np.load(self.checkpoint_path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (
-            Exception
-        ) as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
+        except Exception as error:  # a reader of archives may raise anything on damaged bytes
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
         if sorted(arrays) != arrays.get("names", np.array(())).tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} is damaged: some of its arrays are missing"
             )
-        if str(arrays.get("format")) != _FORMAT:
-            raise CheckpointError(
-                f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
-            )
-        if str(arrays.get("config")) != _digest(config):
-            raise CheckpointError(
-                f"{self.checkpoint_path} was written under other settings than {self.config_path} holds"
-            )
-        return _unpacked(arrays, xp)
+        del arrays["names"]
+        return arrays
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add one line."""
@@ -202,39 +229,113 @@ def _digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _packed(state: MetaState) -> dict[str, np.ndarray]:
-    """A MetaState as named arrays: ``outer.steps``, ``inner.v`` and so on; what is None is left out."""
+# States as named arrays.
+
+
+def packed_state(state: MetaState) -> dict[str, np.ndarray]:
+    """A state as named arrays on the host. Names are made of fields and of places in tuples:
+    ``outer.m``, ``inner.0.v``. A class leaves no trace."""
     arrays = {"iteration": np.array(state.iteration), "meta": to_host(state.meta)}
-    for name, rule_state in (("outer", state.outer), ("inner", state.inner)):
-        if isinstance(rule_state, AdamState):
-            arrays |= {
-                f"{name}.{field}": _host(value) for field, value in rule_state._asdict().items()
-            }
-        elif rule_state is not None:
-            arrays[f"{name}.steps"] = np.array(rule_state)
-    return arrays
+    return arrays | _packed("outer", state.outer) | _packed("inner", state.inner)
 
 
-def _host(value: Array | int) -> np.ndarray:
-    return to_host(value) if hasattr(value, "shape") else np.array(value)
+def read_state(
+    arrays: Mapping[str, np.ndarray],
+    rules: Rules,
+    xp: ModuleType = np,
+    first_format: bool = False,
+) -> MetaState:
+    """The state in ``arrays``. The structure of each rule's state is that after a step on zeros.
+
+    In the first format a state that is None has no array, and there may be further arrays.
+
+    Raises
+    ------
+    CheckpointError
+        if arrays are missing, have the wrong type, or belong to no rule.
+    """
+    left = dict(arrays)
+    iteration = _item(_taken(left, "iteration"), int, "iteration")
+    meta = _taken(left, "meta")
+    if iteration < 0 or meta.ndim != 1 or meta.dtype.kind != "f":
+        raise CheckpointError("iteration or meta is no number or vector of a run")
+    states = {}
+    for name, rule in rules._asdict().items():
+        absent = not any(each == name or each.startswith(f"{name}.") for each in left)
+        structure = None if first_format and absent else structure_of(rule)
+        if first_format and structure is None:
+            left[name] = np.array(_NONE)
+        states[name] = _unpacked(left, name, structure, xp)
+    if left and not first_format:
+        raise CheckpointError(f"no rule of the run has a state with {', '.join(sorted(left))}")
+    return MetaState(iteration, xp.asarray(meta), states["outer"], states["inner"])
 
 
-def _unpacked(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> MetaState:
-    def rule_state(name: str) -> Any:
-        if f"{name}.steps" not in arrays:
-            return None
-        steps = int(arrays[f"{name}.steps"])
-        if f"{name}.v" not in arrays:
-            return steps
-        m, v = (xp.asarray(arrays[f"{name}.{moment}"]) for moment in ("m", "v"))
-        return AdamState(steps, m, v, int(arrays[f"{name}.here"]))
+def structure_of(rule: InnerRule) -> Any:
+    """The structure of a rule's state: its state after one step on zeros."""
+    zeros = np.zeros((1, 1))
+    with np.errstate(all="ignore"):
+        return rule.step(zeros, zeros, None, 0)[1]
 
-    try:
-        return MetaState(
-            int(arrays["iteration"]),
-            xp.asarray(arrays["meta"]),
-            rule_state("outer"),
-            rule_state("inner"),
+
+def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
+    """A part of a state: arrays, numbers, None, and (named) tuples of these.
+
+    Raises
+    ------
+    SettingsError
+        if it holds anything else.
+    """
+    if isinstance(state, tuple):
+        arrays: dict[str, np.ndarray] = {}
+        for key, part in _parts(state):
+            arrays |= _packed(f"{name}.{key}", part)
+        return arrays
+    if state is None:
+        return {name: np.array(_NONE)}
+    array = to_host(state) if hasattr(state, "shape") else np.array(state)
+    if array.dtype.kind not in "biufc":
+        raise SettingsError(
+            "a rule's state must be made of arrays, numbers, None, and tuples of these: "
+            f"got {state!r} in {name}"
         )
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint lacks {error}") from error
+    return {name: array}
+
+
+def _parts(state: tuple) -> Iterable[tuple[str, Any]]:
+    """The parts of a tuple, by field or by place."""
+    names = getattr(state, "_fields", None) or [str(place) for place in range(len(state))]
+    return zip(names, state, strict=True)
+
+
+def _unpacked(left: dict[str, np.ndarray], name: str, structure: Any, xp: ModuleType) -> Any:
+    """The part of a state called ``name``, taken out of ``left``."""
+    if name in left and left[name].dtype.kind == "U" and left[name].tolist() == _NONE:
+        del left[name]
+        return None
+    if isinstance(structure, tuple):
+        parts = [_unpacked(left, f"{name}.{key}", part, xp) for key, part in _parts(structure)]
+        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+    array = _taken(left, name)
+    for kind in (bool, int, float, complex):  # a bool is an int, too
+        if isinstance(structure, kind):
+            return _item(array, kind, name)
+    return xp.asarray(array)
+
+
+def _taken(left: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The array of this name, taken out of ``left``."""
+    if name not in left:
+        raise CheckpointError(f"it lacks {name}")
+    array = left.pop(name)
+    if array.dtype.kind not in "biufc":
+        raise CheckpointError(f"{name} holds no numbers")
+    return array
+
+
+def _item(array: np.ndarray, kind: type, name: str) -> Any:
+    """The number of this kind in an array."""
+    value = array.item() if array.ndim == 0 else None
+    if type(value) is not kind:
+        raise CheckpointError(f"{name} must be one number of type {kind.__name__}")
+    return value

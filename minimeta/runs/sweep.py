@@ -1,17 +1,22 @@
-"""Floor 7: many meta-training runs as one: each in its folder, gone on with after any kill.
+"""Many meta-training runs as one: each in its folder, resumed after any kill.
 
-A job is a name and settings. ``sweep`` trains each in ``folder/name``, a run folder like any other, hands that to
-``measure`` at the end (and on the way, where the job asks for looks), and writes what comes back to
-``folder/name/result.json``. That file ends the job: called again, a sweep reads it and computes only what is missing, a
-begun run from its last checkpoint. A run's numbers depend neither on the number of processes nor on how often it stopped.
+A job is a name and settings. ``sweep`` trains each job in ``folder/name``, a run
+folder like any other. At the end, and on the way where the job asks for looks, it
+hands the experiment and its state to ``measure``, and writes the outcome to
+``folder/name/result.json``. That file ends the job. Called again, a sweep reads
+it, and computes the missing results alone, a begun run from its last checkpoint.
+A run's numbers depend neither on the number of processes nor on interruptions.
 
-Jobs go to processes of this machine, a fresh one of one thread for each; or, with ``scheduler``, to the workers of a Dask
-cluster, which must see the same folder (and the same data). A worker that dies loses its place, not its work: the next one
-to take the job goes on from the checkpoint.
+Jobs go to processes of this machine, a fresh one of one thread for each; or, with
+``scheduler``, to the workers of a Dask cluster, which must see the same folder
+(and the same data). A worker that dies loses its place, not its work: the next
+worker to take the job resumes it from the checkpoint.
 
-Sweeps of one folder share its jobs: who comes second to a job waits for its lock, then takes the result that is there. So
-none is computed twice, where all processes see each other's locks (flock): on one machine, and on several where their file
-system passes locks on. Windows has no such locks: there, let one sweep at a time work in a folder.
+Sweeps of one folder share its jobs. The second process to come to a job waits for
+its lock, then takes the result that is there. So no job is computed twice where
+all processes see each other's locks (flock): on one machine, and on several whose
+file system passes locks on. Windows has no such locks: there, let one sweep at a
+time work in a folder.
 """
 
 from __future__ import annotations
@@ -35,15 +40,15 @@ from typing import Any, NamedTuple
 from ..arrays.threads import available_cores
 from ..errors import CheckpointError, MinimetaError, SettingsError, SweepError
 from ..files import locked, write_atomically
-from .experiment import Settings
+from .experiment import Experiment
 from .folder import RunFolder
 from .processes import Died, fresh_processes
 from .provenance import provenance
-from .train import Saving, built_once, settings_in, train
+from .settings import Settings
+from .train import Saving, load, settings_in, train
 
-Measure = Callable[
-    ..., dict[str, Any]
-]  # (run folder, data folder, **what the job measures by) -> a JSON object
+# measure(experiment, state, **by) -> a JSON object
+Measure = Callable[..., dict[str, Any]]
 
 _SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 _SAVING = Saving(10, 20)
@@ -51,9 +56,12 @@ _SAVING = Saving(10, 20)
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep. ``name`` is its folder's; ``looks``: after these meta-steps it is measured as well. The end is
-    measured anyway, and is no look. ``by``: keyword arguments of ``measure``, such as a number of test tasks, of what JSON
-    can hold: what was measured by anything else is not taken for this job's.
+    """One run of a sweep.
+
+    ``name`` is its folder's. After the meta-steps ``looks`` the run is measured as
+    well; the end is measured anyway, and is no look. ``by`` holds keyword arguments
+    of ``measure``, such as a number of test tasks, as JSON can hold them. A result
+    that was measured by anything else is not taken for this job's.
 
     Raises
     ------
@@ -67,7 +75,7 @@ class Job:
     by: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        end = self.settings.iterations
+        end = self.settings.training.iterations
         if beyond := [look for look in self.looks if not 0 < look <= end]:
             raise SettingsError(
                 f"{self.name} has {end} meta-steps and cannot be looked at after {beyond[0]}"
@@ -76,9 +84,13 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """What ``measure`` gave at the end of a run, and at each look, by the number of meta-steps; ``training``: what its last
-    metrics tell (seconds, peak memory, what produced it and from which images); ``measured_by``: what made ``result``,
-    None in a result file older than that. A Dask worker's peak memory is that of all its jobs so far."""
+    """The outcome of ``measure`` at the end of a run, and at each look, by the number of meta-steps.
+
+    ``training`` holds the facts of the run's metrics: seconds, peak memory, what
+    produced it and from which images. A Dask worker's peak memory is that of all
+    its jobs so far. ``measured_by`` tells what made ``result``; None in a result
+    file older than that.
+    """
 
     result: dict[str, Any]
     looks: dict[int, dict[str, Any]]
@@ -104,12 +116,15 @@ def sweep(
     progress: bool = False,
     saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
-    """Train and measure every job; what ``measure`` gave, by name, in the order of ``jobs``.
+    """Train and measure every job; the outcomes by name, in the order of ``jobs``.
 
-    ``measure`` is called with the run's folder, ``data`` and the job's ``by``; it is a function that another process can
-    import; the workers of a cluster get the modules beside it as well. ``data`` is where images are; ``processes`` defaults
-    to the number of cores; ``scheduler`` is a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes;
-    ``saving``: how often runs write metrics and checkpoints.
+    ``measure(experiment, state, **by)`` is called with the job's experiment, whose
+    data are loaded once, with the state that training has reached, and with the
+    job's ``by``. It is a function that another process can import. The workers of a
+    cluster get the modules beside it as well. ``data`` is where images are.
+    ``processes`` defaults to the number of cores. ``scheduler`` is a Dask
+    scheduler's address, ``tcp://HOST:PORT``, instead of local processes. ``saving``
+    says how often runs write metrics and checkpoints.
 
     Raises
     ------
@@ -173,7 +188,8 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
     for job in jobs:
         contents = results[job.name]
         if contents is not None and (images := contents["training"].get("images")):
-            of_task.setdefault(job.settings.task, {})[json.dumps(images)] = job.name
+            task = job.settings.to_dict()["task"]["type"]
+            of_task.setdefault(task, {})[json.dumps(images)] = job.name
     for seen in of_task.values():
         if len(seen) > 1:
             told = "; ".join(f"{name}: {images}" for images, name in seen.items())
@@ -187,16 +203,18 @@ def run_job(
 ) -> dict[str, Any]:
     """One job from wherever it stands to its end; the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path / ".job"), built_once():
+    with _alone(path / ".job"):
         done = _result(job, path)
         if done is not None:  # by another sweep, or a process that was taken for dead
             return done
 
+        experiment = Experiment(job.settings, data, workers=1)
+
         def measured(iteration: int) -> dict[str, Any]:
-            return _measured(job, path, measure, data, saving, iteration)
+            return _measured(job, path, measure, experiment, saving, iteration)
 
         looks = {str(look): _look(job, path, measured, look) for look in job.looks}
-        result = measured(job.settings.iterations)
+        result = measured(job.settings.training.iterations)
         contents = {"result": result, "looks": looks, "training": RunFolder(path).facts()}
         return _write(path / "result.json", job, contents)
 
@@ -242,18 +260,16 @@ def _look(
 
 
 def _measured(
-    job: Job, path: Path, measure: Measure, data: str | None, saving: Saving, iteration: int
+    job: Job, path: Path, measure: Measure, experiment: Experiment, saving: Saving, iteration: int
 ) -> dict[str, Any]:
     """Train until ``iteration`` and measure."""
     begun = RunFolder(path).config_path.exists()
-    state = train(
-        job.settings, path, resume=begun, data=data, workers=1, saving=saving, until=iteration
-    )
+    state = train(experiment, path, resume=begun, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
             f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
         )
-    measured = measure(path, data, **job.by)
+    measured = measure(experiment, state, **job.by)
     if not isinstance(measured, dict):
         raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
     return measured
@@ -374,13 +390,13 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
                 f"{run.path} holds a run of other settings: name another folder for this sweep"
             )
         if run.begun and not (run.path / "result.json").exists():
-            _check_checkpoint(run)
+            _check_checkpoint(run, job.settings)
 
 
-def _check_checkpoint(run: RunFolder) -> None:
+def _check_checkpoint(run: RunFolder, settings: Settings) -> None:
     """A run that cannot go on is told now, not when its turn has come."""
     try:
-        run.load(run.config())
+        load(run, settings, run.config())
     except CheckpointError as error:
         raise CheckpointError(f"{error}; delete {run.path} to compute this job again") from error
 
@@ -493,12 +509,12 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
     """A bar over the meta-steps of all jobs, read from their folders, wherever they run."""
     from tqdm import tqdm
 
-    total = sum(job.settings.iterations for job in jobs)
+    total = sum(job.settings.training.iterations for job in jobs)
     over, counts = Event(), {job.name: 0 for job in jobs}
 
     def look() -> int:
         for job in jobs:
-            if counts[job.name] < job.settings.iterations:
+            if counts[job.name] < job.settings.training.iterations:
                 counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
         return sum(counts.values())
 

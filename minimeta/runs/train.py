@@ -1,12 +1,10 @@
-"""Floor 6: a meta-training run in its folder, from its start or its last checkpoint to its end."""
+"""A meta-training run in its folder, from its start or its last checkpoint to its end."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,14 +15,16 @@ import numpy as np
 from ..arrays import memory
 from ..errors import CheckpointError, DivergenceError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
-from .experiment import Experiment, Settings, build
-from .folder import RunFolder
+from .experiment import Experiment
+from .folder import Rules, RunFolder
 from .provenance import provenance
+from .settings import Settings
 
 
 @dataclass(frozen=True)
 class Saving:
-    """How often: metrics every ``every`` meta-steps, a checkpoint when ``seconds`` have passed since the last one.
+    """How often a run saves: metrics every ``every`` meta-steps, and a checkpoint when ``seconds``
+    have passed since the last one.
 
     Checkpoints fall on multiples of ``every``. None of this changes the numbers of a run.
     """
@@ -40,21 +40,19 @@ class Saving:
 
 
 def train(
-    settings: Settings,
+    experiment: Experiment,
     out: str | os.PathLike,
     *,
     resume: bool = False,
-    data: str | None = None,
-    xp: ModuleType = np,
-    workers: int | None = None,
     saving: Saving = Saving(),
     progress: bool = False,
     until: int | None = None,
 ) -> MetaState:
-    """Train as ``settings`` say, in the folder ``out``; with ``resume``, go on from the checkpoint there.
+    """Train in the folder ``out``; with ``resume``, go on from the checkpoint there.
 
-    The end is bit-identical however often the run was interrupted. ``until``: stop after so many meta-steps of the run, with
-    a checkpoint; what is further on already stays.
+    The end is bit-identical however often the run was interrupted. ``until`` stops
+    after so many meta-steps of the run, with a checkpoint. A run that is further on
+    stays as it is.
 
     Raises
     ------
@@ -62,88 +60,103 @@ def train(
         with the meta-step, if the loss stops being finite; the last checkpoint before it stays.
     CheckpointError, DataError, SettingsError
     """
-    folder = RunFolder(Path(out))
+    folder, settings = RunFolder(Path(out)), experiment.settings
     if resume and settings_in(folder.config_path, folder.config()) != settings:
         raise CheckpointError(
             f"{out} was begun with other settings than those it is to be resumed with"
         )
-    experiment = _build(settings, data, xp, workers)
-    experiment.training.sample(
-        0
-    )  # what the tasks cannot serve is refused before anything is written
+    # Tasks that the data cannot serve are refused before anything is written.
+    experiment.training.sample(0)
     with folder.held():
         if not resume:
             folder.create(settings.to_dict())
         config = folder.config()
-        if resume and folder.begun:
-            state = folder.load(config, xp)
-            folder.clear_after(state.iteration)
-            _check_same_images(folder, experiment)
-        else:
+        state = _begun(experiment, folder, config) if resume and folder.begun else None
+        if state is None:
             state = experiment.training.start()
-            folder.save(state, config)
-        last, end = state, min(settings.iterations if until is None else until, settings.iterations)
-        if state.iteration < end:
-            made = {"provenance": provenance(xp.__name__), "images": experiment.images}
-            folder.append_metrics({"iteration": state.iteration} | made)
-        try:
-            for last in _advance(experiment.training, state, folder, saving, progress, end):
-                folder.save(last, config)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"stopped: the same command with --resume goes on from the last checkpoint in {out}"
-            ) from None
-    return last
+            folder.save(state, config, rules_of(settings))
+        end = settings.training.iterations
+        end = end if until is None else min(until, end)
+        return _trained(experiment, state, folder, saving, progress, end)
 
 
-def _check_same_images(folder: RunFolder, experiment: Experiment) -> None:
-    """Refuse to go on with other images than those that a run was begun with, where its metrics tell."""
+def _begun(experiment: Experiment, folder: RunFolder, config: Mapping[str, Any]) -> MetaState:
+    """The state to go on from, once what follows it in the folder is dropped."""
+    state = load(folder, experiment.settings, config, experiment.xp)
+    folder.clear_after(state.iteration)
     begun = folder.facts().get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
             f"{folder.path} was begun with other images: {begun}, not {experiment.images}"
         )
+    return state
+
+
+def _trained(
+    experiment: Experiment,
+    state: MetaState,
+    folder: RunFolder,
+    saving: Saving,
+    progress: bool,
+    end: int,
+) -> MetaState:
+    """The state at meta-step ``end``, or ``state`` where that is further on."""
+    if state.iteration < end:
+        made = {"provenance": provenance(experiment.xp.__name__), "images": experiment.images}
+        folder.append_metrics({"iteration": state.iteration} | made)
+    config, rules, last = folder.config(), rules_of(experiment.settings), state
+    try:
+        for last in _advance(experiment.training, state, folder, saving, progress, end):
+            folder.save(last, config, rules)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "stopped: the same command with --resume goes on from the last checkpoint in "
+            f"{folder.path}"
+        ) from None
+    return last
 
 
 def open_run(
     out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
-    """The experiment and the last state in the folder ``out``."""
+    """The experiment and the last state in the folder ``out``. The images in ``data`` are not
+    needed until the experiment's tasks are used."""
     folder = RunFolder(Path(out))
     config = folder.config()
-    state = folder.load(config, xp)
-    return _build(settings_in(folder.config_path, config), data, xp, workers), state
+    settings = settings_in(folder.config_path, config)
+    return Experiment(settings, data, xp, workers), load(folder, settings, config, xp)
+
+
+def load(
+    folder: RunFolder, settings: Settings, config: Mapping[str, Any], xp: ModuleType = np
+) -> MetaState:
+    """The last state of a run of ``settings``, which ``config`` says in the folder's own words.
+
+    Raises
+    ------
+    CheckpointError
+        if the checkpoint is damaged, or is none of such a run.
+    """
+    state, told = folder.load(config, rules_of(settings), xp), settings.training
+    if state.iteration > told.iterations or state.meta.dtype != np.dtype(told.dtype):
+        raise CheckpointError(
+            f"{folder.checkpoint_path} is damaged: it holds meta-step {state.iteration} in "
+            f"{state.meta.dtype}, of a run of {told.iterations} in {told.dtype}"
+        )
+    return state
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules whose states a run carries."""
+    return Rules(settings.outer, settings.algorithm.rule)
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
-    """The settings that ``file`` holds; what is wrong with them is told with its name."""
+    """The settings that ``file`` holds. An error in them is told with the file's name."""
     try:
         return Settings.from_dict(dict(stored))
     except SettingsError as error:
         raise SettingsError(f"{file}: {error}") from error
-
-
-_built: ContextVar[dict[tuple, Experiment] | None] = ContextVar("_built", default=None)
-
-
-@contextmanager
-def built_once() -> Iterator[None]:
-    """Within the block, ``train`` and ``open_run`` keep the last experiment, images and all, for the next of the same."""
-    token = _built.set({})
-    try:
-        yield
-    finally:
-        _built.reset(token)
-
-
-def _build(settings: Settings, data: str | None, xp: ModuleType, workers: int | None) -> Experiment:
-    kept, key = _built.get(), (settings, data, xp, workers)
-    if kept is None:
-        return build(*key)
-    if key not in kept:
-        kept.clear()
-        kept[key] = build(*key)
-    return kept[key]
 
 
 def _advance(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
+from ..registry import setting
 
 Order = Literal["cycle", "replacement"]
 Tail = Literal["shared", "separate"]
@@ -108,12 +109,23 @@ class MinibatchSchedule:
         examples of each class in a separate tail; by default enough for ``size``.
     """
 
-    k: int
-    size: int
-    tail: Tail = "shared"
-    order: Order = "cycle"
-    shots: int | None = None
-    tail_shots: int | None = None
+    k: int = setting(
+        help="mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score on "
+        "the last",
+        least=1,
+    )
+    size: int = setting(help="examples in a mini-batch", least=1)
+    tail: Tail = setting("shared", "last mini-batch: from the same examples, or from held-out ones")
+    order: Order = setting("cycle", "cut mini-batches from shuffled passes, or draw each one anew")
+    shots: int | None = setting(
+        None,
+        "examples of each class (points, in regression) to cut mini-batches from; none: as many as "
+        "the mini-batches hold",
+        least=1,
+    )
+    tail_shots: int | None = setting(
+        None, "examples of each class in a separate tail; none: enough for one mini-batch", least=1
+    )
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.size < 1:
@@ -126,6 +138,10 @@ class MinibatchSchedule:
         if any(count is not None and count < 1 for count in (self.shots, self.tail_shots)):
             raise SettingsError(
                 f"shots and tail_shots must be 1 or more, got {self.shots} and {self.tail_shots}"
+            )
+        if self.tail == "separate" and self.k < 2:
+            raise SettingsError(
+                "a separate tail leaves nothing to adapt on where k is 1: set k to 2 or more"
             )
         if self.tail == "shared" and self.tail_shots is not None:
             raise SettingsError(

@@ -1,38 +1,52 @@
-"""Floor 6: how well does a meta-parameter vector adapt to tasks it has not seen?
+"""How well does a learner adapt to tasks that it has not seen?
 
-Tasks come in chunks of fixed size, chunk i drawn from a generator seeded by (seed, i): the first n of more tasks are the
-same n, and the numbers do not depend on how many threads share the chunks.
+Tasks come in chunks of fixed size, and chunk i is drawn from a generator seeded
+by (seed, i). So the first n of more tasks are the same n, and the numbers do not
+depend on how many threads share the chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..algorithms import Algorithm
 from ..arrays import threads
 from ..arrays.backend import Array, array_module, to_host
 from ..errors import DivergenceError, SettingsError
-from ..objectives import Objective
+from ..objectives import Differentiable, Predicting, asked
+from ..registry import setting
 from ..tasks import Episode, FewShotImages, Minibatches, Sinusoid, minibatches_of
 from ..tasks.minibatches import Order
+from .learner import Learner
 from .task_parallel import fitting_together
 
 _EVALUATION = 2  # stream of random numbers under one seed: after meta_training's
 CHUNK = 10
+_IMAGES, _POINTS = 1, 100  # to score on, by default: images of each class, points of a task
+
+Mode = Literal["transductive", "inductive"]
+Progress = Callable[[Iterable], Iterable]
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """How a task's parameters are adapted before they are scored: ``steps`` inner steps on mini-batches of ``size``."""
+class Scoring:
+    """How a learner is scored on an unseen task: it adapts to ``shots`` examples of each class by
+    ``steps`` inner steps on mini-batches of ``size``, and is scored on ``queries`` other ones."""
 
-    steps: int = 50
-    size: int = 5
-    order: Order = "cycle"
+    shots: int = setting(10, "examples of each class to adapt on", least=1)
+    steps: int = setting(32, "inner steps", least=1)
+    size: int = setting(10, "examples in a mini-batch", least=1)
+    order: Order = setting("cycle", "cut mini-batches from shuffled passes, or draw each one anew")
+    queries: int | None = setting(
+        None,
+        f"examples of each class to score on; none: {_IMAGES} image of each class, "
+        f"or {_POINTS} points",
+        least=1,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,87 +66,98 @@ class Evaluation:
         return 1.96 * self.values.std(axis=0, ddof=1) / len(self.values) ** 0.5
 
 
-def accuracy(
-    objective: Objective,
-    algorithm: Algorithm,
-    meta: Array,
-    tasks: FewShotImages,
-    *,
-    count: int,
-    shots: int,
-    queries: int = 1,
-    adaptation: Adaptation = Adaptation(),
-    transductive: tuple[bool, ...] = (True, False),
-    seed: int = 0,
-    inner_state: Any = None,
-    workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> dict[bool, Evaluation]:
-    """Share of query images classified right after adaptation, one number a task, for each way to predict.
+class Accuracy(NamedTuple):
+    """The accuracies by the way to predict; None for a way that was not asked for."""
 
-    Transductive: a task's query images are predicted in one batch, so they share batch-norm statistics. Otherwise each is
-    predicted alone, in one batch with the task's support images. ``inner_state`` is the inner rule's at the start of every
-    task (Adam's moments from training), and is left as it is.
+    transductive: Evaluation | None = None
+    inductive: Evaluation | None = None
+
+
+def accuracy(
+    learner: Learner,
+    tasks: FewShotImages,
+    scoring: Scoring = Scoring(),
+    *,
+    count: int = 1000,
+    modes: Sequence[Mode] = get_args(Mode),
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = iter,
+) -> Accuracy:
+    """Share of query images classified right after adaptation, one number a task.
+
+    Transductive: a task's query images are predicted in one batch, so they share
+    batch-norm statistics. Inductive: each query image is predicted alone, in one
+    batch with the task's support images.
+
+    Raises
+    ------
+    SettingsError
+        if ``count`` is less than 2, which has no interval; or for an unknown mode.
+    DivergenceError
+        if an adaptation ends in predictions that are not finite.
+    """
+    if not modes or not set(modes) <= set(get_args(Mode)):
+        raise SettingsError(f"modes must be some of {', '.join(get_args(Mode))}, got {modes!r}")
+    meta = learner.meta
+    xp = array_module(meta)
+    fitting = fitting_together(learner.objective, scoring.size, meta.dtype) if xp is np else CHUNK
+    groups = threads.even_chunks(CHUNK, -(-CHUNK // fitting))
+    queries = _IMAGES if scoring.queries is None else scoring.queries
+
+    def score(rng: np.random.Generator) -> np.ndarray:
+        episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype)
+        batches = _batches(rng, episode, scoring)
+        return np.concatenate(
+            [score_of(episode.of_tasks(*group), batches.of_tasks(*group)) for group in groups]
+        )
+
+    def score_of(episode: Episode, batches: Minibatches) -> np.ndarray:
+        phi = learner.adapt(batches)
+        return np.stack(
+            [_share_right(learner.objective, phi, episode, mode) for mode in modes], axis=1
+        )
+
+    values = _over_chunks(score, count, seed, workers, xp, progress)
+    return Accuracy(**{mode: Evaluation(values[:, i]) for i, mode in enumerate(modes)})
+
+
+def adaptation_errors(
+    learner: Learner,
+    tasks: Sinusoid,
+    scoring: Scoring = Scoring(),
+    *,
+    count: int = 1000,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = iter,
+) -> Evaluation:
+    """Loss on a task's query points after 0, 1, .. steps of adaptation: ``(count, steps + 1)``.
 
     Raises
     ------
     SettingsError
         if ``count`` is less than 2, which has no interval.
     DivergenceError
-        if an adaptation ends in predictions that are not finite.
+        if a loss is not finite.
     """
-
+    objective, meta = learner.objective, learner.meta
     xp = array_module(meta)
-    together = fitting_together(objective, adaptation.size, meta.dtype) if xp is np else CHUNK
-    groups = threads.even_chunks(CHUNK, -(-CHUNK // together))
+    queries = _POINTS if scoring.queries is None else scoring.queries
 
     def score(rng: np.random.Generator) -> np.ndarray:
-        episode = tasks.episode(rng, CHUNK, shots, queries, dtype=meta.dtype)
-        batches = minibatches_of(
-            rng, episode.support, adaptation.steps, adaptation.size, adaptation.order
-        )
-        return np.concatenate(
-            [score_of(episode.of_tasks(*group), batches.of_tasks(*group)) for group in groups]
-        )
-
-    def score_of(episode: Episode, batches: Minibatches) -> np.ndarray:
-        phi = algorithm.adapt(objective, meta, batches, inner_state)
-        return np.stack(
-            [_share_right(objective, phi, episode, at_once) for at_once in transductive], axis=1
-        )
-
-    values = _over_chunks(score, count, seed, workers, xp, progress)
-    return {at_once: Evaluation(values[:, i]) for i, at_once in enumerate(transductive)}
-
-
-def adaptation_errors(
-    objective: Objective,
-    algorithm: Algorithm,
-    meta: Array,
-    tasks: Sinusoid,
-    *,
-    count: int,
-    shots: int,
-    queries: int = 100,
-    adaptation: Adaptation = Adaptation(steps=32, size=10),
-    seed: int = 0,
-    inner_state: Any = None,
-    workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> Evaluation:
-    """Loss on a task's query points after 0, 1, .. steps of adaptation: values ``(count, steps + 1)``."""
-
-    def score(rng: np.random.Generator) -> np.ndarray:
-        episode = tasks.episode(rng, CHUNK, shots, queries, dtype=meta.dtype, xp=array_module(meta))
-        batches = minibatches_of(
-            rng, episode.support, adaptation.steps, adaptation.size, adaptation.order
-        )
-        iterates = algorithm.iterates(objective, meta, batches, inner_state)
+        episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
+        iterates = learner.iterates(_batches(rng, episode, scoring))
         return np.stack(
             [to_host(objective.at(phi, episode.query).loss) for phi in iterates], axis=1
         )
 
-    return Evaluation(_over_chunks(score, count, seed, workers, array_module(meta), progress))
+    return Evaluation(_over_chunks(score, count, seed, workers, xp, progress))
+
+
+def _batches(rng: np.random.Generator, episode: Episode, scoring: Scoring) -> Minibatches:
+    """The mini-batches to adapt on."""
+    return minibatches_of(rng, episode.support, scoring.steps, scoring.size, scoring.order)
 
 
 def _over_chunks(
@@ -141,43 +166,41 @@ def _over_chunks(
     seed: int,
     workers: int | None,
     xp: ModuleType,
-    progress: Callable[[Iterable], Iterable],
+    progress: Progress,
 ) -> np.ndarray:
     """The first ``count`` rows of ``score`` over chunks of tasks."""
     if count < 2:
         raise SettingsError(f"an evaluation needs at least 2 tasks for its interval, got {count}")
     chunks = -(-count // CHUNK)
-    count_of_threads = workers or (threads.available_cores() if xp is np else 1)
-    with threads.workers(min(count_of_threads, chunks)) as starmap:
+    at_once = workers or (threads.available_cores() if xp is np else 1)
+    with threads.workers(min(at_once, chunks)) as starmap:
         arguments = [
             (np.random.default_rng([seed, _EVALUATION, chunk]),) for chunk in range(chunks)
         ]
-        batches = progress(
-            arguments[i : i + count_of_threads] for i in range(0, chunks, count_of_threads)
-        )
+        batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
         with np.errstate(over="ignore", invalid="ignore"):  # told by the error below
-            values = np.concatenate([rows for batch in batches for rows in starmap(score, batch)])[
-                :count
-            ]
-    if not np.isfinite(values).all():
+            rows = [rows for batch in batches for rows in starmap(score, batch)]
+    values = np.concatenate(rows)[:count]
+    bad = int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())
+    if bad:
         raise DivergenceError(
-            f"adaptation diverges on {int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())} of {count} tasks: "
+            f"adaptation diverges on {bad} of {count} tasks: "
             "try a smaller inner step size, or fewer steps"
         )
     return values
 
 
-def _share_right(objective: Objective, phi: Array, episode: Episode, at_once: bool) -> np.ndarray:
-    """Share of each task's query images whose largest logit is the right one, ``(T,)`` on the host."""
+def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: Mode) -> np.ndarray:
+    """Share of each task's query images whose largest logit is the right one, ``(T,)`` on the
+    host."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
-    if at_once:
-        logits = objective.network.forward(phi, x)
+    predict = asked(objective, Predicting, "accuracy asks for predictions").predict
+    if mode == "transductive":
+        logits = predict(phi, x)
     else:
         alone = [
-            objective.network.forward(phi, xp.concatenate([support, x[:, i : i + 1]], axis=1))[
-                :, -1:
-            ]
+            predict(phi, xp.concatenate([support, x[:, i : i + 1]], axis=1))[:, -1:]
             for i in range(x.shape[1])
         ]
         logits = xp.concatenate(alone, axis=1)

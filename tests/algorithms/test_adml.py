@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta.inner import STORES
-from minimeta.runs.experiment import Settings, algorithm_of, build
+from minimeta.runs.experiment import Experiment
+from minimeta.runs.settings import Settings
 from minimeta.testing import assert_close, assert_same, check_algorithm, strict, without_hessian
 from minimeta.testing.complex_step import complex_step
 from minimeta.testing.strategies import inner_rules, seeds, small, task_counts
@@ -297,20 +298,21 @@ def test_training_gives_the_same_bits_for_any_number_of_workers(task, rule):
 
 @pytest.mark.parametrize("task", ["sine", "omniglot"])
 def test_settings_bound_the_attack_by_the_tasks_own_range(task):
-    settings = Settings(
+    settings = Settings().changed(
         task=task, algorithm="adml", attack=0.3, store="iterates", inner="sgd", inner_lr=0.02
     )
+    experiment = Experiment(settings)
     low, high = {"sine": (-5.0, 5.0), "omniglot": (0.0, 1.0)}[task]
-    assert algorithm_of(settings) == mm.ADML(mm.SGD(0.02), "iterates", 0.3, low, high)
+    assert experiment.algorithm == mm.ADML(mm.SGD(0.02), "iterates", 0.3, low, high)
     if task == "sine":
-        x = build(settings).training.sample(0).x
+        x = experiment.training.sample(0).x
         assert low <= x.min() and x.max() <= high
 
 
 @pytest.mark.parametrize(("task", "attack"), [("sine", 0.0), ("sine", 10.0), ("omniglot", 1.0)])
 def test_attacks_of_nothing_or_of_the_whole_range_are_refused(task, attack):
     with pytest.raises(mm.SettingsError, match="set attack to about 0.1, got"):
-        Settings(task=task, algorithm="adml", attack=attack)
+        Settings().changed(task=task, algorithm="adml", attack=attack)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from minimeta.testing import assert_same
 from minimeta.testing.strategies import inner_rules, problems
 from minimeta.testing.strict import StrictArray, no_waiting
 from minimeta.testing.strict import module as strict
-from minimeta.training.evaluation import Adaptation, accuracy, adaptation_errors
+from minimeta.training.evaluation import Scoring, accuracy, adaptation_errors
+from minimeta.training.learner import Learner
 from minimeta.training.meta_training import MetaTraining
 
 
@@ -83,17 +84,8 @@ def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbe
         with training.stepper() as step:
             for _ in range(5):
                 state, _ = step(state)
-        errors = adaptation_errors(
-            training.objective,
-            training.algorithm,
-            state.meta,
-            mm.Sinusoid(),
-            count=12,
-            shots=5,
-            adaptation=Adaptation(3, 5),
-            inner_state=state.inner,
-            workers=1,
-        )
+        learner = Learner(training.objective, training.algorithm, state.meta, state.inner)
+        errors = adaptation_errors(learner, mm.Sinusoid(), Scoring(5, 3, 5), count=12, workers=1)
         results.append((to_host(state.meta), to_host(state.inner.v), errors.values))
     for here, there in zip(*results, strict=True):
         assert_same(there, here, "the run")
@@ -154,19 +146,10 @@ def test_few_shot_images_are_gathered_where_they_live():
         tasks = mm.FewShotImages(xp.asarray(images), ways=3)
         batches = tasks.sample(np.random.default_rng(1), 2, schedule, np.float64)
         phi = objective.init(np.random.default_rng(2), np.float64, xp)
-        score = accuracy(
-            objective,
-            algorithm,
-            phi,
-            tasks,
-            count=10,
-            shots=2,
-            adaptation=Adaptation(2, 3),
-            workers=1,
-        )
-        scores.append(
-            (to_host(batches.x), to_host(batches.y), score[True].values, score[False].values)
-        )
+        learner = Learner(objective, algorithm, phi)
+        score = accuracy(learner, tasks, Scoring(2, 2, 3), count=10, workers=1)
+        shares = [each.values for each in score]
+        scores.append((to_host(batches.x), to_host(batches.y), *shares))
     for here, there in zip(*scores, strict=True):
         assert_same(there, here, "the sample")
     with pytest.raises(mm.SettingsError, match="live in"):

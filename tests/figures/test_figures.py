@@ -4,16 +4,18 @@ import importlib
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minimeta.runs.experiment import PRESETS
+from minimeta.runs.experiment import Experiment, evaluate
+from minimeta.runs.presets import PRESETS
 from minimeta.runs.sweep import Finished, Job, _finished, run_job
+from minimeta.runs.task_settings import TaskData
 from minimeta.runs.train import open_run, train
-from minimeta.training.evaluation import Adaptation, Evaluation, accuracy
+from minimeta.tasks import FewShotImages
+from minimeta.training.evaluation import Evaluation, Scoring, accuracy
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 RESULTS = FIGURES / "results"
@@ -36,19 +38,21 @@ def test_every_run_of_a_sweep_has_a_name_and_its_budget(figures, name):
     full, tenth = figure.jobs(1.0), figure.jobs(0.1)
     assert len({job.name for job in full}) == len({job.settings for job in full}) == len(full)
     for one, other in zip(full, tenth, strict=True):
-        assert other.settings == replace(one.settings, iterations=other.settings.iterations)
-        assert other.settings.iterations == round(0.1 * one.settings.iterations)
-        assert all(0 < look < job.settings.iterations for job in (one, other) for look in job.looks)
+        whole, steps = (each.settings.training.iterations for each in (one, other))
+        assert other.settings == one.settings.changed(iterations=steps)
+        assert steps == round(0.1 * whole)
+        assert all(0 < look < whole for look in one.looks)
+        assert all(0 < look < steps for look in other.looks)
 
 
 def test_figure_3s_means_step_as_far_as_its_sums_by_their_number(figures):
     fig3 = figures("fig3")
     for k in (2, 3, 4):
         total, mean = (fig3.CURVES[f"{kind}{k}"][1] for kind in ("sum", "mean"))
-        assert replace(mean, epsilon=0.25) == total and mean.epsilon == pytest.approx(
-            0.25 / k, rel=1e-3
-        )
-        assert total.shots * total.ways == k * total.size  # mini-batches that do not overlap
+        assert mean.changed(epsilon=0.25) == total
+        assert mean.outer.lr == pytest.approx(0.25 / k, rel=1e-3)
+        # Mini-batches do not overlap.
+        assert total.schedule.shots * total.task.ways == k * total.schedule.size
 
 
 def test_figure_4s_points_are_those_of_its_paper(figures):
@@ -108,7 +112,7 @@ def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
     monkeypatch.setattr(family, "WAVES", 20)
     finished = {}
     for job in family.jobs(1e-6):
-        if job.settings.task == "omniglot":
+        if job.settings.task.score == "accuracy":
             scores = {
                 mode: {"mean": 50.0, "interval95": 1.0} for mode in ("transductive", "inductive")
             }
@@ -163,7 +167,7 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
         for i, job in enumerate(figure.jobs(0.01)):
             if name == "fig3":
                 curve = result["curves"][job.name]
-                assert curve["settings"] == job.settings.to_dict()
+                assert curve["settings"] == job.settings.flags()
                 assert curve["accuracy"] == [[look, _score(-look)] for look in job.looks] + [
                     [400, _score(i)]
                 ]
@@ -175,7 +179,7 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
                 ]
                 here = [(setting, value) for setting, value, mean in shown if mean == i]
                 assert here and all(
-                    getattr(job.settings, setting) == value for setting, value in here
+                    job.settings.flags()[setting] == value for setting, value in here
                 )
         image = (
             100 / 15
@@ -199,7 +203,8 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
 
 
 def _of(settings, names):
-    return tuple(getattr(settings, name) for name in names.split())
+    flags = settings.flags()
+    return tuple(flags[name] for name in names.split())
 
 
 def test_runs_have_their_papers_settings(figures):
@@ -288,7 +293,7 @@ def test_runs_have_their_papers_settings(figures):
                     and run.queries == shots
                     and run.modes == ("transductive",)
                 )
-                assert algorithm == "maml" or run.settings.fomaml_update == "gradient"
+                assert algorithm == "maml" or run.settings.algorithm.update == "gradient"
     for name, (_, settings) in fig3.CURVES.items():
         assert _of(settings, "inner inner_lr reduction size") == ("sgd", 0.003, "sum", 25)
         assert _of(settings, "meta_batch eval_shots eval_steps eval_size epsilon_final") == (
@@ -298,12 +303,14 @@ def test_runs_have_their_papers_settings(figures):
             25,
             0.0,
         )
-        assert settings.algorithm == (
-            "reptile" if name[:-1] in ("sum", "mean") or name == "g1" else "fomaml"
-        )
-        assert (settings.k, settings.epsilon) == (int(name[-1]), 0.25) or name.startswith("mean")
+        by_reptile = name[:-1] in ("sum", "mean") or name == "g1"
+        assert _of(settings, "algorithm") == ("reptile" if by_reptile else "fomaml",)
+        assert by_reptile or settings.algorithm.update == "step"
+        mini_batches = int(name[-1])
+        assert _of(settings, "k epsilon") == (mini_batches, 0.25) or name.startswith("mean")
     assert {
-        fig4.settings_of("a", curve, 4).shots for curve in ("reptile", "cycle", "replacement")
+        fig4.settings_of("a", curve, 4).schedule.shots
+        for curve in ("reptile", "cycle", "replacement")
     } == {20}
     assert fig3.META_STEPS == fig4.META_STEPS == 40_000
     assert [job.by for job in fig3.jobs(1.0)] == 10 * [
@@ -320,66 +327,55 @@ def test_runs_have_their_papers_settings(figures):
     }
 
 
-def _noise(settings, data):
-    """Classes of black and white noise to train and to test on, what is white, and what tells them from others."""
+def _noise(task, data, seed, xp):
+    """Tasks of classes of black and white noise to train and to test on."""
     classes = np.random.default_rng(0).integers(0, 2, (2, 24, 20, 28, 28, 1), dtype=np.uint8)
-    return list(classes), 1, {"a_class": 20, "sha256": "of noise"}
+    halves = (FewShotImages(half, task.ways) for half in classes)
+    return TaskData(*halves, {"a_class": 20, "sha256": "of noise"})
 
 
 def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypatch):
     """With the moments of training, in both modes, on as many tasks and images as said."""
-    monkeypatch.setattr("minimeta.runs.experiment._images", _noise)
+    monkeypatch.setattr("minimeta.runs.task_settings.OmniglotSettings.tasks", _noise)
     accuracy_table, fig3 = figures("accuracy_table"), figures("fig3")
     small = dict(ways=3, filters=2, size=3, shots=2, iterations=3)
-    adam = replace(PRESETS["omniglot-5way"][1], **small, meta_batch=2, inner_lr=0.3)
-    sgd = replace(fig3.CURVES["sum2"][1], **small, inner_lr=0.3, eval_shots=1, eval_size=3)
+    adam = PRESETS["omniglot-5way"].settings.changed(**small, meta_batch=2, inner_lr=0.3)
+    sgd = fig3.CURVES["sum2"][1].changed(**small, inner_lr=0.3, eval_shots=1, eval_size=3)
     for name, settings in (("adam", adam), ("sgd", sgd)):
-        end = train(settings, tmp_path / name, workers=1)
+        end = train(Experiment(settings, workers=1), tmp_path / name)
         experiment, state = open_run(tmp_path / name, workers=1)
         assert np.array_equal(state.meta, end.meta)
 
         def scored(count, shots, queries, size, here=experiment, end=end):
-            training, steps = here.training, here.settings.eval_steps
-            return accuracy(
-                training.objective,
-                training.algorithm,
-                end.meta,
-                here.test_tasks,
-                count=count,
-                shots=shots,
-                queries=queries,
-                adaptation=Adaptation(steps, size),
-                inner_state=end.inner,
-            )
+            scoring = Scoring(shots, here.settings.evaluation.steps, size, queries=queries)
+            return accuracy(here.learner(end), here.test_tasks, scoring, count=count)
 
         if name == "adam":
             table = accuracy_table.Table(
                 {name: accuracy_table.Trained(settings, 1.0, 30, {1: 2, 2: 5}, queries=2)}, (), {}
             )
             (job,) = table.jobs(None)
-            result = accuracy_table.accuracies(tmp_path / name, None, **job.by)
+            result = accuracy_table.accuracies(experiment, state, **job.by)
             for shots, size in ((1, 2), (2, 5)):
-                for mode, together in (("transductive", True), ("inductive", False)):
-                    want = scored(30, shots, 2, size)[together]
+                for mode, want in scored(30, shots, 2, size)._asdict().items():
                     assert result[str(shots)][mode] == [100 * want.mean, 100 * want.interval]
-            alone = accuracy_table.accuracies(
-                tmp_path / name, None, **(job.by | {"modes": ("inductive",)})
-            )
+            by = job.by | {"modes": ("inductive",)}
+            alone = accuracy_table.accuracies(experiment, state, **by)
             assert alone == {
                 shots: {"inductive": each["inductive"]} for shots, each in result.items()
             }
         else:
-            want, by = scored(30, 1, 3, 3)[False], {"tasks": 10, "tasks_at_end": 30, "queries": 3}
-            result = fig3.measure(tmp_path / name, None, **by)
+            want, by = scored(30, 1, 3, 3).inductive, {"tasks": 10, "tasks_at_end": 30}
+            result = fig3.measure(experiment, state, queries=3, **by)
             assert [result["mean"], result["interval95"]] == [100 * want.mean, 100 * want.interval]
             assert np.allclose(np.array(result["right"]) / (3 * 3), want.values, rtol=0, atol=1e-12)
-            train(replace(settings, iterations=4), tmp_path / "longer", workers=1, until=3)
-            on_the_way = fig3.measure(tmp_path / "longer", None, **by)
-            some = scored(10, 1, 3, 3, *open_run(tmp_path / "longer", workers=1))[False]
-            assert on_the_way == {"mean": 100 * some.mean, "interval95": 100 * some.interval}
-            assert (
-                len(fig3.measure(tmp_path / name, None, tasks=20, queries=3)["right"]) == 20
-            )  # as Figure 4 does
+            longer = Experiment(settings.changed(iterations=4), workers=1)
+            some = train(longer, tmp_path / "longer", until=3)
+            on_the_way = fig3.measure(longer, some, queries=3, **by)
+            want = scored(10, 1, 3, 3, longer, some).inductive
+            assert on_the_way == {"mean": 100 * want.mean, "interval95": 100 * want.interval}
+            as_figure_4 = fig3.measure(experiment, state, tasks=20, queries=3)
+            assert len(as_figure_4["right"]) == 20
 
 
 @pytest.mark.needs_data("omniglot")
@@ -388,32 +384,16 @@ def test_the_committed_run_scores_what_its_result_says(figures):
     run = figures("table2").TABLE.runs["reptile-5way"]
     said = json.loads((RESULTS / "omniglot-5way" / "result.json").read_text())
     experiment, state = open_run(RESULTS / "omniglot-5way")
-    assert (
-        experiment.settings == run.settings
-        and state.iteration == run.settings.iterations == 100_000
-    )
+    assert experiment.settings == run.settings
+    assert state.iteration == run.settings.training.iterations == 100_000
     assert said["by"]["tasks"] == run.tasks == 10_000
-    scores = accuracy(
-        experiment.training.objective,
-        experiment.training.algorithm,
-        state.meta,
-        experiment.test_tasks,
-        count=100,
-        shots=1,
-        adaptation=experiment.adaptation,
-        inner_state=state.inner,
-    )
-    means = {
-        together: said["result"]["1"][mode][0]
-        for mode, together in (("transductive", True), ("inductive", False))
-    }
-    together_less_alone = Evaluation(
-        scores[True].values - scores[False].values
-    )  # far more certain than either
+    with_, without = evaluate(experiment, state, count=100)
+    means = {mode: said["result"]["1"][mode][0] for mode in ("transductive", "inductive")}
+    together_less_alone = Evaluation(with_.values - without.values)  # far more certain than either
     for got, want in (
-        (scores[True], means[True]),
-        (scores[False], means[False]),
-        (together_less_alone, means[True] - means[False]),
+        (with_, means["transductive"]),
+        (without, means["inductive"]),
+        (together_less_alone, means["transductive"] - means["inductive"]),
     ):
         assert abs(100 * got.mean - want) <= 4 / 1.96 * 100 * got.interval
 
@@ -445,11 +425,8 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
         told, *scores = ours.split(" | ")
         assert told == f"| {title}: minimeta{part}"
         for cell, said in zip(cells, scores, strict=True):
-            percent = (
-                100
-                * round(0.5 * table.runs[cell.run].settings.iterations)
-                / table.runs[cell.run].settings.iterations
-            )
+            steps = table.runs[cell.run].settings.training.iterations
+            percent = 100 * round(0.5 * steps) / steps
             got = 80 + cell.shots + 10 * (cell.mode == "transductive")
             assert said.removesuffix(" |") == f"{got}.00 ± 0.50 ({percent:g}% of the steps)"
 
@@ -627,11 +604,11 @@ def waves(figures, tmp_path, monkeypatch):
     command, path = figures("command"), tmp_path / "out" / "waves.json"
 
     def jobs(budget):
-        settings = replace(
-            PRESETS["sine"][1], meta_batch=1, hidden="4", iterations=command.scaled(400, budget)
+        settings = PRESETS["sine"].settings.changed(
+            meta_batch=1, hidden="4", iterations=command.scaled(400, budget)
         )
         return [
-            Job(f"seed-{seed}", replace(settings, seed=seed), by={"waves": 20}) for seed in (0, 1)
+            Job(f"seed-{seed}", settings.changed(seed=seed), by={"waves": 20}) for seed in (0, 1)
         ]
 
     def summary(finished, budget):

@@ -7,21 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from minimeta.errors import CheckpointError, DivergenceError, SettingsError
 from minimeta.files import write_atomically
-from minimeta.runs.experiment import PRESETS
+from minimeta.runs.experiment import Experiment
 from minimeta.runs.folder import RunFolder
+from minimeta.runs.presets import PRESETS
 from minimeta.runs.train import Saving, open_run, train
 from minimeta.training.meta_training import checked_mean
 
-SHORT = replace(
-    PRESETS["sine"][1], iterations=60, hidden="8", inner="adam", inner_lr=0.01, meta_batch=3
+SHORT = PRESETS["sine"].settings.changed(
+    iterations=60, hidden="8", inner="adam", inner_lr=0.01, meta_batch=3
 )
+
+
+def _train(settings, out, *, workers=None, **how):
+    return train(Experiment(settings, workers=workers), out, **how)
 
 
 def _same_state(a, b):
@@ -43,7 +47,6 @@ class _Stop(Exception):
     + [
         {
             "algorithm": "meta-sgd",
-            "inner": "sgd",
             "outer": "adam",
             "epsilon": 0.001,
             "combine": "agreement",
@@ -59,8 +62,8 @@ class _Stop(Exception):
 def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(
     tmp_path, monkeypatch, changes
 ):
-    settings, saving = replace(SHORT, **changes), Saving(7, 0)
-    whole = train(settings, tmp_path / "whole", saving=saving)
+    settings, saving = SHORT.changed(**changes), Saving(7, 0)
+    whole = _train(settings, tmp_path / "whole", saving=saving)
     for windows in (1, 2, 3):
         folder = RunFolder(tmp_path / f"cut-every-{windows}")
         resume, cuts = False, 0
@@ -75,7 +78,7 @@ def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(
             with monkeypatch.context() as patch:
                 patch.setattr("minimeta.runs.train.checked_mean", cut)
                 try:
-                    end = train(settings, folder.path, resume=resume, saving=saving)
+                    end = _train(settings, folder.path, resume=resume, saving=saving)
                     break
                 except _Stop:
                     resume, cuts = True, cuts + 1
@@ -173,7 +176,7 @@ def test_going_on_drops_what_will_be_written_again_and_no_file_of_the_users(tmp_
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(SHORT, folder.path)
+    _train(SHORT, folder.path)
     code = (
         f"import time; from minimeta.runs.folder import RunFolder; from pathlib import Path\n"
         f"with RunFolder(Path({str(folder.path)!r})).held(): print('held', flush=True); time.sleep(60)"
@@ -183,25 +186,25 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     ) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(CheckpointError, match="another process is training"):
-            train(SHORT, folder.path, resume=True)
+            _train(SHORT, folder.path, resume=True)
         process.kill()
-    train(SHORT, folder.path, resume=True)
+    _train(SHORT, folder.path, resume=True)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoint.npz", "metrics.jsonl"])
 def test_a_run_is_not_begun_over_a_file_of_another(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(CheckpointError, match=f"already holds a run .{name}"):
-        train(SHORT, tmp_path)
+        _train(SHORT, tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_run_is_resumed_only_with_its_own_settings(tmp_path):
     with pytest.raises(CheckpointError, match="not a run folder"):
-        train(SHORT, tmp_path / "none", resume=True)
-    train(SHORT, str(tmp_path / "run"))
+        _train(SHORT, tmp_path / "none", resume=True)
+    _train(SHORT, str(tmp_path / "run"))
     with pytest.raises(CheckpointError, match="other settings"):
-        train(replace(SHORT, seed=1), tmp_path / "run", resume=True)
+        _train(SHORT.changed(seed=1), tmp_path / "run", resume=True)
 
 
 def _losses(folder):
@@ -214,23 +217,23 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     folder.create(SHORT.to_dict())
-    _same_state(train(SHORT, folder.path, resume=True), train(SHORT, tmp_path / "whole"))
+    _same_state(_train(SHORT, folder.path, resume=True), _train(SHORT, tmp_path / "whole"))
 
 
 def test_metrics_tell_loss_rate_and_what_produced_them(tmp_path):
-    train(SHORT, tmp_path / "run", saving=Saving(20, 0))
+    _train(SHORT, tmp_path / "run", saving=Saving(20, 0))
     first, *rest = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert {"minimeta", "numpy", "python", "commit"} <= set(first["provenance"])
     assert [entry["iteration"] for entry in rest] == [20, 40, 60]
     # The last meta-step's epsilon: one 60th of the first.
-    assert rest[-1]["epsilon"] == pytest.approx(SHORT.epsilon / 60)
+    assert rest[-1]["epsilon"] == pytest.approx(SHORT.outer.lr / 60)
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path):
-    train(SHORT, tmp_path / "run")
+    _train(SHORT, tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(CheckpointError, match="already holds a run"):
-        train(SHORT, tmp_path / "run")
+        _train(SHORT, tmp_path / "run")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
 
@@ -238,20 +241,20 @@ def test_missing_truncated_and_altered_files_are_one_line_and_stay_as_they_are(t
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(CheckpointError, match="not a run folder"):
         open_run(folder.path)
-    train(SHORT, folder.path)
+    _train(SHORT, folder.path)
     good = folder.checkpoint_path.read_bytes()
     for bad in (good[:-40], good[: len(good) // 3], b"", b"not an archive"):
         folder.checkpoint_path.write_bytes(bad)
         for attempt in (
             lambda: open_run(folder.path),
-            lambda: train(SHORT, folder.path, resume=True),
+            lambda: _train(SHORT, folder.path, resume=True),
         ):
             with pytest.raises(CheckpointError, match="checkpoint.npz is damaged"):
                 attempt()
         assert folder.checkpoint_path.read_bytes() == bad
     folder.checkpoint_path.unlink()
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        train(SHORT, folder.path, resume=True)
+        _train(SHORT, folder.path, resume=True)
     folder.checkpoint_path.write_bytes(good)
     for bad in ("{", "[]", ""):
         folder.config_path.write_text(bad)
@@ -264,7 +267,7 @@ def test_missing_truncated_and_altered_files_are_one_line_and_stay_as_they_are(t
 
 def test_an_altered_byte_of_a_checkpoint_is_noticed_or_makes_no_difference(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    state = train(SHORT, folder.path)
+    state = _train(SHORT, folder.path)
     good, noticed = folder.checkpoint_path.read_bytes(), 0
     places = [
         *range(0, len(good) - 200, 17),
@@ -285,35 +288,35 @@ def test_an_altered_byte_of_a_checkpoint_is_noticed_or_makes_no_difference(tmp_p
 
 def test_settings_altered_behind_a_checkpoint_are_noticed(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(SHORT, folder.path)
-    folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"inner_lr": 0.5}))
+    _train(SHORT, folder.path)
+    folder.config_path.write_text(json.dumps(SHORT.changed(inner_lr=0.5).to_dict()))
     with pytest.raises(CheckpointError, match="other settings"):
         open_run(folder.path)
 
 
 def test_settings_of_another_version_are_told_with_their_file(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(SHORT, folder.path)
+    _train(SHORT, folder.path)
     folder.config_path.write_text(json.dumps(SHORT.to_dict() | {"momentum": 0.5}))
     told = f"{folder.config_path}: unknown settings: momentum"
     with pytest.raises(SettingsError, match=re.escape(told)):
-        train(SHORT, folder.path, resume=True)
+        _train(SHORT, folder.path, resume=True)
 
 
 def test_a_pickle_is_never_loaded(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(SHORT, folder.path)
+    _train(SHORT, folder.path)
     np.savez(folder.checkpoint_path, format=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CheckpointError, match="damaged"):
         open_run(folder.path)
 
 
 def test_divergence_names_the_meta_step_and_leaves_the_last_good_checkpoint(tmp_path):
-    settings = replace(
-        SHORT, inner="sgd", inner_lr=0.02, epsilon=30.0, iterations=400, activation="relu"
+    settings = SHORT.changed(
+        inner="sgd", inner_lr=0.02, epsilon=30.0, iterations=400, activation="relu"
     )
     with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at meta-step \d+") as caught:
-        train(settings, tmp_path / "run", saving=Saving(1, 0))
+        _train(settings, tmp_path / "run", saving=Saving(1, 0))
     failed = int(str(caught.value).split("meta-step ")[1].split(":")[0])
     _, state = open_run(tmp_path / "run")
     assert 0 < state.iteration < failed and np.isfinite(state.meta).all()
@@ -321,7 +324,7 @@ def test_divergence_names_the_meta_step_and_leaves_the_last_good_checkpoint(tmp_
 
 def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
     states = [
-        train(replace(SHORT, meta_batch=5), tmp_path / str(count), workers=count)
+        _train(SHORT.changed(meta_batch=5), tmp_path / str(count), workers=count)
         for count in (1, 2, 3, 5)
     ]
     for state in states[1:]:
@@ -333,11 +336,11 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
     [
         ({"tail": "separate"}, "reptile steps through all"),
         ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
-        ({"inner": "lbfgs"}, "inner must be one of sgd, adam"),
-        ({"hidden": "8,x"}, "hidden must be layer sizes"),
+        ({"inner": "lbfgs"}, "inner must be one of adam, sgd"),
+        ({"hidden": "8,x"}, "hidden must be numbers such as 64,64"),
         ({"iterations": 0}, "iterations must be 1 or more"),
         ({"shots": 0}, "shots must be 1"),
-        ({"inner_lr": "fast"}, "inner_lr must be float"),
+        ({"inner_lr": "fast"}, "inner_lr must be a number"),
         ({"k": 6}, "grid of 50"),
         ({"inner_beta2": 1.0}, "inner_beta2 must be 0 or more and below 1"),
         ({"phase": float("inf")}, "phase must be"),
@@ -347,4 +350,4 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
 )
 def test_settings_that_make_no_sense_are_refused_with_a_sentence(tmp_path, changes, match):
     with pytest.raises(SettingsError, match=match):
-        train(replace(SHORT, **changes), tmp_path / "run")
+        _train(SHORT.changed(**changes), tmp_path / "run")

@@ -11,31 +11,32 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minimeta as mm
 from minimeta.files import locked
-from minimeta.runs.experiment import PRESETS
+from minimeta.runs.experiment import Experiment
 from minimeta.runs.folder import RunFolder
+from minimeta.runs.presets import PRESETS
 from minimeta.runs.sweep import Job, _steps_done, run_job, sweep
-from minimeta.runs.train import Saving, train
+from minimeta.runs.task_settings import TaskData
+from minimeta.runs.train import Saving, open_run, train
 
-SHORT = replace(PRESETS["sine"][1], iterations=120, meta_batch=2, hidden="8")
-LONG = replace(SHORT, iterations=4_000)
-ENDLESS = replace(SHORT, iterations=1_000_000)
+SHORT = PRESETS["sine"].settings.changed(iterations=120, meta_batch=2, hidden="8")
+LONG = SHORT.changed(iterations=4_000)
+ENDLESS = SHORT.changed(iterations=1_000_000)
 
 # In a file of its own: another process must be able to import it.
 MEASURING = """
-import json
-from minimeta.runs.folder import RunFolder
+from pathlib import Path
 
-def parameters(path, data, **by):
-    with open(path / "measured", "a") as file:
+def parameters(experiment, state, **by):
+    with open(Path(FOLDER) / f"seed-{experiment.settings.training.seed}", "a") as file:
         file.write("once\\n")
-    folder = RunFolder(path)
-    return {"phi": folder.load(folder.config()).meta.tolist()} | by
+    return {"phi": state.meta.tolist()} | by
 """
 
 
@@ -43,7 +44,7 @@ def parameters(path, data, **by):
 def parameters(tmp_path_factory, monkeypatch):
     """A run's last phi."""
     folder = tmp_path_factory.mktemp("measuring")
-    (folder / "measuring.py").write_text(MEASURING)
+    (folder / "measuring.py").write_text(f"FOLDER = {str(folder)!r}\n{MEASURING}")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
     yield importlib.import_module("measuring").parameters
@@ -51,14 +52,16 @@ def parameters(tmp_path_factory, monkeypatch):
 
 
 def _jobs(settings, count=3):
-    return [Job(f"seed-{seed}", replace(settings, seed=seed)) for seed in range(count)]
+    return [Job(f"seed-{seed}", settings.changed(seed=seed)) for seed in range(count)]
+
+
+def _train(settings, out, **how):
+    return train(Experiment(settings, workers=1), out, **how)
 
 
 def _alone(jobs, folder):
     """The same runs, each by itself."""
-    phis = {
-        job.name: train(job.settings, folder / job.name, workers=1).meta.tolist() for job in jobs
-    }
+    phis = {job.name: _train(job.settings, folder / job.name).meta.tolist() for job in jobs}
     return {name: {"phi": phi} for name, phi in phis.items()}
 
 
@@ -66,8 +69,10 @@ def _results(finished):
     return {name: each.result for name, each in finished.items()}
 
 
-def _measured(folder, job):
-    return (folder / job.name / "measured").read_text().count("once")
+def _measured(job):
+    """How often runs with the job's seed were measured, since ``parameters`` was made."""
+    folder = Path(sys.modules["measuring"].FOLDER)
+    return (folder / f"seed-{job.settings.training.seed}").read_text().count("once")
 
 
 def test_a_sweep_gives_the_bits_of_its_runs_and_computes_none_twice(tmp_path, parameters):
@@ -80,7 +85,7 @@ def test_a_sweep_gives_the_bits_of_its_runs_and_computes_none_twice(tmp_path, pa
     assert all(
         each.training["iteration"] == 120 and each.training["provenance"] for each in every.values()
     )
-    assert [_measured(tmp_path / "sweep", job) for job in jobs] == [1, 1, 1]
+    assert [_measured(job) for job in jobs] == [1, 1, 1]
 
 
 def _wait_for(condition, seconds=60.0):
@@ -95,10 +100,9 @@ OFTEN = Saving(10, 0.0)
 
 def _on_the_way(folder):
     """How many runs of the sweep have a checkpoint beyond their start, and no result."""
-    begun = [RunFolder(file.parent) for file in folder.glob("*/checkpoint.npz")]
+    begun = [file.parent for file in folder.glob("*/checkpoint.npz")]
     return sum(
-        run.load(run.config()).iteration > 0 and not (run.path / "result.json").exists()
-        for run in begun
+        open_run(run)[1].iteration > 0 and not (run / "result.json").exists() for run in begun
     )
 
 
@@ -119,7 +123,7 @@ def begin(tmp_path, parameters):
             told = [(job.name, job.settings.to_dict()) for job in jobs]
             program = tmp_path / "program.py"
             program.write_text(
-                "from minimeta.runs.experiment import Settings\nfrom minimeta.runs.train import Saving\n"
+                "from minimeta.runs.settings import Settings\nfrom minimeta.runs.train import Saving\n"
                 "from minimeta.runs.sweep import Job, sweep\n"
                 f"from measuring import parameters\nJOBS = {told!r}\n"
                 "if __name__ == '__main__':\n"
@@ -196,15 +200,15 @@ def test_processes_end_with_a_sweep_that_is_killed_alone(begin, tmp_path):
 
 
 def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
-    good, bad = _jobs(SHORT, 1)[0], Job("wild", replace(SHORT, inner_lr=1e6))
+    good, bad = _jobs(SHORT, 1)[0], Job("wild", SHORT.changed(inner_lr=1e6, seed=7))
     with pytest.raises(
         mm.SweepError, match=r"1 of 2 runs failed.*\n  wild: the loss is \w+ at meta-step"
     ):
         sweep([bad, good], tmp_path, parameters, processes=1)
-    assert _measured(tmp_path, good) == 1
+    assert _measured(good) == 1
     with pytest.raises(mm.SweepError, match="wild"):  # and told again, not taken for done
         sweep([bad, good], tmp_path, parameters, processes=1)
-    assert _measured(tmp_path, good) == 1
+    assert _measured(good) == 1
 
 
 FAILING = """
@@ -215,8 +219,8 @@ class Odd(Exception):
     def __init__(self, one, two):
         super().__init__("odd")
 
-def measure(path, data):
-    match path.name:
+def measure(experiment, state, fails):
+    match fails:
         case "value":
             raise ValueError("a bad value")
         case "odd":
@@ -248,7 +252,9 @@ def failing(tmp_path, monkeypatch):
 
 def _failed(names, folder, measure):
     with pytest.raises(mm.SweepError) as caught:
-        sweep([Job(name, SHORT) for name in names], folder, measure, processes=2)
+        sweep(
+            [Job(name, SHORT, by={"fails": name}) for name in names], folder, measure, processes=2
+        )
     return caught.value
 
 
@@ -284,16 +290,14 @@ def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameter
     job = Job("looked-at", SHORT, looks=(50, 7))
     finished = sweep([job], tmp_path, parameters, processes=1)[job.name]
     want = {
-        look: train(SHORT, tmp_path / f"{look}", until=look, workers=1).meta.tolist()
-        for look in (7, 50, 120)
+        look: _train(SHORT, tmp_path / f"{look}", until=look).meta.tolist() for look in (7, 50, 120)
     }
     assert {look: each["phi"] for look, each in finished.looks.items()} == {
         look: want[look] for look in (7, 50)
     }
     assert finished.result["phi"] == want[120]
-    again = train(
-        SHORT, tmp_path / "7", resume=True, until=3, workers=1
-    )  # what is further on already stays
+    # What is further on already stays.
+    again = _train(SHORT, tmp_path / "7", resume=True, until=3)
     assert again.iteration == 7
     (tmp_path / job.name / "result.json").unlink()
     with pytest.raises(mm.SweepError, match="looks cannot be added"):
@@ -309,7 +313,7 @@ def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
         assert alone
         program = (
             "import sys, json\nfrom pathlib import Path\nfrom measuring import parameters\n"
-            "from minimeta.runs.experiment import Settings\nfrom minimeta.runs.sweep import Job, run_job\n"
+            "from minimeta.runs.settings import Settings\nfrom minimeta.runs.sweep import Job, run_job\n"
             "settings = Settings.from_dict(json.loads(sys.argv[2]))\n"
             "print('ready', flush=True)\n"
             "run_job(Job('seed-0', settings), Path(sys.argv[1]), parameters, None)\n"
@@ -322,7 +326,7 @@ def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
     process.stdout.close()
     assert process.wait(60) == 0
     assert run_job(job, path, parameters, None)["settings"] == job.settings.to_dict()
-    assert _measured(tmp_path, job) == 1
+    assert _measured(job) == 1
 
 
 def test_what_makes_no_sense_is_refused(tmp_path, parameters):
@@ -342,11 +346,11 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     assert np.isfinite(
         sweep([job], tmp_path, parameters, processes=1)[job.name].result["phi"]
     ).all()
-    assert _measured(tmp_path, job) == 2  # again, at the end of the run that is there
+    assert _measured(job) == 2  # again, at the end of the run that is there
 
 
 def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
-    job = Job("one", SHORT, looks=(7, 50, SHORT.iterations))
+    job = Job("one", SHORT, looks=(7, 50, SHORT.training.iterations))
     assert job.looks == (7, 50)  # the end is measured anyway
     sweep([job], tmp_path, parameters, processes=1)
     fewer = sweep([replace(job, looks=(50,))], tmp_path, parameters)["one"]
@@ -357,7 +361,7 @@ def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
         sweep([replace(job, looks=(7, 9))], tmp_path, parameters)
     (tmp_path / "one" / "config.json").unlink()
     with pytest.raises(mm.SettingsError, match="of other settings: name another folder"):
-        sweep([replace(job, settings=replace(SHORT, seed=1))], tmp_path, parameters)
+        sweep([replace(job, settings=SHORT.changed(seed=1))], tmp_path, parameters)
 
 
 def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
@@ -379,7 +383,7 @@ def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
     with pytest.raises(mm.SweepError, match=r"look-7.json is of a run of other settings"):
         sweep(
             [replace(job, name="other")],
-            _with_look(tmp_path, replace(SHORT, seed=1), job.by),
+            _with_look(tmp_path, SHORT.changed(seed=1), job.by),
             parameters,
             processes=1,
         )
@@ -415,7 +419,7 @@ def test_a_damaged_look_is_told(tmp_path, parameters):
 
 def test_a_run_that_cannot_go_on_is_told_before_any_other_begins(tmp_path, parameters):
     one, other = _jobs(SHORT, 2)
-    train(SHORT, tmp_path / one.name, until=60, workers=1)
+    _train(SHORT, tmp_path / one.name, until=60)
     (tmp_path / one.name / "checkpoint.npz").write_bytes(b"PK")
     with pytest.raises(
         mm.CheckpointError,
@@ -430,7 +434,7 @@ def test_a_run_that_cannot_go_on_is_told_before_any_other_begins(tmp_path, param
 
 
 def test_looks_lie_within_a_run(tmp_path, parameters):
-    for look in (0, -1, SHORT.iterations + 1):
+    for look in (0, -1, SHORT.training.iterations + 1):
         with pytest.raises(
             mm.SettingsError, match=f"has 120 meta-steps and cannot be looked at after {look}"
         ):
@@ -442,10 +446,10 @@ def test_looks_lie_within_a_run(tmp_path, parameters):
 
 def test_every_job_has_a_process_of_its_own_and_builds_once(tmp_path, monkeypatch):
     (tmp_path / "looking.py").write_text(
-        "import os\nfrom minimeta import run\n"
-        "def measure(path, data):\n"
-        "    one, _ = run.open_run(path, data, workers=1)\n"
-        "    return {'process': os.getpid(), 'data': data, 'objects': id(one)}\n"
+        "import os\n"
+        "def measure(experiment, state):\n"
+        "    told = {'process': os.getpid(), 'data': experiment.data}\n"
+        "    return told | {'objects': id(experiment.training)}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -476,7 +480,7 @@ def test_what_made_a_part_of_a_run_is_told(tmp_path, parameters, monkeypatch):
         ("f", 120),
     ):
         by(commit)
-        train(SHORT, folder.path, resume=folder.config_path.exists(), until=until, workers=1)
+        _train(SHORT, folder.path, resume=folder.config_path.exists(), until=until)
     facts = folder.facts()
     assert [each["commit"] for each in facts["made_by"]] == [
         "a",
@@ -525,37 +529,36 @@ def images(monkeypatch):
 
     def here(seed):
         halves = np.random.default_rng(seed).integers(0, 2, (2, 8, 20, 28, 28, 1), dtype=np.uint8)
-        monkeypatch.setattr(
-            "minimeta.runs.experiment._images",
-            lambda *_: (halves, 1, {"a_class": 20, "sha256": f"of {seed}"}),
-        )
+        told = {"a_class": 20, "sha256": f"of {seed}"}
+        data = TaskData(*(mm.FewShotImages(half, 3) for half in halves), told)
+        monkeypatch.setattr("minimeta.runs.task_settings.OmniglotSettings.tasks", lambda *_: data)
 
     return here
 
 
-ON_IMAGES = replace(
-    PRESETS["omniglot-5way"][1], iterations=3, meta_batch=1, ways=3, filters=2, size=3, shots=2
+ON_IMAGES = PRESETS["omniglot-5way"].settings.changed(
+    iterations=3, meta_batch=1, ways=3, filters=2, size=3, shots=2
 )
 
 
 def test_a_run_goes_on_with_its_own_images_alone(tmp_path, images):
     images(0)
-    train(ON_IMAGES, tmp_path / "run", until=2, workers=1)
+    _train(ON_IMAGES, tmp_path / "run", until=2)
     images(1)
     with pytest.raises(
         mm.CheckpointError, match="was begun with other images: .*of 0.*, not .*of 1"
     ):
-        train(ON_IMAGES, tmp_path / "run", resume=True, workers=1)
+        _train(ON_IMAGES, tmp_path / "run", resume=True)
     images(0)
-    assert train(ON_IMAGES, tmp_path / "run", resume=True, workers=1).iteration == 3
+    assert _train(ON_IMAGES, tmp_path / "run", resume=True).iteration == 3
 
 
 def test_runs_of_different_images_are_not_taken_together(tmp_path, parameters, images):
-    jobs = [Job(f"seed-{seed}", replace(ON_IMAGES, seed=seed)) for seed in (0, 1)]
+    jobs = [Job(f"seed-{seed}", ON_IMAGES.changed(seed=seed)) for seed in (0, 1)]
     for job in jobs:
         images(0)
         run_job(job, tmp_path / "same" / job.name, parameters, None)
-        images(job.settings.seed)
+        images(job.settings.training.seed)
         run_job(job, tmp_path / "different" / job.name, parameters, None)
     assert len(sweep(jobs, tmp_path / "same", parameters)) == 2
     with pytest.raises(
@@ -605,8 +608,9 @@ def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, mo
         "SCALE = 3\n\ndef scaled(steps):\n    return SCALE * steps\n"
     )
     (tmp_path / "first.py").write_text(
-        "import beside\nfrom beside import scaled\nfrom minimeta.runs.train import open_run\n"
-        "def measure(path, data):\n    return {'x': [scaled(open_run(path, data)[1].iteration), beside.SCALE, data]}\n"
+        "import beside\nfrom beside import scaled\n"
+        "def measure(experiment, state):\n"
+        "    return {'x': [scaled(state.iteration), beside.SCALE, experiment.data]}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -626,7 +630,7 @@ def test_a_measure_that_fails_on_a_cluster_fails_its_job_alone(cluster, tmp_path
         mm.SweepError, match="1 of 2 runs failed.*\n  value: ValueError: a bad value$"
     ) as caught:
         sweep(
-            [Job(name, SHORT) for name in ("value", "good")],
+            [Job(name, SHORT, by={"fails": name}) for name in ("value", "good")],
             tmp_path / "runs",
             failing,
             scheduler=cluster[0],

@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,9 @@ from PIL import Image
 import minimeta as mm
 from minimeta.cli import main
 from minimeta.errors import DataError, SettingsError
-from minimeta.runs.experiment import PRESETS, Settings, build
+from minimeta.runs.experiment import Experiment
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.settings import Settings
 from minimeta.tasks import mini_imagenet
 from minimeta.testing import strict
 
@@ -337,7 +338,9 @@ SMALL = dict(ways=2, filters=2, shots=2, k=2, size=2, meta_batch=2, iterations=2
 
 @pytest.mark.parametrize("xp", [np, strict.module], ids=["numpy", "strict"])
 def test_training_and_evaluation_see_the_train_and_the_test_split(archives, xp):
-    experiment = build(replace(PRESETS["mini-imagenet-1shot"][1], **SMALL), str(archives), xp)
+    experiment = Experiment(
+        PRESETS["mini-imagenet-1shot"].settings.changed(**SMALL), str(archives), xp
+    )
     for tasks, split in ((experiment.training.tasks, "train"), (experiment.test_tasks, "test")):
         images = tasks.images if xp is np else tasks.images.get()
         assert np.array_equal(images, mm.load_mini_imagenet(archives, split).images)
@@ -349,25 +352,16 @@ def test_training_and_evaluation_see_the_train_and_the_test_split(archives, xp):
 
 
 def test_presets_are_the_papers_settings():
-    one, five = (PRESETS[f"mini-imagenet-{shots}shot"][1] for shots in (1, 5))
-    assert replace(one, eval_shots=5, eval_size=15) == five
-    assert (five.iterations, five.meta_batch, five.k, five.size, five.shots) == (
-        100_000,
-        5,
-        8,
-        10,
-        15,
-    )
-    assert (one.eval_shots, one.eval_steps, one.eval_size, one.filters) == (1, 50, 5, 32)
-    assert (one.inner, one.inner_lr, one.outer, one.epsilon, one.epsilon_final) == (
-        "adam",
-        0.001,
-        "sgd",
-        1.0,
-        0.0,
-    )
-    with pytest.raises(SettingsError, match="leave part out"):
-        Settings(part=True)
+    one, five = (PRESETS[f"mini-imagenet-{shots}shot"].settings for shots in (1, 5))
+    assert one.changed(eval_shots=5, eval_size=15) == five
+    one, five = one.flags(), five.flags()
+    training = {"iterations": 100_000, "meta_batch": 5, "k": 8, "size": 10, "shots": 15}
+    rules = {"inner": "adam", "inner_lr": 0.001, "outer": "sgd", "epsilon": 1.0}
+    wanted = training | rules | {"epsilon_final": 0.0}
+    assert five | wanted == five
+    assert one | {"eval_shots": 1, "eval_steps": 50, "eval_size": 5, "filters": 32} == one
+    with pytest.raises(SettingsError, match="part belongs to mini-imagenet: leave it out"):
+        Settings().changed(part=True)
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +398,7 @@ def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypat
         in printed
     )
     (result,) = (tmp_path / "run").glob("eval-*.json")
-    assert json.loads(result.read_text())["settings"]["part"] is True
+    assert json.loads(result.read_text())["settings"]["task"]["part"] is True
 
 
 @pytest.mark.needs_data("mini-imagenet")

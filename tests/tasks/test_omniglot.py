@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import threading
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from PIL import Image
 import minimeta as mm
 from minimeta.cli import main
 from minimeta.errors import DataError
-from minimeta.runs.experiment import PRESETS, build
+from minimeta.runs.experiment import Experiment
+from minimeta.runs.presets import PRESETS
 from minimeta.runs.train import Saving, train
 from minimeta.tasks import omniglot
 from minimeta.training.meta_training import checked_mean
@@ -61,7 +61,7 @@ def test_archives_and_folders_give_the_same_sorted_characters(tiny):
 
 def test_the_command_line_from_archives_to_accuracy(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "minimeta.runs.experiment.split_omniglot",
+        "minimeta.runs.task_settings.split_omniglot",
         functools.partial(omniglot.split_omniglot, train=2),
     )
     small = [
@@ -118,16 +118,16 @@ def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "minimeta.runs.experiment.split_omniglot",
+        "minimeta.runs.task_settings.split_omniglot",
         functools.partial(omniglot.split_omniglot, train=2),
     )
     small = dict(ways=3, filters=2, size=3, meta_batch=2, iterations=6)
-    settings = replace(
-        PRESETS["omniglot-5way-maml"][1], algorithm="cavia", context=4, inner_lr=1.0, **small
+    settings = PRESETS["omniglot-5way-maml"].settings.changed(
+        algorithm="cavia", context=4, inner_lr=1.0, **small
     )
-    training, saving = build(settings, str(tiny)).training, Saving(2, 0)
-    place, start = training.objective.context, training.start().meta
-    end = train(settings, tmp_path / "whole", data=str(tiny), saving=saving)
+    experiment, saving = Experiment(settings, str(tiny)), Saving(2, 0)
+    place, start = experiment.objective.part("context"), experiment.training.start().meta
+    end = train(experiment, tmp_path / "whole", saving=saving)
     assert place.stop - place.start == 4 and not end.meta[place].any()
     assert (
         end.meta[place.stop : place.stop + 4 * 4] != start[place.stop : place.stop + 4 * 4]
@@ -141,8 +141,8 @@ def test_cavia_adapts_a_film_layer_and_a_run_of_it_cut_off_and_resumed_ends_bit_
     with monkeypatch.context() as patch:
         patch.setattr("minimeta.runs.train.checked_mean", cut)
         with pytest.raises(KeyboardInterrupt):
-            train(settings, tmp_path / "cut", data=str(tiny), saving=saving)
-    resumed = train(settings, tmp_path / "cut", resume=True, data=str(tiny), saving=saving)
+            train(experiment, tmp_path / "cut", saving=saving)
+    resumed = train(experiment, tmp_path / "cut", resume=True, saving=saving)
     assert resumed.iteration == end.iteration == 6 and np.array_equal(resumed.meta, end.meta)
 
 
@@ -150,7 +150,7 @@ def test_an_inner_step_on_the_sum_is_one_so_many_times_longer_on_the_mean(
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "minimeta.runs.experiment.split_omniglot",
+        "minimeta.runs.task_settings.split_omniglot",
         functools.partial(omniglot.split_omniglot, train=2),
     )
     small = dict(
@@ -164,23 +164,25 @@ def test_an_inner_step_on_the_sum_is_one_so_many_times_longer_on_the_mean(
         inner="sgd",
         dtype="float64",
     )
-    settings = replace(PRESETS["omniglot-5way"][1], **small, inner_lr=0.01, reduction="sum")
-    on_mean = replace(settings, inner_lr=3 * 0.01, reduction="mean")
+    omniglot_5way = PRESETS["omniglot-5way"].settings
+    settings = omniglot_5way.changed(**small, inner_lr=0.01, reduction="sum")
+    on_mean = settings.changed(inner_lr=3 * 0.01, reduction="mean")
     by_sum, by_mean = (
-        train(each, tmp_path / each.reduction, data=str(tiny)) for each in (settings, on_mean)
+        train(Experiment(each, str(tiny)), tmp_path / each.task.reduction)
+        for each in (settings, on_mean)
     )
     assert np.allclose(by_sum.meta, by_mean.meta, rtol=0, atol=1e-12)  # rounding of a dozen steps
-    before = build(settings, str(tiny)).training.start().meta
+    before = Experiment(settings, str(tiny)).training.start().meta
     assert np.abs(by_sum.meta - before).max() > 1e-3
 
 
 def test_training_and_evaluation_see_disjoint_characters(tiny, monkeypatch):
     monkeypatch.setattr(
-        "minimeta.runs.experiment.split_omniglot",
+        "minimeta.runs.task_settings.split_omniglot",
         functools.partial(omniglot.split_omniglot, train=2),
     )
-    settings = replace(PRESETS["omniglot-5way"][1], ways=3, filters=2, shots=3)
-    experiment = build(settings, str(tiny))
+    settings = PRESETS["omniglot-5way"].settings.changed(ways=3, filters=2, shots=3)
+    experiment = Experiment(settings, str(tiny))
     assert experiment.training.tasks.images.shape[0] == 4 * 2
     assert experiment.test_tasks.images.shape[0] == 5 - 2
     train, test = (

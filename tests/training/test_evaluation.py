@@ -6,7 +6,8 @@ import pytest
 import minimeta as mm
 from minimeta.inner import AdamState
 from minimeta.testing import assert_same
-from minimeta.training.evaluation import Adaptation, Evaluation, accuracy, adaptation_errors
+from minimeta.training.evaluation import Evaluation, Scoring, accuracy, adaptation_errors
+from minimeta.training.learner import Learner
 
 
 def test_the_interval_is_196_standard_errors():
@@ -18,16 +19,8 @@ def test_the_interval_is_196_standard_errors():
 def _errors(count, workers=1):
     objective = mm.Objective(mm.mlp([1, 6, 1]), mm.MeanSquaredError())
     phi = objective.init(np.random.default_rng(0), np.float64)
-    return adaptation_errors(
-        objective,
-        mm.Reptile(mm.SGD(0.01)),
-        phi,
-        mm.Sinusoid(),
-        count=count,
-        shots=5,
-        adaptation=Adaptation(3, 5),
-        workers=workers,
-    )
+    learner = Learner(objective, mm.Reptile(mm.SGD(0.01)), phi)
+    return adaptation_errors(learner, mm.Sinusoid(), Scoring(5, 3, 5), count=count, workers=workers)
 
 
 def test_more_tasks_begin_with_the_same_tasks_whatever_the_workers():
@@ -51,24 +44,16 @@ def test_accuracy_does_not_depend_on_how_many_tasks_are_taken_through_a_layer_at
         return adapted(algorithm, objective, meta, minibatches, state)
 
     def scores():
-        tasks, adaptation = mm.FewShotImages(images, 3), Adaptation(3, 3)
-        by_way = accuracy(
-            objective,
-            mm.Reptile(mm.SGD(0.3)),
-            phi,
-            tasks,
-            count=20,
-            shots=2,
-            adaptation=adaptation,
-            workers=1,
-        )
-        return by_way[True].values, by_way[False].values
+        learner = Learner(objective, mm.Reptile(mm.SGD(0.3)), phi)
+        tasks = mm.FewShotImages(images, 3)
+        both = accuracy(learner, tasks, Scoring(2, 3, 3), count=20, workers=1)
+        return both.transductive.values, both.inductive.values
 
     want = scores()
     monkeypatch.setattr(mm.Reptile, "adapt", adapt)
     monkeypatch.setattr(
         "minimeta.arrays.threads._TOGETHER_BYTES",
-        together * 3 * objective.activations * phi.itemsize,
+        together * 3 * objective.cost().activations * phi.itemsize,
     )
     for got, expected in zip(scores(), want, strict=True):
         assert_same(got, expected, "accuracy")
@@ -79,9 +64,8 @@ def test_errors_begin_before_adaptation_and_end_after_it():
     objective = mm.Objective(mm.mlp([1, 6, 1]), mm.MeanSquaredError())
     phi = objective.init(np.random.default_rng(0), np.float64)
     tasks, algorithm = mm.Sinusoid(), mm.Reptile(mm.SGD(0.01))
-    values = adaptation_errors(
-        objective, algorithm, phi, tasks, count=10, shots=5, adaptation=Adaptation(3, 5)
-    ).values
+    learner = Learner(objective, algorithm, phi)
+    values = adaptation_errors(learner, tasks, Scoring(5, 3, 5), count=10).values
     rng = np.random.default_rng([0, 2, 0])
     episode = tasks.episode(rng, 10, 5, 100)
     batches = mm.minibatches_of(rng, episode.support, 3, 5)
@@ -99,11 +83,10 @@ def test_transduction_is_the_only_difference_between_the_two_ways_to_predict():
     )
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(np.random.default_rng(1), np.float64)
-    options = dict(count=20, shots=2, queries=2, adaptation=Adaptation(5, 3), workers=1)
-    scores = accuracy(
-        objective, mm.Reptile(mm.SGD(0.1)), phi, mm.FewShotImages(images, 3), **options
-    )
-    assert_same(scores[True].values, scores[False].values, "accuracy")
+    learner = Learner(objective, mm.Reptile(mm.SGD(0.1)), phi)
+    scoring = Scoring(2, 5, 3, queries=2)
+    scores = accuracy(learner, mm.FewShotImages(images, 3), scoring, count=20, workers=1)
+    assert_same(scores.transductive.values, scores.inductive.values, "accuracy")
 
 
 def _tiny_problem():
@@ -129,18 +112,9 @@ def _tiny_problem():
 
 def test_without_transduction_a_query_is_predicted_alone_among_the_support_images():
     tasks, objective, phi = _tiny_problem()
-    algorithm, adaptation = mm.Reptile(mm.SGD(0.5)), Adaptation(20, 3)
-    scores = accuracy(
-        objective,
-        algorithm,
-        phi,
-        tasks,
-        count=10,
-        shots=2,
-        queries=2,
-        adaptation=adaptation,
-        workers=1,
-    )
+    algorithm = mm.Reptile(mm.SGD(0.5))
+    learner, scoring = Learner(objective, algorithm, phi), Scoring(2, 20, 3, queries=2)
+    scores = accuracy(learner, tasks, scoring, count=10, workers=1)
     rng = np.random.default_rng([0, 2, 0])
     episode = tasks.episode(rng, 10, 2, 2, np.float64)
     adapted = algorithm.adapt(objective, phi, mm.minibatches_of(rng, episode.support, 20, 3))
@@ -156,17 +130,19 @@ def test_without_transduction_a_query_is_predicted_alone_among_the_support_image
         ]
         right[True].append((together == y).mean())
         right[False].append((alone == y).mean())
-    assert_same(scores[True].values, np.array(right[True]), "with transduction")
-    assert_same(scores[False].values, np.array(right[False]), "without transduction")
+    assert_same(scores.transductive.values, np.array(right[True]), "with transduction")
+    assert_same(scores.inductive.values, np.array(right[False]), "without transduction")
     assert not np.array_equal(right[True], right[False])
 
 
 def test_adaptation_starts_from_the_moments_of_training():
     tasks, objective, phi = _tiny_problem()
     algorithm, moments = mm.Reptile(mm.Adam(0.01)), AdamState(100, 0 * phi, 1e-4 + 0 * phi)
-    options = dict(count=10, shots=2, queries=4, adaptation=Adaptation(4, 3), workers=1)
+    scoring = Scoring(2, 4, 3, queries=4)
     fresh, warm, again = (
-        accuracy(objective, algorithm, phi, tasks, inner_state=state, **options)[True].values
+        accuracy(
+            Learner(objective, algorithm, phi, state), tasks, scoring, count=10, workers=1
+        ).transductive.values
         for state in (None, moments, moments)
     )
     assert not np.array_equal(fresh, warm)
@@ -175,17 +151,9 @@ def test_adaptation_starts_from_the_moments_of_training():
 
 def test_an_adaptation_that_diverges_is_an_error_and_not_a_score():
     tasks, objective, phi = _tiny_problem()
+    learner = Learner(objective, mm.Reptile(mm.SGD(1e300)), phi)
     with pytest.raises(mm.DivergenceError, match=r"diverges on \d+ of 10 tasks"):
-        accuracy(
-            objective,
-            mm.Reptile(mm.SGD(1e300)),
-            phi,
-            tasks,
-            count=10,
-            shots=2,
-            adaptation=Adaptation(6, 3),
-            workers=1,
-        )
+        accuracy(learner, tasks, Scoring(2, 6, 3), count=10, workers=1)
 
 
 def test_memorized_support_images_are_always_right():
@@ -196,10 +164,29 @@ def test_memorized_support_images_are_always_right():
     network = mm.Network((6, 6, 1), (mm.layers.Flatten(), mm.layers.Dense(36, 3)))
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(np.random.default_rng(1), np.float64)
-    options = dict(
-        count=10, shots=1, adaptation=Adaptation(200, 3), transductive=(True,), workers=1
-    )
-    scores = accuracy(
-        objective, mm.Reptile(mm.SGD(0.5)), phi, mm.FewShotImages(images, 3), **options
-    )
-    assert (scores[True].values == 1).all()
+    learner, tasks = Learner(objective, mm.Reptile(mm.SGD(0.5)), phi), mm.FewShotImages(images, 3)
+    how = dict(count=10, modes=("transductive",), workers=1)
+    scores = accuracy(learner, tasks, Scoring(1, 200, 3), **how)
+    assert scores.inductive is None
+    assert (scores.transductive.values == 1).all()
+
+
+def test_a_way_to_predict_that_is_none_is_refused():
+    tasks, objective, phi = _tiny_problem()
+    learner = Learner(objective, mm.Reptile(mm.SGD(0.5)), phi)
+    for modes in ((), ("both",)):
+        with pytest.raises(mm.SettingsError, match="some of transductive, inductive"):
+            accuracy(learner, tasks, Scoring(2, 1, 3), modes=modes)
+
+
+def test_a_learner_adapts_and_predicts_from_its_state():
+    tasks, objective, phi = _tiny_problem()
+    algorithm, moments = mm.Reptile(mm.Adam(0.01)), AdamState(100, 0 * phi, 1e-4 + 0 * phi)
+    rng = np.random.default_rng(0)
+    support, (x, _) = tasks.episode(rng, 2, 2, 2, np.float64)
+    batches = mm.minibatches_of(rng, support, 3, 4)
+    learner = Learner(objective, algorithm, phi, moments)
+    adapted = algorithm.adapt(objective, phi, batches, moments)
+    assert_same(learner.adapt(batches), adapted, "adapt")
+    assert_same(learner.iterates(batches)[-1], adapted, "iterates")
+    assert_same(learner.predict(batches, x), objective.predict(adapted, x), "predict")

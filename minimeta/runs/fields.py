@@ -1,0 +1,399 @@
+"""Dataclasses as settings: their fields as flags, as JSON, and back.
+
+A tree of dataclasses is made of leaves (numbers, words, lists of numbers),
+of plain dataclasses, and of choices: fields that hold an instance of a class of
+a registry. Every leaf and every choice has a flag, one name in the whole tree.
+The functions here walk such a tree. The fields themselves say their names, help,
+bounds and defaults (``registry.setting``), so nothing is listed a second time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from ..errors import SettingsError
+from ..registry import Registry
+
+Flags = dict[str, Any]
+
+
+class Field(NamedTuple):
+    """One field of a dataclass in a tree of settings. ``place`` is that of the fields below it."""
+
+    name: str
+    flag: str
+    hint: Any
+    default: Any
+    help: str
+    least: float | None
+    below: float | None
+    choices: tuple[str, ...]
+    registry: Registry | None
+    place: Place
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it holds an instance of a registered class."""
+        return self.registry is not None
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether it holds a plain dataclass."""
+        return not self.is_choice and is_dataclass(self.hint)
+
+
+class Place(NamedTuple):
+    """How the fields of a dataclass are called where it stands in a tree, and their defaults."""
+
+    prefix: str = ""
+    renamed: Mapping[str, str] = {}
+    defaults: Mapping[str, Any] = {}
+
+
+_TOP = Place()
+
+
+def fields_of(cls: type, place: Place = _TOP) -> list[Field]:
+    """The fields of a dataclass that its constructor takes, in their order."""
+    hints = get_type_hints(cls)
+    return [_field(each, hints[each.name], place) for each in fields(cls) if each.init]
+
+
+def _field(each: Any, hint: Any, place: Place) -> Field:
+    told = each.metadata
+    own = told.get("flag") or each.name
+    flag = place.renamed.get(each.name, place.prefix + own)
+    below = Place(
+        place.prefix + told.get("prefix", ""), told.get("renamed", {}), told.get("defaults", {})
+    )
+    words = get_args(hint) if get_origin(hint) is Literal else tuple(told.get("choices") or ())
+    bounds = told.get("least"), told.get("below")
+    default = place.defaults.get(each.name, each.default)
+    help = (f"{place.prefix.rstrip('_')}: " if place.prefix else "") + told.get("help", "")
+    return Field(each.name, flag, hint, default, help, *bounds, words, told.get("registry"), below)
+
+
+# A tree as flags.
+
+
+def flags_of(tree: Any, place: Place = _TOP) -> Flags:
+    """The flat form of a tree: every flag that it reads, with its value as JSON has it.
+
+    Raises
+    ------
+    SettingsError
+        if two fields have one flag, or a value is none that settings hold.
+    """
+    flags: Flags = {}
+    for each in fields_of(type(tree), place):
+        value = getattr(tree, each.name)
+        if each.is_choice:
+            added = {each.flag: each.registry.name_of(value)} | flags_of(value, each.place)
+        elif each.is_nested:
+            added = flags_of(value, each.place)
+        else:
+            added = {each.flag: written(value_of(each, value))}
+        for flag in added:
+            if flag in flags:
+                raise SettingsError(
+                    f"two settings are called {flag!r}: give one another flag, "
+                    f'as in setting(..., flag="name")'
+                )
+        flags |= added
+    return flags
+
+
+def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> Any:
+    """The tree of a dataclass that ``flags`` describe. A flag that is not there has its field's
+    default; a field without one has its value in ``fallback``.
+
+    Raises
+    ------
+    SettingsError
+        if a value does not fit, with its flag, or is missing.
+    """
+    arguments = {}
+    for each in fields_of(cls, place):
+        if each.is_nested:
+            arguments[each.name] = made_from(each.hint, flags, fallback, each.place)
+        elif each.is_choice:
+            name = _chosen(each, flags, fallback, cls)
+            arguments[each.name] = made_from(each.registry[name], flags, fallback, each.place)
+        else:
+            arguments[each.name] = value_of(each, _given(each, flags, fallback, cls))
+    return cls(**arguments)
+
+
+def _chosen(each: Field, flags: Flags, fallback: Flags, cls: type) -> str:
+    """The name of the class that a field holds."""
+    name = flags.get(each.flag, MISSING)
+    if name is MISSING and each.default is not MISSING:
+        return each.registry.name_of(each.default)
+    name = _given(each, flags, fallback, cls)
+    if name not in each.registry:
+        raise SettingsError(
+            f"{each.flag} must be one of {', '.join(each.registry)}, got {name!r}; "
+            "a class of your own must be registered first"
+        )
+    return name
+
+
+def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
+    """The value of a flag, its default, or what stands in for it."""
+    for value in (flags.get(each.flag, MISSING), each.default, fallback.get(each.flag, MISSING)):
+        if value is not MISSING:
+            return value
+    raise SettingsError(f"{cls.__name__} needs a value of {each.flag}: set {each.flag}")
+
+
+# A tree as nested JSON.
+
+
+def json_of(tree: Any, place: Place = _TOP) -> dict[str, Any]:
+    """The nested form of a tree: an object for each dataclass, with its name as "type" where it is
+    one of several."""
+    stored: dict[str, Any] = {}
+    for each in fields_of(type(tree), place):
+        value = getattr(tree, each.name)
+        if each.is_choice:
+            name = each.registry.name_of(value)
+            stored[each.name] = {"type": name} | json_of(value, each.place)
+        elif each.is_nested:
+            stored[each.name] = json_of(value, each.place)
+        else:
+            stored[each.name] = written(value_of(each, value))
+    return stored
+
+
+def flags_in(cls: type, stored: Any) -> Flags:
+    """The flags that nested JSON gives.
+
+    Raises
+    ------
+    SettingsError
+        if names in it are not known, or an object is missing where a dataclass belongs.
+    """
+    flags: Flags = {}
+    unknown: list[str] = []
+    _read(cls, stored, _TOP, "", flags, unknown)
+    if unknown:
+        raise SettingsError(f"unknown settings: {', '.join(sorted(unknown))}")
+    return flags
+
+
+def _read(
+    cls: type, stored: Any, place: Place, path: str, flags: Flags, unknown: list[str]
+) -> None:
+    """Add the flags of the object ``stored`` at ``path``, and the names that ``cls`` lacks."""
+    known = {each.name: each for each in fields_of(cls, place)}
+    unknown += [path + str(name) for name in stored if name not in known]
+    for name, each in known.items():
+        if name not in stored:
+            continue
+        value, here = stored[name], f"{path}{name}."
+        if (each.is_choice or each.is_nested) and not isinstance(value, dict):
+            raise SettingsError(f"{path}{name} must be an object of settings, got {value!r}")
+        if each.is_nested:
+            _read(each.hint, value, each.place, here, flags, unknown)
+        elif each.is_choice:
+            if "type" not in value:
+                raise SettingsError(f"{path}{name} lacks its type: one of {_or(each.registry)}")
+            flags[each.flag] = value["type"]
+            chosen = each.registry[_chosen(each, flags, {}, cls)]
+            rest = {key: one for key, one in value.items() if key != "type"}
+            _read(chosen, rest, each.place, here, flags, unknown)
+        else:
+            flags[each.flag] = value
+
+
+# All flags of all registered classes.
+
+
+class Owner(NamedTuple):
+    """A field, and the choices under which it is read: pairs (flag, name)."""
+
+    field: Field
+    under: tuple[tuple[str, str], ...]
+
+
+def every_flag(cls: type) -> dict[str, list[Owner]]:
+    """All flags that a tree of ``cls`` may read, each with the fields that have it."""
+    found: dict[str, list[Owner]] = {}
+    for owner in _walk(cls, _TOP, ()):
+        found.setdefault(owner.field.flag, []).append(owner)
+    return found
+
+
+def _walk(cls: type, place: Place, under: tuple[tuple[str, str], ...]) -> Iterator[Owner]:
+    for each in fields_of(cls, place):
+        if each.is_nested:
+            yield from _walk(each.hint, each.place, under)
+            continue
+        yield Owner(each, under)
+        for name in each.registry or ():
+            yield from _walk(each.registry[name], each.place, (*under, (each.flag, name)))
+
+
+def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
+    """Raise the SettingsError of the first flag among ``asked`` that is not among those ``read``.
+
+    It is unknown, or belongs to classes that were not chosen.
+    """
+    unread = [flag for flag in asked if flag not in read]
+    if not unread:
+        return
+    known = every_flag(cls)
+    for flag in unread:
+        if flag not in known:
+            near = get_close_matches(flag, known, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"unknown setting {flag!r}{hint}")
+    raise SettingsError(_belongs(unread[0], known, read))
+
+
+def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
+    """The sentence that says to which classes an unread flag belongs."""
+
+    def agrees(owner: Owner) -> int:  # how many choices down to the field are made
+        made = [read.get(by) == name for by, name in owner.under]
+        return [*made, False].index(False)
+
+    nearest = max(agrees(owner) for owner in known[flag])
+    owners = [owner for owner in known[flag] if agrees(owner) == nearest]
+    by = owners[0].under[nearest][0]
+    names = list(dict.fromkeys(owner.under[nearest][1] for owner in owners))
+    told = f"{flag} belongs to {', '.join(names)}: leave it out, or set {by} to {_or(names)}"
+    instead = [
+        other
+        for other, all_owners in known.items()
+        if other in read and all((by, read.get(by)) in owner.under for owner in all_owners)
+    ]
+    return told + (f"; {read[by]} reads {', '.join(instead)} instead" if instead else "")
+
+
+def _or(names: Any) -> str:
+    """One name, or "one of these"; all names of a registry."""
+    if isinstance(names, Registry):
+        return ", ".join(names)
+    return names[0] if len(names) == 1 else "one of these"
+
+
+# Values.
+
+
+def written(value: Any) -> Any:
+    """A leaf as JSON has it: a list for a tuple, a word for a number that is not finite."""
+    if isinstance(value, tuple):
+        return [written(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def value_of(field: Field, value: Any) -> Any:
+    """The value of a leaf, from Python or from JSON.
+
+    Raises
+    ------
+    SettingsError
+        if it does not fit the field's type, choices or bounds.
+    """
+    if field.choices:
+        if not isinstance(value, str) or value not in field.choices:
+            raise SettingsError(
+                f"{field.flag} must be one of {', '.join(field.choices)}, got {value!r}"
+            )
+        return value
+    kinds = kinds_of(field.hint)
+    for kind in kinds:
+        fitting = _fitting(kind, value, alone=len(kinds) == 1)
+        if fitting is not MISSING:
+            _check_bounds(field, fitting)
+            return fitting
+    wanted = " or ".join(_NAMES.get(kind, "numbers such as 64,64") for kind in kinds)
+    raise SettingsError(f"{field.flag} must be {wanted}, got {value!r}")
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+_NAMES |= {NoneType: "none"}
+
+
+def kinds_of(hint: Any) -> list[Any]:
+    """The types that a leaf may have: bool, int, float, str, NoneType, tuple[int, ...],
+    tuple[float, ...]. Arrays are no settings."""
+    if get_origin(hint) in (Union, UnionType):
+        return [kind for each in get_args(hint) for kind in kinds_of(each)]
+    if get_origin(hint) is Literal:
+        return [str]
+    return [] if hint is Any else [hint]
+
+
+def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
+    """``value`` as this type, or MISSING. A tuple may be a text, where it is the type ``alone``."""
+    if getattr(value, "ndim", 1) == 0:  # a number of NumPy's
+        value = value.item()
+    if get_origin(kind) is tuple:
+        if isinstance(value, str) and alone:
+            value = _numbers(kind, value)
+        if not isinstance(value, (tuple, list)) or not value:
+            return MISSING
+        each = tuple(_fitting(get_args(kind)[0], one) for one in value)
+        return MISSING if MISSING in each else each
+    if kind is float:
+        if value in ("inf", "-inf", "nan"):
+            return float(value)
+        return value if type(value) in (float, int) else MISSING
+    return value if type(value) is kind else MISSING
+
+
+def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
+    """The tuple in a text such as 64,64; an empty one where the text holds anything else."""
+    try:
+        return tuple(get_args(kind)[0](part) for part in text.split(",") if part.strip())
+    except ValueError:
+        return ()
+
+
+def _check_bounds(field: Field, value: Any) -> None:
+    """Raise the SettingsError of a number out of bounds."""
+    for each in value if isinstance(value, tuple) else (value,):
+        if type(each) not in (int, float) or field.least is None:
+            continue
+        below = math.inf if field.below is None else field.below
+        if field.least <= each < below:
+            continue
+        more = f" and below {below:g}" if below < math.inf else ""
+        finite = " and finite" if not more and not math.isfinite(each) else ""
+        raise SettingsError(
+            f"{field.flag} must be {field.least:g} or more{more}{finite}, got {each}"
+        )
+
+
+def reader(field: Field) -> Callable[[str], Any]:
+    """A function from a word of the command line to a leaf's value, named as argparse shows it.
+
+    It raises ValueError for a word that is none.
+    """
+    kinds = kinds_of(field.hint)
+
+    def read(word: str) -> Any:
+        if NoneType in kinds and word == "none":
+            return None
+        for kind in kinds:
+            try:
+                if get_origin(kind) is not tuple and kind is not NoneType:
+                    return kind(word)
+                if numbers := _numbers(kind, word):
+                    return numbers
+            except (ValueError, IndexError):
+                continue
+        raise ValueError(word)
+
+    plain = [kind for kind in kinds if kind is not NoneType]
+    read.__name__ = getattr(plain[0], "__name__", "number") if plain else "value"
+    return read

@@ -1,0 +1,156 @@
+"""The settings of a run: the objects themselves, as flags and as JSON.
+
+``Settings`` is a frozen dataclass of frozen dataclasses. Each owns its fields,
+their help and their refusals. Tasks, algorithms and rules are registered by
+name, so that JSON and the command line can choose them. The device, the threads
+and the folders do not change a run's numbers, so they are no settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..algorithms import ALGORITHMS, COMBINERS, Algorithm, Plan, Reptile, gradient_agreement
+from ..errors import SettingsError
+from ..inner import RULES, SGD, InnerRule
+from ..objectives import Differentiable
+from ..registry import setting
+from ..tasks import MinibatchSchedule
+from ..training.evaluation import Scoring
+from . import first_edition
+from .fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
+from .task_settings import TASKS, SineSettings, TaskSettings
+
+
+@dataclass(frozen=True)
+class Training:
+    """The outer loop.
+
+    Raises
+    ------
+    SettingsError
+        if one task alone is to be weighed against others.
+    """
+
+    iterations: int = setting(30_000, "meta-steps", least=1)
+    meta_batch: int = setting(1, "tasks in a meta-step", least=1)
+    combine: str = setting(
+        "mean",
+        "weights of a meta-batch's tasks: equal, or by gradient agreement",
+        choices=COMBINERS,
+    )
+    epsilon_final: float = setting(0.0, "outer step size at the end; it changes linearly", least=0)
+    carry_inner_state: bool = setting(
+        True, "the inner rule's state, such as Adam's moments, passes from task to task"
+    )
+    seed: int = setting(0, "seed of everything random", least=0)
+    dtype: Literal["float32", "float64"] = setting("float32", "precision")
+
+    def __post_init__(self) -> None:
+        agreement = COMBINERS.get(self.combine) is gradient_agreement
+        if agreement and self.meta_batch < 2:
+            raise SettingsError(
+                "gradient agreement weighs tasks against each other: set meta_batch to 2 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One meta-training run and its evaluation. The defaults are the preset "sine".
+
+    Every flag of ``minimeta train`` is a field of one of its dataclasses, or of a
+    class registered in ``TASKS``, ``ALGORITHMS``, ``RULES`` or ``MEASURES``.
+
+    Raises
+    ------
+    SettingsError
+        for a value that does not fit its field, or makes no sense beside another.
+    """
+
+    task: TaskSettings = setting(SineSettings(), "tasks to learn", registry=TASKS)
+    algorithm: Algorithm = setting(
+        Reptile(SGD(0.02)), "meta-learning algorithm", registry=ALGORITHMS
+    )
+    schedule: MinibatchSchedule = setting(MinibatchSchedule(5, 10))
+    outer: InnerRule = setting(
+        SGD(0.1),
+        "outer rule",
+        registry=RULES,
+        prefix="outer_",
+        renamed={"lr": "epsilon"},
+        defaults={"beta1": 0.9},
+    )
+    training: Training = setting(Training())
+    evaluation: Scoring = setting(Scoring(), prefix="eval_")
+
+    def __post_init__(self) -> None:
+        flags_of(self)  # checks every value
+        if not isinstance(getattr(self.outer, "lr", None), (int, float)):
+            raise SettingsError("the outer rule takes one step size: set epsilon to a number")
+        self.prepared(self.task.objective())
+
+    def prepared(self, objective: Differentiable) -> Algorithm:
+        """The algorithm, fitted to this run on ``objective``, which is the task's own.
+
+        Raises
+        ------
+        SettingsError
+            if it makes no sense there.
+        """
+        return self.algorithm.prepared(
+            Plan(
+                objective,
+                self.schedule.k,
+                self.schedule.tail == "separate",
+                self.training.meta_batch,
+                COMBINERS[self.training.combine],
+                self.task.inputs,
+            )
+        )
+
+    def flags(self) -> dict[str, Any]:
+        """The flat form: every flag that this run reads, with its value as JSON has it."""
+        return flags_of(self)
+
+    def changed(self, **flags: Any) -> Settings:
+        """These settings with other values of some flags.
+
+        The name of another task, algorithm, rule or measure chooses its class,
+        which keeps the flags that both classes have.
+
+        Raises
+        ------
+        SettingsError
+            if the new settings make no sense, or do not read one of ``flags``.
+        """
+        first_edition.refuse_moved(flags)
+        changed = _settings_of(self.flags() | flags)
+        refuse_unread(Settings, list(flags), changed.flags())
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested form, a JSON object."""
+        return json_of(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Settings:
+        """Settings from a JSON object: the nested form, or the flat one of the first edition.
+
+        Raises
+        ------
+        SettingsError
+            if names or values in it are not known, or make no sense.
+        """
+        if not first_edition.is_first_edition(stored):
+            return _settings_of(flags_in(cls, stored))
+        unknown = sorted(set(stored) - set(every_flag(cls)))
+        if unknown:
+            raise SettingsError(f"unknown settings: {', '.join(unknown)}")
+        return _settings_of(first_edition.flags_in(stored))
+
+
+def _settings_of(flags: Mapping[str, Any]) -> Settings:
+    """Settings of these flags. The default settings stand in where a class has no default."""
+    return made_from(Settings, dict(flags), flags_of(Settings()))

@@ -1,0 +1,180 @@
+"""Tasks as settings: each builds its objective without data, and its task distributions from data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from ..losses import MeanSquaredError, SoftmaxCrossEntropy, Summed
+from ..objectives import (
+    Differentiable,
+    Network,
+    Objective,
+    mini_imagenet_convnet,
+    mlp,
+    omniglot_convnet,
+)
+from ..registry import Registry, setting
+from ..tasks import FewShotImages, Sinusoid, load_mini_imagenet, load_omniglot, split_omniglot
+from ..tasks.mini_imagenet import IMAGES
+
+TASKS = Registry("task")
+
+
+class TaskData(NamedTuple):
+    """Task distributions to train and to test on. ``images`` tells the images from others: how many
+    a class has, and their digest; None without images."""
+
+    train: Any
+    test: Any
+    images: dict[str, Any] | None = None
+
+
+class TaskSettings(ABC):
+    """Base of the tasks. A subclass is a frozen dataclass, registered in ``TASKS``.
+
+    ``inputs`` is the range of the inputs. ``score`` says how evaluation scores:
+    by the accuracy of predicted classes, or by the loss after each inner step.
+    """
+
+    inputs: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    score: ClassVar[Literal["accuracy", "loss"]] = "loss"
+
+    @abstractmethod
+    def objective(self) -> Differentiable:
+        """The objective. It needs no data."""
+
+    @abstractmethod
+    def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
+        """The task distributions, on the device of ``xp``, from the images in ``data``.
+
+        Raises
+        ------
+        DataError, SettingsError
+            if the images are missing, or too few.
+        """
+
+    def remark(self, test_tasks: Any) -> str:
+        """What a reader of scores on ``test_tasks`` must know about them, if anything."""
+        return ""
+
+
+@TASKS.register("sine")
+@dataclass(frozen=True)
+class SineSettings(TaskSettings):
+    """Regression on sine waves, by a network of dense layers."""
+
+    hidden: tuple[int, ...] = setting((64, 64), "hidden layer sizes (sine)", least=1)
+    activation: Literal["relu", "tanh", "softplus"] = setting("tanh", "hidden units (sine)")
+    context: int | None = setting(
+        None,
+        "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM (images)",
+        least=1,
+    )
+    phase: float = setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)", least=0)
+    grid: int | None = setting(
+        50, "a task's x are this many evenly spaced points; none or 0: uniform x (sine)", least=0
+    )
+    inputs: ClassVar[tuple[float, float]] = Sinusoid.domain
+
+    def __post_init__(self) -> None:
+        if self.grid == 0:  # one value for one meaning
+            object.__setattr__(self, "grid", None)
+
+    def objective(self) -> Objective:
+        """Mean squared error of the network."""
+        network = mlp([1, *self.hidden, 1], self.activation, self.context or 0)
+        return Objective(network, MeanSquaredError())
+
+    def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
+        """The same distribution to train and to test on."""
+        waves = Sinusoid(phases=(0.0, self.phase), grid=self.grid)
+        return TaskData(waves, waves)
+
+
+@dataclass(frozen=True)
+class ImageSettings(TaskSettings):
+    """Base of few-shot classification of images."""
+
+    ways: int = setting(5, "classes in a task (images)", least=1)
+    filters: int = setting(64, "filters of each convolution (images)", least=1)
+    reduction: Literal["mean", "sum"] = setting(
+        "mean",
+        "a mini-batch's loss is the mean or the sum over its images; the Reptile authors' program "
+        "takes the sum (images)",
+    )
+    context: int | None = setting(
+        None, "CAVIA: parameters that the inner loop adapts, by FiLM (images)", least=1
+    )
+    inputs: ClassVar[tuple[float, float]] = (0.0, 1.0)  # black and white
+    score: ClassVar[Literal["accuracy", "loss"]] = "accuracy"
+
+    @abstractmethod
+    def network(self) -> Network:
+        """The network, from images to logits."""
+
+    def objective(self) -> Objective:
+        """Cross-entropy of the network."""
+        loss = SoftmaxCrossEntropy()
+        return Objective(self.network(), Summed(loss) if self.reduction == "sum" else loss)
+
+    def _tasks(self, halves: Any, white: int, images: dict[str, Any], xp: ModuleType) -> TaskData:
+        """Task distributions of images to train and to test on, of which ``white`` is white."""
+        train, test = (FewShotImages(xp.asarray(half), self.ways, white) for half in halves)
+        return TaskData(train, test, images)
+
+
+@TASKS.register("omniglot")
+@dataclass(frozen=True)
+class OmniglotSettings(ImageSettings):
+    """Few-shot classification of Omniglot's characters."""
+
+    def network(self) -> Network:
+        """Four convolutions of stride 2."""
+        return omniglot_convnet(self.ways, self.filters, self.context or 0)
+
+    def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
+        """Characters, split at random by ``seed``."""
+        images = load_omniglot(data).images
+        return self._tasks(split_omniglot(images, seed), 1, fingerprint(images), xp)
+
+
+@TASKS.register("mini-imagenet")
+@dataclass(frozen=True)
+class MiniImageNetSettings(ImageSettings):
+    """Few-shot classification of mini-ImageNet's photographs."""
+
+    filters: int = setting(32, "filters of each convolution (images)", least=1)
+    part: bool = setting(
+        False, "use the images that are there of a part of the data (mini-imagenet)"
+    )
+
+    def network(self) -> Network:
+        """Four convolutions with max pooling."""
+        return mini_imagenet_convnet(self.ways, self.filters, self.context or 0)
+
+    def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
+        """The classes of the train and the test split."""
+        halves = [load_mini_imagenet(data, split, self.part).images for split in ("train", "test")]
+        return self._tasks(halves, 255, fingerprint(*halves), xp)
+
+    def remark(self, test_tasks: FewShotImages) -> str:
+        """How many images of each class there are, where the data are a part."""
+        if not self.part:
+            return ""
+        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images a class"
+
+
+def fingerprint(*images: np.ndarray) -> dict[str, Any]:
+    """How many images a class has, and the first digits of the SHA-256 of all: no other images have
+    both."""
+    digest = hashlib.sha256()
+    for each in images:
+        digest.update(np.ascontiguousarray(each))
+    return {"a_class": images[0].shape[1], "sha256": digest.hexdigest()[:12]}

@@ -1,0 +1,37 @@
+"""A learner: meta-parameters and all that adapts them to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..algorithms import Algorithm
+from ..arrays.backend import Array
+from ..objectives import Batch, Differentiable
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """``algorithm`` at the meta-parameters ``meta`` ``(M,)``, for tasks of ``objective``.
+
+    ``state`` is the inner rule's at the start of every task, such as Adam's
+    moments from training. It stays as it is.
+    """
+
+    objective: Differentiable
+    algorithm: Algorithm
+    meta: Array = field(repr=False)
+    state: Any = field(default=None, repr=False)
+
+    def adapt(self, minibatches: Sequence[Batch]) -> Array:
+        """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
+        return self.algorithm.adapt(self.objective, self.meta, minibatches, self.state)
+
+    def iterates(self, minibatches: Sequence[Batch]) -> Sequence[Array]:
+        """The parameters before the first inner step and after each, ``(D,) or (T, D)``."""
+        return self.algorithm.iterates(self.objective, self.meta, minibatches, self.state)
+
+    def predict(self, minibatches: Sequence[Batch], x: Array) -> Array:
+        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)`` after adaptation."""
+        return self.algorithm.predict(self.objective, self.meta, minibatches, x, self.state)

@@ -1,0 +1,109 @@
+"""A state of any structure is kept in a checkpoint, and read back as the rule makes it."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import minimeta as mm
+from minimeta.errors import CheckpointError, SettingsError
+from minimeta.inner import AdamState
+from minimeta.runs.folder import Rules, RunFolder, packed_state, read_state
+from minimeta.testing import strict
+from minimeta.training.meta_training import MetaState
+
+
+class Inner(NamedTuple):
+    a: Any
+    flag: bool
+
+
+class State(NamedTuple):
+    count: int
+    rate: float
+    pair: tuple
+    nothing: Any
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A rule with a state of every kind."""
+
+    lr: float = 0.1
+
+    def step(self, phi, g, state=None, j=0):
+        return phi, State(1, 0.5, (g, Inner(g * g, True)), None)
+
+
+RULES = Rules(mm.Adam(0.1), Odd())
+MOMENTS = AdamState(3, np.arange(4.0), np.ones(4))
+ODD = State(7, 0.25, (np.arange(2.0), Inner(np.eye(2), False)), None)
+META = np.arange(4.0)
+
+
+def _same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, tuple):
+        for a, b in zip(one, other, strict=True):
+            _same(a, b)
+    else:
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("inner", [None, ODD])
+@pytest.mark.parametrize("outer", [None, MOMENTS])
+def test_a_state_of_any_structure_is_read_back(tmp_path, outer, inner):
+    folder, state = RunFolder(tmp_path), MetaState(5, META, outer, inner)
+    folder.save(state, {}, RULES)
+    _same(folder.load({}, RULES), state)
+    there = folder.load({}, RULES, strict.module)
+    assert isinstance(there.meta, strict.module.ndarray)
+    with np.load(folder.checkpoint_path) as stored:
+        assert not any("State" in name or "Inner" in name for name in stored.files)
+        if inner is not None:
+            assert {"inner.count", "inner.pair.0", "inner.pair.1.a"} <= set(stored.files)
+
+
+def test_a_state_that_could_not_be_read_back_is_not_kept(tmp_path):
+    folder, good = RunFolder(tmp_path), MetaState(5, META, MOMENTS, ODD)
+    folder.save(good, {}, RULES)
+    for bad in (ODD._replace(pair=(1.0,)), ODD._replace(count=0.5), (META,), MOMENTS):
+        with pytest.raises(SettingsError, match="this state cannot be kept: "):
+            folder.save(good._replace(inner=bad), {}, RULES)
+    with pytest.raises(SettingsError, match=r"made of arrays, numbers.* got 'x' in inner.nothing"):
+        folder.save(good._replace(inner=ODD._replace(nothing="x")), {}, RULES)
+    _same(folder.load({}, RULES), good)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda arrays: arrays.pop("outer.v"), "it lacks outer.v"),
+        (lambda arrays: arrays.pop("iteration"), "it lacks iteration"),
+        (lambda arrays: arrays.pop("inner.pair.1.a"), "it lacks inner.pair.1.a"),
+        (lambda arrays: arrays.update(colour=META), "no rule of the run has a state with colour"),
+        (lambda arrays: arrays.update(iteration=np.array(-5)), "no number or vector"),
+        (lambda arrays: arrays.update(iteration=np.array(1.5)), "one number of type int"),
+        (lambda arrays: arrays.update({"outer.steps": META}), "outer.steps must be one number"),
+        (lambda arrays: arrays.update(meta=np.array("x")), "meta holds no numbers"),
+        (lambda arrays: arrays.update(meta=np.eye(2)), "no number or vector"),
+    ],
+)
+def test_arrays_that_are_no_state_are_told(change, told):
+    arrays = packed_state(MetaState(5, META, MOMENTS, ODD))
+    change(arrays)
+    with pytest.raises(CheckpointError, match=told):
+        read_state(arrays, RULES)
+
+
+def test_checkpoints_of_the_first_edition_are_read():
+    """They counted SGD's steps, and the steps of an Adam within a task."""
+    counted = {"outer.steps": np.array(9), "inner.steps": np.array(5), "inner.here": np.array(5)}
+    moments = {"inner.m": META, "inner.v": META}
+    arrays = {"iteration": np.array(9), "meta": META} | counted | moments
+    state = read_state(arrays, Rules(mm.SGD(0.1), mm.Adam(0.1)), first_format=True)
+    _same(state, MetaState(9, META, None, AdamState(5, META, META)))
+    fresh = {"iteration": np.array(0), "meta": META}
+    state = read_state(fresh, Rules(mm.Adam(0.1), mm.Adam(0.1)), first_format=True)
+    assert (state.outer, state.inner) == (None, None)
