@@ -1,22 +1,41 @@
-"""The mutation proof: every mutant is caught, or known to be no error; and nothing is left out of it."""
+"""The mutation proof: every mutant is caught, or known to be no error; and no
+derivative is left out of it."""
 
-import importlib.util
 import json
+import sys
+from inspect import isclass
 from pathlib import Path
 
 import pytest
 
 import minimeta as mm
 from minimeta import layers
+from minimeta.algorithms import ALGORITHMS, MEASURES
+from minimeta.inner import RULES
 
-_SPEC = importlib.util.spec_from_file_location(
-    "mutation", Path(__file__).resolve().parents[2] / "tools" / "mutation.py"
-)
-mutation = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(mutation)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import mutation
+from mutants import in_place, mutants
+from mutation_survivors import EQUIVALENT
+from mutation_targets import PASSES, targets
 
 
-@pytest.mark.filterwarnings("ignore::SyntaxWarning")  # mutants need not make sense
+def _of_the_library(registry):
+    """The classes that no test has registered."""
+    return [kind for kind in registry.values() if kind.__module__.startswith("minimeta.")]
+
+
+LAYERS = [getattr(layers, name) for name in layers.__all__]
+LAYERS = [kind for kind in LAYERS if isclass(kind) and kind is not layers.Layer]
+LOSSES = [mm.MeanSquaredError, mm.SoftmaxCrossEntropy, mm.Entropy, mm.Summed]
+DERIVATIVES = [
+    *((kind, PASSES) for kind in [*LAYERS, *LOSSES]),
+    *((kind, ("adjoint", "tangent")) for kind in _of_the_library(RULES)),
+    *((kind, ("direction", "problem", "couple")) for kind in _of_the_library(ALGORITHMS)),
+    *((kind, ("value", "gradient")) for kind in _of_the_library(MEASURES)),
+]
+
+
 def test_every_mutant_is_caught_or_known_to_be_equivalent(tmp_path, capsys):
     out = tmp_path / "mutation.json"
     code = mutation.main(["--out", str(out)])
@@ -26,7 +45,7 @@ def test_every_mutant_is_caught_or_known_to_be_equivalent(tmp_path, capsys):
     for name, counts in results["functions"].items():
         assert counts["tried"] >= 2, name
     survivors = {(survivor["function"], survivor["after"]) for survivor in results["survivors"]}
-    assert survivors == set(mutation.EQUIVALENT), "EQUIVALENT names what does not survive"
+    assert survivors == set(EQUIVALENT), "EQUIVALENT names what does not survive"
 
 
 def test_a_survivor_that_is_not_known_fails_the_proof(monkeypatch, capsys):
@@ -35,24 +54,31 @@ def test_a_survivor_that_is_not_known_fails_the_proof(monkeypatch, capsys):
     assert "SURVIVES" in capsys.readouterr().out
 
 
-def test_every_pass_of_every_layer_and_loss_is_mutated():
-    mutated = {target.function for target in mutation.targets()}
-    kinds = [
-        getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)
-    ]
-    for kind in [*kinds, mm.MeanSquaredError, mm.SoftmaxCrossEntropy, mm.Entropy, mm.Summed]:
-        if kind is not layers.Layer:
-            for name in set(mutation.PASSES) & set(vars(kind)):
-                assert vars(kind)[name] in mutated, f"{kind.__name__}.{name}"
+@pytest.mark.parametrize(
+    ("kind", "names"), DERIVATIVES, ids=[kind.__name__ for kind, _ in DERIVATIVES]
+)
+def test_every_derivative_of_a_class_is_mutated(kind, names):
+    mutated = {target.function for target in targets()}
+    for name in set(names) & set(vars(kind)):
+        assert vars(kind)[name] in mutated, f"{kind.__name__}.{name}"
+
+
+def test_every_algorithm_and_every_rule_is_mutated():
+    mutated = {target.name for target in targets()}
+    for kind in _of_the_library(ALGORITHMS):
+        owner = next(each for each in kind.__mro__ if "direction" in vars(each))
+        assert f"{owner.__name__}.direction" in mutated
+    for kind in _of_the_library(RULES):
+        assert {f"{kind.__name__}.adjoint", f"{kind.__name__}.tangent"} <= mutated
 
 
 def test_a_function_is_as_before_when_it_has_been_judged():
-    target = next(target for target in mutation.targets() if target.name == "ReLU.backward")
+    target = next(target for target in targets() if target.name == "ReLU.backward")
     before = target.function.__code__
-    assert all(mutation.verdict(target, mutant.code) for mutant in mutation.mutants(target))
+    assert all(mutation.verdict(target, mutant.code) for mutant in mutants(target.function))
     assert target.function.__code__ is before
     with (
         pytest.raises(AssertionError, match=r"MaxPool2D.backward is refused as it is"),
-        mutation.in_place(layers.MaxPool2D.backward, layers.ReLU.backward.__code__),
+        in_place(layers.MaxPool2D.backward, layers.ReLU.backward.__code__),
     ):
         mutation.prove("MaxPool2D.backward")
