@@ -343,7 +343,7 @@ def test_what_makes_no_sense_is_refused_with_what_to_use():
     classes = mm.Objective(objective.network, mm.SoftmaxCrossEntropy())
     for count in (0, 1):
         with pytest.raises(
-            mm.ShapeError, match=f"two mini-batches a task, got {count}: .* use MAML"
+            mm.ShapeError, match=f"two mini-batches per task, got {count}: .* use MAML"
         ):
             mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(classes, np.zeros(4), batches[:count])
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
