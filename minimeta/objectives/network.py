@@ -1,8 +1,8 @@
-"""A network is layers over one flat vector.
+"""A network: layers over one flat vector of parameters.
 
-``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each has its own
-copy. In it the parameters stand layer by layer, in a layer as ``Layer.shapes`` lists
-them, each in C order.
+``phi`` has shape ``(D,)`` where all tasks share it, and ``(T, D)`` where each
+task has its own copy. phi holds the parameters layer by layer. Within a layer
+they stand in the order of ``Layer.shapes``, each in C order.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ Theta = tuple[Parameters, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """``layers`` applied in order to examples of ``input_shape`` (features only: no task or example axis).
+    """``layers`` applied in order to examples of ``input_shape``.
 
-    Its four passes are those of a layer (layers/base.py), with the chain rule over the
-    layers and all parameters of a task gathered into one row. ``on_data`` is passed to
-    the lowest layer alone, and only where it is True: a layer that is written without
-    the argument works anywhere else.
+    ``input_shape`` has only the feature axes, without task and example axis.
+    The four passes are those of a layer (layers/base.py), by the chain rule
+    over the layers. They gather all parameters of a task into one row. Only the
+    lowest layer receives ``on_data``, and only where it is True. A layer
+    without that argument therefore works in any other position.
 
     Raises
     ------
     ShapeError
-        on construction, naming the first layer that cannot take what the one before it gives.
+        on construction, if a layer cannot take the output shape of the layer
+        before it. The message names the first such layer.
     """
 
     input_shape: Shape
@@ -60,24 +62,31 @@ class Network:
 
     @cached_property
     def head(self) -> slice:
-        """The place in phi of the last layer that has parameters."""
+        """The slice of phi that holds the last layer with parameters."""
         places = [slots for slots in self._slots if slots]
         return slice(places[-1][0][1].start, self.size) if places else slice(0, 0)
 
     @cached_property
     def context(self) -> slice:
-        """The place in phi of the first parameter named "context" (of a Context or a FiLM layer); empty without one."""
+        """The slice of phi that holds the first parameter named "context".
+
+        ``Context`` and ``FiLM`` layers have such a parameter. The slice is
+        empty if no layer has one.
+        """
         places = (place for slots in self._slots for name, place, _ in slots if name == "context")
         return next(places, slice(0, 0))
 
     @cached_property
     def activations(self) -> int:
-        """Numbers that a forward pass computes for one example: the outputs of all layers."""
+        """The number of activations per example: the outputs of all layers."""
         return sum(math.prod(shape) for shape in self._output_shapes)
 
     @cached_property
     def multiply_adds(self) -> int:
-        """About how many a forward pass makes for one example: every parameter meets every pixel of its layer's output."""
+        """About how many multiply-adds a forward pass takes per example.
+
+        Every parameter counts once per pixel of its layer's output.
+        """
         return sum(
             math.prod(shape) * math.prod(output[:-1])
             for layer, output in zip(self.layers, self._output_shapes, strict=True)
@@ -93,7 +102,8 @@ class Network:
 
     @cached_property
     def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
-        """For each layer: name, place in phi, and shape of each parameter."""
+        """For each layer, the name, slice of phi and shape of each
+        parameter."""
         start, slots = 0, []
         for layer in self.layers:
             of_layer = []
@@ -105,7 +115,10 @@ class Network:
         return tuple(slots)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn on the host, the same on every device."""
+        """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``.
+
+        The numbers are drawn on the host, so they are the same on every device.
+        """
         parts = []
         for layer in self.layers:
             values = layer.init(rng)
@@ -113,7 +126,8 @@ class Network:
         return xp.asarray(np.concatenate(parts) if parts else np.empty(0), dtype=dtype)
 
     def unpack(self, phi: Array) -> Theta:
-        """Views of ``phi``, never copies: for each layer a dict from name to ``(T or 1, *shape)``.
+        """For each layer a dict from name to a view of phi, ``(T or 1,
+        *shape)``.
 
         Raises
         ------
@@ -132,11 +146,20 @@ class Network:
         )
 
     def forward(self, phi: Array, x: Array) -> Array:
-        """Predictions ``(T, N, *output_shape)`` for ``x: (T, N, *input_shape)``."""
+        """Predictions ``(T, N, *output_shape)`` for ``x: (T, N,
+        *input_shape)``.
+
+        Raises
+        ------
+        ShapeError
+            if ``phi`` or ``x`` does not fit the network, or phi and x differ in
+            T.
+        """
         theta = self.unpack(phi)
         if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
             raise ShapeError(
-                f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}"
+                f"phi and x must hold equally many tasks: phi {phi.shape} holds {phi.shape[0]}, "
+                f"x {x.shape} holds {x.shape[0]}"
             )
         return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
 
@@ -154,9 +177,10 @@ class Network:
     def backward(
         self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
     ) -> tuple[Array | None, Array, list[Array]]:
-        """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent needs.
+        """dx, dphi ``(T, D)``, and every layer's dy, which backward_tangent
+        needs.
 
-        ``on_data`` is for the lowest layer: dx is not needed, and may be None.
+        With ``on_data`` dx is not needed and may be None.
         """
         dz, dthetas = dy, [{}] * len(self.layers)
         dys: list[Any] = [dy] * len(self.layers)
@@ -177,7 +201,8 @@ class Network:
         x_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array, list[Any]]:
-        """y_dot, and the dots of the caches. ``on_data``: ``x_dot`` is zero."""
+        """y_dot, and the dots of the caches. ``on_data`` states that x_dot is
+        zero."""
         caches_dot = []
         for i, layer in enumerate(self.layers):
             given = theta[i], theta_dot[i], caches[i], x_dot
@@ -198,9 +223,9 @@ class Network:
         dy_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array | None, Array]:
-        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result.
+        """dx_dot and dphi_dot ``(T, D)``. ``dys`` is backward's third result.
 
-        ``on_data`` is for the lowest layer: dx_dot is not needed, and may be None.
+        With ``on_data`` dx_dot is not needed and may be None.
         """
         dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
         for i in reversed(range(len(self.layers))):
@@ -212,7 +237,7 @@ class Network:
         return dy_dot, self._as_rows(dthetas_dot, dz_dot)
 
     def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
-        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of phi."""
+        """The layers' arrays as rows ``(T, D)`` in the order of phi."""
         xp, tasks = array_module(like), like.shape[0]
         parts = [
             dthetas[i][name].reshape(tasks, -1)
@@ -223,5 +248,9 @@ class Network:
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:
-    """Inputs in the precision of phi, whatever they are stored in (images are uint8); complex inputs stay complex."""
+    """``x`` in the dtype of phi.
+
+    Inputs may be stored in another dtype (images are uint8). Complex inputs
+    stay complex.
+    """
     return x if x.dtype.kind == "c" else x.astype(dtype, copy=False)

@@ -337,7 +337,7 @@ def test_what_makes_no_sense_is_refused_with_what_to_use():
     batches = mm.Minibatches(np.zeros((2, 1, 3, 1)), np.zeros((2, 1, 3, 2)))
     for regression in (objective, mm.Quadratic(4)):
         with pytest.raises(
-            mm.SettingsError, match=r"use an inequality measure, TAML\(measure=Theil\(\)\)"
+            mm.SettingsError, match=r"use an inequality measure: TAML\(measure=Theil\(\)\)"
         ):
             mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(regression, np.zeros(4), batches)
     classes = mm.Objective(objective.network, mm.SoftmaxCrossEntropy())
