@@ -95,7 +95,7 @@ class Sinusoid:
             return rng.uniform(*self.domain, (tasks, count))
         if count > self.grid:
             raise SettingsError(
-                f"the schedule takes {count} points, but the grid has {self.grid}: "
+                f"the schedule takes {count} points from a grid of {self.grid}: "
                 f"set shots to {self.grid} or less"
             )
         spaced = np.linspace(*self.domain, self.grid)

@@ -1,18 +1,18 @@
 """Threads that share the tasks of a meta-batch.
 
-Tasks are independent and the steps of one task are not, so a thread takes a part
-of the tasks through the whole inner loop. Where the threads do not divide the
-parts (3 parts on 2 threads), whole parts would leave cores idle at the end.
-McNaughton's wrap-around rule (1959) does not: lay the parts in one row, and cut
-the row into equal lengths, one a thread. A part that is cut begins at once, for as
-much of it as lies behind the cut. Then it passes its turn to a waiting part, and
-goes on when a turn is free. All threads end together, and no part pauses more
-than once.
+Tasks are independent, but the steps of one task are not. So a thread takes a
+part of the tasks through the whole inner loop. Where the number of parts is not
+a multiple of the number of threads (3 parts on 2 threads), whole parts would
+leave cores idle at the end. McNaughton's wrap-around rule (1959) avoids this.
+It lays the parts in one row, and cuts the row into equal lengths, one per
+thread. A part with a cut starts at once, and runs for the length that lies
+behind the cut. It then passes its turn to a waiting part, and continues when a
+turn is free. All threads end together, and no part pauses more than once.
 
-An algorithm sees nothing of this: it is given its objective, or one that
-pauses. The numbers of a task depend neither on the thread nor on the tasks beside
-it, so results are the same bits for any number of threads. ``Algorithm.couple``
-comes after, once, on all tasks.
+The algorithm does not know of this. It is given its objective, or an objective
+that pauses. The numbers of a task depend neither on the thread nor on the other
+tasks of its part, so results are bit-identical for any number of threads.
+``Algorithm.couple`` runs afterwards, once, on all tasks.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ from ..tasks import Minibatches
 
 
 def fitting_together(objective: Differentiable, size: int, dtype: Any) -> int:
-    """How many tasks to take through a layer at once, in mini-batches of ``size`` examples; all,
-    where the objective does not know how many numbers it computes."""
+    """The number of tasks to take through a layer at once.
+
+    ``size`` is the number of examples in a mini-batch. The result is unlimited
+    in practice where the objective does not know its number of activations.
+    """
     return tasks_together(cost_of(objective).activations * size * np.dtype(dtype).itemsize)
 
 
 def parts_of(tasks: int, threads: int, together: int) -> list[tuple[int, int]]:
-    """``range(tasks)`` in parts (start, stop) of at most ``together`` tasks, alike in length.
+    """``range(tasks)`` in parts (start, stop) of at most ``together`` tasks.
 
-    Where ``threads`` divide the tasks, they divide the parts. Elsewhere they do not,
-    so that some parts pause.
+    Lengths differ by at most one. If the number of tasks is a multiple of
+    ``threads``, so is the number of parts. Otherwise it is not, so that some
+    parts pause.
     """
     if tasks % threads == 0:
         each = tasks // threads
@@ -55,7 +59,8 @@ def parts_of(tasks: int, threads: int, together: int) -> list[tuple[int, int]]:
 
 
 class Turns:
-    """At most ``count`` threads at once, in the order in which they ask."""
+    """A queue that lets at most ``count`` threads run, first come, first
+    served."""
 
     def __init__(self, count: int) -> None:
         self._lock, self._free, self._waiting = Lock(), count, deque[Event]()
@@ -75,7 +80,11 @@ class Turns:
                 self._hand_on()
 
     def pass_on(self) -> None:
-        """Give the turn that this thread holds to a thread that waits, and wait for another."""
+        """Gives this thread's turn to a waiting thread, and waits for a new
+        turn.
+
+        It does nothing if no thread is waiting.
+        """
         with self._lock:
             if not self._waiting:
                 return
@@ -90,7 +99,8 @@ class Turns:
         return turn
 
     def _hand_on(self) -> None:
-        """A turn for the thread that has waited longest, or for the next to come."""
+        """Gives a turn to the thread that has waited longest, or frees the
+        turn."""
         if self._waiting:
             self._waiting.popleft().set()
         else:
@@ -99,7 +109,8 @@ class Turns:
 
 @dataclass(frozen=True, repr=False)
 class Pausing(Derived):
-    """``objective``, which passes the turn on once, after ``points`` of its points."""
+    """``objective``, which passes its thread's turn on once, after ``points``
+    points."""
 
     turns: Turns
     points: int
@@ -116,17 +127,22 @@ class Pausing(Derived):
 
 
 class Start(NamedTuple):
-    """When its turn comes, a part begins; after ``pause`` points it waits once. None: never."""
+    """The start of a part.
+
+    The part pauses once, after ``pause`` points, or never if ``pause`` is None.
+    """
 
     part: int
     pause: int | None
 
 
 def wrap_around(parts: int, threads: int, points: int) -> list[Start]:
-    """In which order ``parts`` of ``points`` points each begin, and where they pause.
+    """The order in which ``parts`` start, and the points after which they
+    pause.
 
-    Rounds of ``threads`` whole parts come first. The rule is for the rest, fewer than
-    twice as many parts as threads.
+    Every part has ``points`` points. Rounds of ``threads`` whole parts come
+    first. McNaughton's rule applies to the remaining parts, which are fewer
+    than twice ``threads``.
     """
     rest = parts % threads and min(parts, threads + parts % threads)
     rounds = parts - rest
@@ -144,8 +160,11 @@ def wrap_around(parts: int, threads: int, points: int) -> list[Start]:
 
 @dataclass(frozen=True)
 class TaskParallel:
-    """``algorithm`` on a meta-batch by ``starmap``, which runs calls side by side
-    (``threads.workers``): ``threads`` at once, of at most ``together`` tasks each."""
+    """Runs ``algorithm`` on a meta-batch in parallel.
+
+    ``starmap`` (``threads.workers``) runs the calls in parallel, ``threads`` at
+    once. A call takes at most ``together`` tasks.
+    """
 
     starmap: Callable
     threads: int
@@ -172,8 +191,10 @@ class TaskParallel:
 
 
 def joined(parts: Sequence[Any]) -> Any:
-    """Results of several parts as one: arrays end to end, (named) tuples field by field, numbers
-    equal in all.
+    """The results of several parts, joined.
+
+    Arrays are concatenated along the task axis. (Named) tuples are joined field
+    by field. Numbers must be equal in all parts.
 
     Raises
     ------
@@ -191,6 +212,6 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(first, (int, float)) and all(part == first for part in parts):
         return first
     raise SettingsError(
-        "an inner rule's state must be made of arrays with a task axis, numbers, None, and tuples "
-        f"of these: got {first!r}"
+        "an inner rule's state must be made of arrays with a task axis, numbers equal in all "
+        f"tasks, None, and tuples of these, got {first!r}"
     )

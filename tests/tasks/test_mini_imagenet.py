@@ -171,7 +171,7 @@ def test_uneven_and_missing_classes_are_refused(folders, part):
     ):
         mm.load_mini_imagenet(folders, "train", part)
     shutil.rmtree(folders / "mini-imagenet" / "train" / "n00000002")
-    with pytest.raises(DataError, match="is not mini-ImageNet's train split: 2 of 3 classes"):
+    with pytest.raises(DataError, match="is not mini-ImageNet's train split: it holds 2 of 3 classes"):
         mm.load_mini_imagenet(folders, "train", part)
 
 
@@ -189,7 +189,7 @@ def test_a_class_in_two_splits_is_refused(folders, archives):
 
 def test_missing_data_and_splits_are_one_line(tmp_path, capsys):
     with pytest.raises(
-        DataError, match="train split is not in .*no official download.*put train.zip"
+        DataError, match="train split is not in .*no official download.*Put train.zip"
     ):
         mm.load_mini_imagenet(tmp_path)
     with pytest.raises(SettingsError, match="split must be one of train, val, test, got 'dev'"):
@@ -310,7 +310,7 @@ def test_a_damaged_cache_is_told_and_left(archives):
     np.savez(other, names=np.array(["n00000004"]), images=np.zeros((1, 4, 28, 28, 1), np.uint8))
     for content in (whole[:-50], whole[: len(whole) // 2], bytes(altered), b"", other.getvalue()):
         cache.write_bytes(content)
-        with pytest.raises(DataError, match="the cache .* is damaged .*delete it"):
+        with pytest.raises(DataError, match="the cache .* is damaged .*delete the file"):
             mm.load_mini_imagenet(archives, "val")
         assert cache.read_bytes() == content
 

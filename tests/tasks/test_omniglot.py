@@ -210,7 +210,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_one_line(tiny):
         b"",
     ):
         cache.write_bytes(damaged)
-        with pytest.raises(DataError, match="damaged.*delete it"):
+        with pytest.raises(DataError, match="damaged.*delete the file"):
             mm.load_omniglot(tiny)
         assert cache.read_bytes() == bytes(damaged)
 
