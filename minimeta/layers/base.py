@@ -1,10 +1,13 @@
-"""What a layer is: an immutable description with four explicit passes and no arrays.
+"""The contract of a layer: an immutable description with four explicit passes.
 
-A layer maps ``x: (T, N, *features)`` to ``y: (T, N, *features')`` for T tasks of N
-examples at once. ``theta`` holds its parameters by name, each with a leading task axis
-of length T, or 1 where all tasks share them. Write y = f(theta, x), and let L be a real
-function of y with gradient dy = dL/dy. A dot is the directional derivative along
-(theta_dot, x_dot), Pearlmutter's R-operator:
+A layer holds no arrays.
+
+A layer maps ``x: (T, N, *features)`` to ``y: (T, N, *features')`` for T tasks
+of N examples at once. ``theta`` holds its parameters by name, each with a
+leading task axis of length T, or 1 where all tasks share them. Write y =
+f(theta, x), and let L be a real function of y with gradient dy = dL/dy. A dot
+is the directional derivative along (theta_dot, x_dot), Pearlmutter's
+R-operator:
 
     forward            y              = f(theta, x)
     backward           dx, dtheta     = (df/dx)^T dy, (df/dtheta)^T dy
@@ -12,12 +15,12 @@ function of y with gradient dy = dL/dy. A dot is the directional derivative alon
     backward_tangent   dx_dot, dtheta_dot: the dots of backward's two results,
                        with dy moving along dy_dot
 
-The last pass makes a Hessian-vector product exact: it is forward-over-reverse, without
-finite differences and without a graph.
+The last pass makes a Hessian-vector product exact: it is forward-over-reverse,
+without finite differences and without a graph.
 
-A network's lowest layer stands on data: there x_dot = 0, and no one needs dx. The
-network says so by ``on_data=True``. A layer may then spare work and give None for dx
-and dx_dot, or ignore the argument.
+The inputs of a network's lowest layer are data. There x_dot = 0, and dx is not
+needed. The network tells the layer so by ``on_data=True``. The layer may then
+save work and return None for dx and dx_dot, or ignore the argument.
 """
 
 from __future__ import annotations
@@ -36,20 +39,27 @@ Shape = tuple[int, ...]
 
 
 class Layer(ABC):
-    """Base class of all layers. A subclass is a frozen dataclass of sizes and writes
-    the four passes. Every array has the dtype of ``theta`` and ``x``."""
+    """Base class of all layers.
+
+    A subclass is a frozen dataclass of sizes and defines the four passes. Every
+    array has the dtype of ``theta`` and ``x``.
+    """
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """Name and shape of each parameter, in their order in ``phi``, without tasks."""
+        """The name and shape of each parameter, in the order of ``phi``.
+
+        The shapes have no task axis.
+        """
         return {}
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Initial parameters, float64 on the host, one array for each of ``shapes``."""
+        """Initial parameters, float64 on the host, one array for each of
+        ``shapes``."""
         return {}
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Features out for features in.
+        """The shape of the output features for inputs of shape ``input_shape``.
 
         Raises
         ------
@@ -60,15 +70,17 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, theta: Parameters, x: Array) -> tuple[Array, Any]:
-        """y, cache. ``x: (T, N, *features)``; the cache is for the other passes."""
+        """y, cache. ``x: (T, N, *features)``; the cache is for the other
+        passes."""
 
     @abstractmethod
     def backward(
         self, theta: Parameters, cache: Any, dy: Array, on_data: bool = False
     ) -> tuple[Array | None, dict[str, Array]]:
-        """dx, dtheta. ``dtheta`` always has T tasks, even where ``theta`` is shared.
+        """dx, dtheta. ``dtheta`` always has T tasks, even where ``theta`` is
+        shared.
 
-        ``on_data``: dx is not needed and may be None.
+        With ``on_data`` dx is not needed and may be None.
         """
 
     @abstractmethod
@@ -80,7 +92,7 @@ class Layer(ABC):
         x_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array, Any]:
-        """y_dot, cache_dot. ``on_data``: ``x_dot`` is zero."""
+        """y_dot, cache_dot. ``on_data`` states that ``x_dot`` is zero."""
 
     @abstractmethod
     def backward_tangent(
@@ -95,14 +107,16 @@ class Layer(ABC):
     ) -> tuple[Array | None, dict[str, Array]]:
         """dx_dot, dtheta_dot.
 
-        ``on_data``: dx_dot is not needed and may be None; ``cache_dot`` is that of
-        ``forward_tangent`` with ``on_data``.
+        With ``on_data`` dx_dot is not needed and may be None, and ``cache_dot``
+        comes from ``forward_tangent`` with ``on_data``.
         """
 
 
 def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape) -> None:
-    """Raise a ShapeError that names ``layer``, ``expected`` and ``input_shape``, unless
-    ``matches``."""
+    """Raise a ShapeError unless ``matches``.
+
+    The message names ``layer``, ``expected`` and ``input_shape``.
+    """
     if not matches:
         raise ShapeError(
             f"{layer} expects inputs of shape {expected} after the task and example axes, "
@@ -111,6 +125,7 @@ def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape)
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), float64."""
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010),
+    float64."""
     bound = (6.0 / (fan_in + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)

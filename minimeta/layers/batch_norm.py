@@ -1,7 +1,8 @@
 """Batch normalization with the statistics of the current batch, always.
 
-Statistics are those of one task and one channel. mean and sum run over the channel's
-P = N * height * width values; o multiplies each value with its channel's number.
+Statistics are those of one task and one channel. mean and sum run over the
+channel's P = N * height * width values; o multiplies each value with its
+channel's number.
 
     mu = mean(x),  u = x - mu,  s2 = mean(u o u),  r = (s2 + eps)^(-1/2),
     a = gamma r,   y = a o u + beta.
@@ -12,8 +13,8 @@ With sigma = sum(dy o u) and c = r^2 sigma / P, the gradients are
     dx = a o dy - (a c) o u - a mean(dy).
 
 Their first term is the path through u alone. The second comes through s2:
-dL/ds2 = -1/2 gamma r^3 sigma, and ds2/du = 2 u / P. The third comes through mu, where
-the path from s2 to mu vanishes, because sum(u) = 0.
+dL/ds2 = -1/2 gamma r^3 sigma, and ds2/du = 2 u / P. The third comes through mu,
+where the path from s2 to mu vanishes, because sum(u) = 0.
 
 The tangents are the product rule, line by line:
 
@@ -42,16 +43,18 @@ from .base import Layer, Shape, expect_shape
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """Normalization over examples and pixels, then a scale and a shift a channel.
+    """Normalization over examples and pixels, then a per-channel scale and
+    shift.
 
     ``theta["scale"]: (T or 1, channels)``, gamma, one at first;
-    ``theta["shift"]: (T or 1, channels)``, beta, zero at first.
-    ``x: (T, N, *pixels, channels)``; ``y`` has the shape of ``x``. ``eps`` is added to
-    the variance (TensorFlow's 0.001).
+    ``theta["shift"]: (T or 1, channels)``, beta, zero at first. ``x: (T, N,
+    *pixels, channels)``; ``y`` has the shape of ``x``. ``eps`` is added to the
+    variance (TensorFlow's 0.001).
 
-    The code has the symbols of the derivation above. mu, r, a, c, sigma and their dots
-    are ``(T, channels)``; u and u_dot have the shape of x, and are cached with r and
-    r_dot. One factor a channel serves y, so the normalized values are never formed.
+    The code has the symbols of the derivation above. mu, r, a, c, sigma and
+    their dots are ``(T, channels)``; u and u_dot have the shape of x, and are
+    cached with r and r_dot. y needs one factor per channel, so the normalized
+    values are never formed.
     """
 
     channels: int

@@ -14,12 +14,13 @@ from .base import Layer, Shape, expect_shape
 
 @dataclass(frozen=True)
 class Context(Layer):
-    """``size`` parameters beside the features of every example of a task (CAVIA's).
+    """``size`` parameters beside the features of every example of a task
+    (CAVIA's).
 
-    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N, features)``,
-    ``y: (T, N, features + size)``. With E the last ``size`` columns of y, which hold c,
-    every pass is that of a linear map: y = [x, 1 c^T], dx = dy without E, and
-    dc = 1^T dy E.
+    ``theta["context"]: (T or 1, size)``, zero at first. ``x: (T, N,
+    features)``, ``y: (T, N, features + size)``. Let E be the last ``size``
+    columns of y, which hold c. The layer is a linear map: y = [x, 1 c^T], dx =
+    dy without E, and dc = 1^T dy E.
 
     Raises
     ------
@@ -32,8 +33,8 @@ class Context(Layer):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ShapeError(
-                f"{self}: size must be at least 1; leave the layer out for a network "
-                "without context"
+                f"{self}: size must be at least 1: leave the layer out for a network without "
+                "context"
             )
 
     @property

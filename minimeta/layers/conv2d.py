@@ -1,13 +1,15 @@
-"""2-D convolution with "same" padding, as one matrix product over patches (im2col).
+"""2-D convolution with "same" padding, as one matrix product over patches
+(im2col).
 
-Row p of the patches X = S x holds the kernel x kernel x inputs values that the output
-pixel p sees, and zeros where it sees the padding. S is a 0/1 selection. With W the
-weights as a (kernel * kernel * inputs, outputs) matrix, the convolution is
+Row p of the patches X = S x holds the kernel x kernel x inputs values that the
+output pixel p sees, and zeros where it sees the padding. S is a 0/1 selection.
+With W the weights as a (kernel * kernel * inputs, outputs) matrix, the
+convolution is
 
     y = (S x) W + 1 b^T.
 
-The passes are this formula, its transpose, and their product rules. S^T adds each entry
-of a patch back to the pixel that it was copied from.
+The passes are this formula, its transpose, and their product rules. S^T adds
+each entry of a patch back to the pixel that it was copied from.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ class _Cache(NamedTuple):
 class Conv2D(Layer):
     """Convolution of channels-last images by ``kernel`` x ``kernel`` taps.
 
-    ``theta["weight"]: (T or 1, kernel, kernel, inputs, outputs)``, Glorot-uniform at
-    first; ``theta["bias"]: (T or 1, outputs)``, zero at first.
-    ``x: (T, N, height, width, inputs)``,
-    ``y: (T, N, ceil(height / stride), ceil(width / stride), outputs)``. The padding is
-    TensorFlow's "same": zeros, so that the last window fits; an odd total puts the
-    extra row below and the extra column to the right.
+    ``theta["weight"]: (T or 1, kernel, kernel, inputs, outputs)``,
+    Glorot-uniform at first; ``theta["bias"]: (T or 1, outputs)``, zero at
+    first. ``x: (T, N, height, width, inputs)``, ``y: (T, N, ceil(height /
+    stride), ceil(width / stride), outputs)``. The padding is TensorFlow's
+    "same": zeros, so that the last window fits; an odd total puts the extra row
+    below and the extra column to the right.
 
     Raises
     ------
@@ -52,7 +54,7 @@ class Conv2D(Layer):
 
     def __post_init__(self) -> None:
         if min(self.inputs, self.outputs, self.stride, self.kernel) < 1:
-            raise ShapeError(f"{self}: sizes, stride and kernel must be at least 1")
+            raise ShapeError(f"{self}: inputs, outputs, stride and kernel must be at least 1")
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -108,15 +110,16 @@ class Conv2D(Layer):
         return dx_dot, self._gradients(dy_dot, (cache.patches, dy_dot), (patches_dot, dy))
 
     def _matrix(self, theta: Parameters) -> Array:
-        """W: a view of the weights, ``(T or 1, kernel * kernel * inputs, outputs)``."""
+        """W: a view of the weights, ``(T or 1, kernel * kernel * inputs,
+        outputs)``."""
         return theta["weight"].reshape(-1, self.kernel**2 * self.inputs, self.outputs)
 
     def _rows(self, images: Array) -> Array:
-        """One row a pixel: ``(T, N * height' * width', outputs)``."""
+        """One row per pixel: ``(T, N * height' * width', outputs)``."""
         return images.reshape(images.shape[0], -1, self.outputs)
 
     def _images(self, rows: Array, cache: _Cache) -> Array:
-        """One row a pixel, as the images that they are."""
+        """The inverse of ``_rows``: rows of pixels as images."""
         tasks, examples, *pixels = cache.image_shape
         return rows.reshape(tasks, examples, *self.output_shape(tuple(pixels)))
 

@@ -39,7 +39,8 @@ class Dense(Layer):
         return product_sum((x, theta["weight"]), shift=theta["bias"]), x
 
     def backward(self, theta, x, dy, on_data=False):
-        """dL = <dy, dx W + x dW + 1 db^T>, so dx = dy W^T, dW = x^T dy, db = 1^T dy."""
+        """dL = <dy, dx W + x dW + 1 db^T>, so dx = dy W^T, dW = x^T dy, db =
+        1^T dy."""
         dx = None if on_data else product_sum((dy, theta["weight"].swapaxes(1, 2)))
         return dx, {"weight": product_sum((x.swapaxes(1, 2), dy)), "bias": channel_sums(dy)}
 

@@ -4,8 +4,9 @@ The context c stands before a linear map, which gives both for every channel:
 
     [gamma, beta] = c W + b,  y = gamma o x + beta,
 
-where o multiplies each value with its channel's number, and sum runs over the examples
-and pixels. With s = [sum(dy o x), sum(dy)], the gradient by [gamma, beta],
+where o multiplies each value with its channel's number, and sum runs over the
+examples and pixels. With s = [sum(dy o x), sum(dy)], the gradient by [gamma,
+beta],
 
     dx = gamma o dy,  dc = s W^T,  dW = c^T s,  db = s,
 
@@ -34,17 +35,18 @@ from .base import Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 @dataclass(frozen=True)
 class FiLM(Layer):
-    """Feature-wise linear modulation (Perez et al. 2018) by ``size`` context parameters
-    (CAVIA's, on images).
+    """Feature-wise linear modulation (Perez et al. 2018) by a context.
 
-    ``theta["context"]: (T or 1, size)``, zero at first;
-    ``theta["weight"]: (T or 1, size, 2 channels)``, Glorot-uniform at first;
-    ``theta["bias"]: (T or 1, 2 channels)``, at first one for gamma and zero for beta,
-    so that a fresh layer changes nothing. ``x: (T, N, *pixels, channels)``; ``y`` has
-    the shape of ``x``.
+    The context has ``size`` parameters. CAVIA uses this layer on images.
 
-    The code has the symbols of the derivation above. gamma, beta and their dots are
-    ``(T or 1, channels)``; s and s_dot are ``(T, 2 channels)``.
+    ``theta["context"]: (T or 1, size)``, zero at first; ``theta["weight"]: (T
+    or 1, size, 2 channels)``, Glorot-uniform at first; ``theta["bias"]: (T or
+    1, 2 channels)``, at first one for gamma and zero for beta, so that a fresh
+    layer changes nothing. ``x: (T, N, *pixels, channels)``; ``y`` has the shape
+    of ``x``.
+
+    The code has the symbols of the derivation above. gamma, beta and their dots
+    are ``(T or 1, channels)``; s and s_dot are ``(T, 2 channels)``.
 
     Raises
     ------
@@ -116,7 +118,8 @@ class FiLM(Layer):
         return dx_dot, {"context": dc_dot[:, 0], "weight": dW_dot, "bias": s_dot[:, 0]}
 
     def _halves(self, both: Array) -> tuple[Array, Array]:
-        """[gamma, beta], ``(T, 1, 2 channels)``, as gamma and beta, ``(T, channels)``."""
+        """[gamma, beta], ``(T, 1, 2 channels)``, as gamma and beta, ``(T,
+        channels)``."""
         return both[:, 0, : self.channels], both[:, 0, self.channels :]
 
 

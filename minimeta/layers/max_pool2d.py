@@ -1,12 +1,12 @@
 """2x2 max pooling with stride 2 and "same" padding.
 
-Each output is a copy of one input, the largest of its window: y = P x with P a 0/1
-selection that does not change in a neighbourhood of x. All four passes apply P or P^T.
-Where two inputs tie, the function has a kink, and P is one of its subgradients: the
-upper of two is selected, then the left.
+Each output is a copy of one input, the largest of its window: y = P x with P a
+0/1 selection that does not change in a neighbourhood of x. All four passes
+apply P or P^T. Where two inputs tie, the function has a kink, and P is one of
+its subgradients: the upper of two is selected, then the left.
 
-The largest of a window is the largest of its columns' largest values. So P = P_w P_h,
-each a selection from pairs of neighbours along one axis.
+The largest of a window is the largest of its columns' largest values. So P =
+P_w P_h, each a selection from pairs of neighbours along one axis.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _HEIGHT, _WIDTH = 2, 3  # axes of (T, N, height, width, C)
 class MaxPool2D(Layer):
     """Largest value (by real part) of each 2x2 window.
 
-    ``x: (T, N, height, width, C)``,
-    ``y: (T, N, ceil(height / 2), ceil(width / 2), C)``. A window of an odd last row or
-    column holds only the pixels that are there (TensorFlow's "same" padding).
+    ``x: (T, N, height, width, C)``, ``y: (T, N, ceil(height / 2), ceil(width /
+    2), C)``. A window of an odd last row or column holds only the existing
+    pixels (TensorFlow's "same" padding).
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -33,7 +33,11 @@ class MaxPool2D(Layer):
         return (-(-input_shape[0] // 2), -(-input_shape[1] // 2), input_shape[2])
 
     def forward(self, theta, x):
-        """y = P x. The cache is P: where the lower of a pair is selected, and the right."""
+        """y = P x.
+
+        The cache is P: the masks of selected lower and of selected right
+        values.
+        """
         columns, lower = pair_maxima(x, _HEIGHT)
         y, right = pair_maxima(columns, _WIDTH)
         return y, (lower, right)

@@ -12,8 +12,8 @@ from .base import Layer
 class ReLU(Layer):
     """y = M x with M the 0/1 mask of x > 0 (by real part).
 
-    M is constant near x, so every pass multiplies by M. At x = 0 the derivative is
-    taken to be 0. ``x: (T, N, *features)``; ``y`` has the shape of ``x``.
+    M is constant near x, so every pass multiplies by M. At x = 0 the derivative
+    is taken to be 0. ``x: (T, N, *features)``; ``y`` has the shape of ``x``.
     """
 
     def forward(self, theta, x):

@@ -1,12 +1,12 @@
-"""Smooth units, y = f(x) element by element: the passes that they share.
+"""The passes of smooth units, y = f(x) element by element.
 
     forward            y      = f(x)
     backward           dx     = f'(x) dy
     forward_tangent    y_dot  = f'(x) x_dot
     backward_tangent   dx_dot = f'(x) dy_dot + f''(x) x_dot dy
 
-A unit is then its f, f' and f''. The cache is the pair (x, y), since f' and f'' are
-often cheapest from y.
+A unit only defines f, f' and f''. The cache is the pair (x, y), since f' and
+f'' are often cheapest from y.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .base import Layer
 
 
 class Smooth(Layer):
-    """Base of the smooth units. ``x: (T, N, *features)``; ``y`` has the shape of ``x``."""
+    """Base of the smooth units.
+
+    ``x`` is ``(T, N, *features)``, and ``y`` has the shape of ``x``.
+    """
 
     @abstractmethod
     def value(self, x: Array) -> Array:

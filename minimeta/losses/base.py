@@ -1,8 +1,9 @@
-"""What a loss is: it maps predictions and targets to one number a task.
+"""The contract of a loss, which maps predictions and targets to one number per
+task.
 
-Predictions are ``z: (T, N, *outputs)``, and the loss is ``(T,)``. There are three passes,
-as for a layer without parameters whose output is the loss itself, so that its upstream
-gradient is 1:
+Predictions are ``z: (T, N, *outputs)``, and the loss is ``(T,)``. There are
+three passes, as for a layer without parameters. The output of that layer is the
+loss itself, so its upstream gradient is 1:
 
     forward            L       = l(z)
     backward           dz      = dl/dz
@@ -19,7 +20,8 @@ from ..errors import SettingsError
 
 
 class Loss(ABC):
-    """Base class of losses. A subclass is a frozen dataclass and writes the passes."""
+    """Base class of losses. A subclass is a frozen dataclass and writes the
+    passes."""
 
     @abstractmethod
     def forward(self, z: Array, target: Array) -> tuple[Array, Any]:
@@ -34,8 +36,10 @@ class Loss(ABC):
         """dz_dot, of the shape of z."""
 
     def entropy(self) -> Loss:
-        """The entropy of the predicted classes as a loss, over the examples as this one:
-        a mean for a mean, a sum for a sum.
+        """The entropy of the predicted classes, as a loss.
+
+        It is a mean over the examples if this loss is a mean, and a sum if it
+        is a sum.
 
         Raises
         ------

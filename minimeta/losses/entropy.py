@@ -11,13 +11,14 @@ from .softmax import centred, from_likeliest, softmax
 
 @dataclass(frozen=True)
 class Entropy(Loss):
-    """L = mean over the batch of -sum_c p_c log p_c, the entropy of p = softmax(z).
+    """L = mean over the batch of -sum_c p_c log p_c, the entropy of p =
+    softmax(z).
 
-    It is 0 where a class is certain, and log(classes) where all are equally likely.
-    ``z: (T, N, classes)``; the targets do not matter.
+    L is 0 where one class is certain, and log(classes) where all classes are
+    equally likely. ``z`` is ``(T, N, classes)``. The targets are not used.
 
-    With s = z - max z, log p_c = s_c - log sum_c e^s_c. Let w_c = s_c - sum_b p_b s_b,
-    which is s less its mean under p.
+    With s = z - max z, log p_c = s_c - log sum_c e^s_c. Let w_c = s_c - sum_b
+    p_b s_b, which is s less its mean under p.
 
         forward            L    = (1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)
         backward           dz   = -p o w / N
@@ -25,17 +26,17 @@ class Entropy(Loss):
                            w_dot = u - sum_b p_b u_b w_b,
                            dz_dot = -p o (u o w + w_dot) / N
 
-    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0. So log p_c + 1 may be replaced
-    by w_c, which is log p_c less its mean under p. Then dz follows, because
-    dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In w_dot,
-    sum_b p_dot_b s_b = sum_b p_b u_b w_b, because u has mean 0 under p too. Where a
-    class is certain its s is 0, and nothing in w cancels.
+    dL_n = -sum_c dp_c (log p_c + 1), and sum_c dp_c = 0. So log p_c + 1 may be
+    replaced by w_c, which is log p_c less its mean under p. Then dz follows,
+    because dp_c = p_c (dz_c - sum_b p_b dz_b), and w has mean 0 under p. In
+    w_dot, sum_b p_dot_b s_b = sum_b p_b u_b w_b, because u has mean 0 under p
+    too. Where a class is certain its s is 0, and nothing in w cancels.
     """
 
     def forward(self, z, target):
         """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
         if z.ndim != 3:
-            raise ShapeError(f"Entropy expects logits (T, N, classes), got {z.shape}")
+            raise ShapeError(f"Entropy expects logits of shape (T, N, classes), got {z.shape}")
         shifted, p, log_sum = softmax(z)
         mean = (p * shifted).sum(axis=-1, keepdims=True)
         return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
@@ -52,5 +53,5 @@ class Entropy(Loss):
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
 
     def entropy(self) -> Entropy:
-        """Itself."""
+        """This loss itself."""
         return self

@@ -1,4 +1,4 @@
-"""The softmax that the losses of classification share."""
+"""The softmax, which the losses of classification share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..arrays.backend import Array, array_module
 def softmax(z: Array) -> tuple[Array, Array, Array]:
     """s = z - z of the likeliest class, p = softmax(z), and log sum_c e^s_c.
 
-    The likeliest class adds e^0 = 1 to the sum, so log(1 + the others) keeps the digits
-    of others that are small.
+    The likeliest class adds e^0 = 1 to the sum, so log(1 + the others) keeps
+    the digits of others that are small.
     """
     xp = array_module(z)
     likeliest = z.real.argmax(axis=-1)[..., None]
@@ -21,11 +21,11 @@ def softmax(z: Array) -> tuple[Array, Array, Array]:
 
 
 def centred(p: Array, v: Array) -> Array:
-    """v less its mean under p."""
+    """v minus its mean under p."""
     return v - (p * v).sum(axis=-1, keepdims=True)
 
 
 def from_likeliest(p: Array, v: Array) -> Array:
-    """v less that of the likeliest class."""
+    """v minus its value at the likeliest class."""
     likeliest = p.real.argmax(axis=-1)[..., None]
     return v - array_module(p).take_along_axis(v, likeliest, axis=-1)

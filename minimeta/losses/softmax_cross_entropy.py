@@ -17,25 +17,27 @@ from .softmax import centred, from_likeliest, softmax
 class SoftmaxCrossEntropy(Loss):
     """L = mean over the batch of -log softmax(z)[target].
 
-    ``z: (T, N, classes)``, integer ``target: (T, N)``. The largest logit is subtracted
-    first, so large logits are safe.
+    ``z: (T, N, classes)``, integer ``target: (T, N)``. The largest logit is
+    subtracted first, so large logits are safe.
 
     Raises
     ------
     ShapeError
-        if the targets are not integers of the right shape, or (where they are on the
-        host) not below ``classes``.
+        if the targets are not integers of the right shape, or (where they are
+        on the host) not below ``classes``.
     """
 
     def forward(self, z, target):
-        """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target); the cache has p = softmax(z)."""
+        """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target); the cache has p =
+        softmax(z)."""
         if z.ndim != 3 or target.shape != z.shape[:2]:
             raise ShapeError(
                 "SoftmaxCrossEntropy expects logits (T, N, classes) and integer targets (T, N), "
                 f"got {z.shape} and {target.shape}"
             )
         xp = array_module(z)
-        # Not on a device: looking at the labels would wait for them.
+        # On a device the labels are not checked, because the host would have to
+        # wait for them.
         if target.dtype.kind not in "iu" or (
             xp is np and target.size and not 0 <= target.min() <= target.max() < z.shape[2]
         ):
@@ -50,7 +52,8 @@ class SoftmaxCrossEntropy(Loss):
     def backward(self, cache):
         """dz = (p - onehot(target)) / N.
 
-        p_target - 1 is minus the sum of the other classes, in which nothing cancels.
+        p_target - 1 is minus the sum of the other classes, in which nothing
+        cancels.
         """
         p, target = cache
         onehot = target[..., None] == array_module(p).arange(p.shape[-1])
@@ -60,12 +63,12 @@ class SoftmaxCrossEntropy(Loss):
     def backward_tangent(self, cache, z_dot):
         """p_dot = p o (z_dot - sum_c p_c z_dot_c), so dz_dot = p_dot / N.
 
-        p_dot does not change with a shift of z_dot. The shift that makes the likeliest
-        class's z_dot zero avoids cancellation where its p is near 1.
+        p_dot does not change with a shift of z_dot. The shift that makes the
+        likeliest class's z_dot zero avoids cancellation where its p is near 1.
         """
         p, _ = cache
         return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]
 
     def entropy(self) -> Entropy:
-        """Entropy(), a mean over the batch too."""
+        """``Entropy()``, which is also a mean over the batch."""
         return Entropy()

@@ -9,12 +9,13 @@ from .base import Loss
 
 @dataclass(frozen=True)
 class Summed(Loss):
-    """L = N l: the sum over N examples, for a ``loss`` l that is the mean over them.
+    """L = N l, the sum over N examples, for a ``loss`` l that is their mean.
 
-    The programs of the Reptile and MAML papers differentiate such sums. An inner SGD of
-    step alpha on the sum is one of step N alpha on the mean. Adam divides N out while
-    all mini-batches have one size. Where its moments come from larger ones, as from
-    training to evaluation, the sum makes its steps shorter by the ratio of the sizes.
+    The programs of the Reptile and MAML papers differentiate such sums. An
+    inner SGD of step alpha on the sum equals an inner SGD of step N alpha on
+    the mean. Adam divides N out while all mini-batches have one size. Where
+    Adam's moments come from larger mini-batches, as from training to
+    evaluation, the sum makes its steps shorter by the ratio of the sizes.
     """
 
     loss: Loss
