@@ -1,11 +1,14 @@
-"""The few array operations that several derivations share and that decide the speed.
+"""The few array operations that several derivations share and that decide the
+speed.
 
-Each has one definition in plain array expressions. The definition is its meaning, and
-it runs wherever nothing faster is there. A kernel takes real and complex arrays of
-NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
+Each operation has one definition in plain array expressions. The definition is
+the operation's meaning, and it runs wherever no faster version exists. A kernel
+takes real and complex arrays of NumPy or CuPy, keeps their dtype, and does not
+change its inputs.
 
-Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A row is
-the C numbers of one example, or of one pixel of an example; P rows belong to a task.
+Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A
+row is the C numbers of one example, or of one pixel of an example; P rows
+belong to a task.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ import numpy as np
 
 from .backend import Array, array_module
 
-# NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as fast.
-# Arrays of at least _LARGE numbers are worth making their rows that long.
+# NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
+# fast. Arrays of at least _LARGE numbers are worth making their rows that long.
 _LARGE, _LONG_ROW = 1 << 16, 6144
 
 
 def channel_sums(a: Array) -> Array:
     """Sum over the rows, ``(T, ..., C) -> (T, C)``: 1^T a for each task.
 
-    It is a matrix product because BLAS sums columns at the speed of memory. NumPy's
-    own reduction over a middle axis is five times slower.
+    It is a matrix product because BLAS sums columns at the speed of memory.
+    NumPy's own reduction over a middle axis is five times slower.
     """
     rows = _rows(a)
     return (_ones(rows, rows.shape[1]) @ rows)[:, 0]
@@ -41,9 +44,9 @@ def channel_dots(a: Array, b: Array) -> Array:
 def channel_combination(*terms: tuple[int | Array, Array], shift: Array | None = None) -> Array:
     """sum_i f_i o a_i + shift, a new array, for the ``terms`` (f_i, a_i).
 
-    The arrays ``a_i`` have one shape, ``(T, ..., C)``. A factor f_i is ``(T or 1, C)``,
-    one number a channel, or the Python number 1, which costs no product. ``shift`` is
-    ``(T or 1, C)``.
+    The arrays ``a_i`` have one shape, ``(T, ..., C)``. A factor f_i is ``(T or
+    1, C)``, one number per channel, or the Python number 1, which costs no
+    product. ``shift`` is ``(T or 1, C)``.
     """
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
@@ -66,12 +69,13 @@ def channel_combination(*terms: tuple[int | Array, Array], shift: Array | None =
 
 
 def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Array:
-    """sum_i A_i B_i + 1 shift^T, a new array, for the ``pairs`` of matrices (A_i, B_i).
+    """sum_i A_i B_i + 1 shift^T, a new array, for the ``pairs`` of matrices
+    (A_i, B_i).
 
-    ``A_i: (T or 1, P, K_i)`` and ``B_i: (T or 1, K_i, C)``, whose products all have the
-    shape of the result, ``(T or 1, P, C)``. ``shift`` is ``(T or 1, C)``, of a dtype
-    that the products can hold. Where K_i = 1 a product is an outer product, which
-    broadcasting does three times faster.
+    ``A_i: (T or 1, P, K_i)`` and ``B_i: (T or 1, K_i, C)``, whose products all
+    have the shape of the result, ``(T or 1, P, C)``. ``shift`` is ``(T or 1,
+    C)``, of a dtype that the products can hold. Where K_i = 1 a product is an
+    outer product, which broadcasting does three times faster.
     """
     total = None
     for a, b in pairs:
@@ -89,13 +93,14 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
 
 
 def patches(x: Array, kernel: int, stride: int) -> Array:
-    """S x: the ``kernel`` x ``kernel`` pixels that each pixel of a convolution sees.
+    """S x: the ``kernel`` x ``kernel`` pixels that each pixel of a convolution
+    sees.
 
-    ``x: (T, N, height, width, C)``; the result is ``(T, N h w, kernel * kernel * C)``
-    with h = ceil(height / stride) and w = ceil(width / stride). A row holds one window,
-    pixel by pixel. S is a 0/1 selection, so S x is linear in x. Zeros surround the
-    image as in TensorFlow's "same" padding: just enough for the last window, an odd
-    row below, an odd column to the right.
+    ``x: (T, N, height, width, C)``; the result is ``(T, N h w, kernel * kernel
+    * C)`` with h = ceil(height / stride) and w = ceil(width / stride). A row
+    holds one window, pixel by pixel. S is a 0/1 selection, so S x is linear in
+    x. Zeros surround the image as in TensorFlow's "same" padding: just enough
+    for the last window, an odd row below, an odd column to the right.
     """
     xp = array_module(x)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
@@ -112,12 +117,14 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
 def patches_transpose(
     *pairs: tuple[Array, Array], image_shape: tuple[int, ...], kernel: int, stride: int
 ) -> Array:
-    """S^T sum_i A_i B_i^T, with S as in ``patches``: each entry back to its pixel.
+    """S^T sum_i A_i B_i^T, with S as in ``patches``: each entry back to its
+    pixel.
 
-    ``image_shape`` is that of x, ``(T, N, height, width, C)``, and of the result.
-    ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C, K_i)``. The sum
-    over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is made tap by tap,
-    because all patches at once are nine times an image, and outgrow the caches.
+    ``image_shape`` is that of x, ``(T, N, height, width, C)``, and of the
+    result. ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C,
+    K_i)``. The sum over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is
+    made tap by tap, because all patches at once are nine times an image, and
+    outgrow the caches.
     """
     a, b = (_beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
@@ -135,9 +142,10 @@ def patches_transpose(
 
 
 def masked(a: Array, mask: Array) -> Array:
-    """M a, for M the diagonal 0/1 matrix of the boolean ``mask``, of the shape of a.
+    """M a, with M the diagonal 0/1 matrix of the boolean ``mask``.
 
-    A product and not a choice: it is faster, and it lets NaN through.
+    ``mask`` has the shape of a. A product is faster than a selection by
+    ``where``, and it lets NaN through.
     """
     return a * mask
 
@@ -145,15 +153,17 @@ def masked(a: Array, mask: Array) -> Array:
 def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
     """The larger, by real part, of each pair of neighbours along ``axis``.
 
-    Returns y and the boolean ``second``: where the second of a pair is the larger. Of
-    equal ones the first is taken. The last of an odd number has no partner, and is
-    kept. NaN is larger than everything. y has ceil(n / 2) entries along ``axis``, and
-    ``second`` has floor(n / 2), for the n of x.
+    Returns y and the boolean ``second``, which is True where the second of a
+    pair is the larger. Of two equal numbers the first is taken. The last of an
+    odd number of entries has no partner, and y contains it. NaN is larger than
+    every number. If x has n entries along ``axis``, y has ceil(n / 2) and
+    ``second`` has floor(n / 2).
     """
     xp, (one, other, rest) = array_module(x), _pairs(x, axis)
     second = other.real > one.real
-    # The maximum of complex numbers compares the imaginary parts of a tie. That of
-    # real numbers is far faster than a choice.
+    # xp.maximum compares the imaginary parts of tied complex numbers, so it
+    # serves real numbers only. There it is far faster than a selection by
+    # where.
     larger = (
         xp.where(second | (other != other), other, one)
         if x.dtype.kind == "c"
@@ -163,7 +173,10 @@ def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
 
 
 def pair_selection(second: Array, x: Array, axis: int) -> Array:
-    """P x: of each pair along ``axis`` the one that ``second`` tells, as ``pair_maxima``."""
+    """P x: from each pair along ``axis``, the entry that ``second`` selects.
+
+    ``second`` has the form of ``pair_maxima``'s result.
+    """
     one, other, rest = _pairs(x, axis)
     y = one * ~second
     y += other * second
@@ -171,7 +184,8 @@ def pair_selection(second: Array, x: Array, axis: int) -> Array:
 
 
 def pair_selection_transpose(second: Array, dy: Array, axis: int) -> Array:
-    """P^T dy: every value to the one of its pair that was selected, zero to the other."""
+    """P^T dy: each value at the selected entry of its pair, zero at the
+    other."""
     xp, pairs = array_module(dy), second.shape[axis]
     shape = (*dy.shape[:axis], dy.shape[axis] + pairs, *dy.shape[axis + 1 :])
     dx = xp.empty(shape, dtype=dy.dtype)
@@ -191,8 +205,9 @@ def adam_moments(
 
         m' = beta1 m + (1 - beta1) g,  v' = beta2 v + (1 - beta2) g^2.
 
-    ``m, v: (D,) or (T, D)`` are both None before the first step, where they count
-    as zero. Where beta1 = 0, m' is g itself. Returns ``m', v'``, each ``(T, D)``.
+    ``m, v: (D,) or (T, D)`` are both None before the first step, where they
+    count as zero. Where beta1 = 0, m' is g itself. Returns ``m', v'``, each
+    ``(T, D)``.
     """
     square = (1 - beta2) * g * g
     if m is None or v is None:
@@ -216,8 +231,8 @@ def adam_update(
 
         phi' = phi - rate o (m' / c1) / (sqrt(v' / c2) + eps).
 
-    ``c1 = 1 - beta1^t`` and ``c2 = 1 - beta2^t`` correct the bias of step t, which
-    counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
+    ``c1 = 1 - beta1^t`` and ``c2 = 1 - beta2^t`` correct the bias of step t,
+    which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
     Returns ``phi', m', v'``, each ``(T, D)``.
     """
     m, v = adam_moments(g, m, v, beta1, beta2)
@@ -232,8 +247,11 @@ def _rows(a: Array) -> Array:
 
 
 def _ones(like: Array, count: int) -> Array:
-    """1^T as a matrix, ``(1, count)``. On the host it is made once: it costs as much as
-    the product of a small array with it."""
+    """1^T as a matrix, ``(1, count)``.
+
+    On the host it is cached, because creating it costs as much as its product
+    with a small array.
+    """
     if isinstance(like, np.ndarray):
         return _ones_on_host(count, like.dtype)
     return array_module(like).ones((1, count), dtype=like.dtype)
@@ -248,14 +266,15 @@ def _ones_on_host(count: int, dtype: Any) -> np.ndarray:
 
 @lru_cache
 def _rows_together(count: int, channels: int) -> int:
-    """How many of ``count`` rows to take as one long row: a divisor of their number."""
+    """The number of rows to take as one long row, a divisor of ``count``."""
     if count * channels < _LARGE:
         return 1
     return next(each for each in range(max(1, _LONG_ROW // channels), 0, -1) if count % each == 0)
 
 
 def _repeated(v: Array, together: int) -> Array:
-    """One number a channel, ``(T or 1, C)``, as it meets ``together`` rows in one."""
+    """Per-channel numbers, ``(T or 1, C)``, repeated for a row of ``together``
+    rows."""
     v = v[:, None]
     if together == 1:
         return v
@@ -264,7 +283,8 @@ def _repeated(v: Array, together: int) -> Array:
 
 
 def _plus(total: Array, term: Array, ours: bool) -> Array:
-    """total + term, in the place of ``total`` where that is ``ours`` and can hold it."""
+    """total + term, in place if ``total`` is ``ours`` and has the dtype of the
+    sum."""
     if ours and total.dtype == term.dtype:
         total += term
         return total
@@ -272,7 +292,10 @@ def _plus(total: Array, term: Array, ours: bool) -> Array:
 
 
 def _beside(parts: tuple[Array, ...]) -> Array:
-    """[A_1 A_2 ...]: along the last axis, where some may have one task and others T."""
+    """[A_1 A_2 ...], joined along the last axis.
+
+    Some A_i may have one task and others T.
+    """
     if len(parts) == 1:
         return parts[0]
     xp, tasks = array_module(parts[0]), max(each.shape[0] for each in parts)
@@ -282,7 +305,8 @@ def _beside(parts: tuple[Array, ...]) -> Array:
 
 
 def _padded_zeros(shape, dtype, kernel, stride, xp):
-    """A padded image of zeros, the image's place in it, and how many windows it has."""
+    """A padded image of zeros, the image's slices in it, and its window
+    counts."""
     tasks, examples, *sizes, channels = shape
     padded, inside, windows = [], [], []
     for size in sizes:
@@ -296,13 +320,16 @@ def _padded_zeros(shape, dtype, kernel, stride, xp):
 
 
 def _pairs(x: Array, axis: int) -> tuple[Array, Array, Array]:
-    """Views of the first and the second of each pair along ``axis``, and of the rest:
-    nothing, or the last."""
+    """Views of the first and the second of each pair along ``axis``, and the
+    rest.
+
+    The rest is empty, or the last entry if their number is odd.
+    """
     before, pairs = (slice(None),) * axis, x.shape[axis] // 2
     one, other = x[(*before, slice(0, 2 * pairs, 2))], x[(*before, slice(1, None, 2))]
     return one, other, x[(*before, slice(2 * pairs, None))]
 
 
 def _then(y: Array, rest: Array, axis: int) -> Array:
-    """``y``, and after it the rest."""
+    """``y`` followed by ``rest`` along ``axis``."""
     return array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis] else y
