@@ -1,4 +1,7 @@
-"""minimeta: gradient-based meta-learning with every derivative derived by hand, in NumPy and CuPy."""
+"""minimeta: gradient-based meta-learning in NumPy and CuPy.
+
+Every derivative is derived by hand.
+"""
 
 from . import layers
 from .algorithms import (

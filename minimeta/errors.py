@@ -1,16 +1,16 @@
-"""The errors minimeta raises on purpose; each carries one sentence that says what to do."""
+"""The errors of minimeta. Every message says what is wrong and what to do."""
 
 
 class MinimetaError(Exception):
-    """Base of every error below: catch it to catch them all."""
+    """Base of all errors of minimeta. Catching it catches them all."""
 
 
 class ShapeError(MinimetaError, ValueError):
-    """An array's shape contradicts the layer or argument it was given to."""
+    """An array's shape does not fit the layer or argument that receives it."""
 
 
 class SettingsError(MinimetaError, ValueError):
-    """A setting makes no sense, alone or beside another."""
+    """A setting makes no sense, alone or together with another setting."""
 
 
 class DivergenceError(MinimetaError, ArithmeticError):
@@ -18,7 +18,7 @@ class DivergenceError(MinimetaError, ArithmeticError):
 
 
 class DeviceError(MinimetaError, RuntimeError):
-    """The device asked for cannot be used here."""
+    """The requested device cannot be used on this machine."""
 
 
 class DataError(MinimetaError, OSError):
@@ -26,11 +26,15 @@ class DataError(MinimetaError, OSError):
 
 
 class CheckpointError(MinimetaError, OSError):
-    """A run folder or checkpoint is missing, truncated, altered, or belongs to other settings."""
+    """A run folder or checkpoint is missing, truncated, altered, or belongs to
+    other settings."""
 
 
 class VectorsError(MinimetaError, OSError):
-    """A folder of conformance vectors is missing, truncated, altered or of another version; or results disagree with it."""
+    """Conformance vectors cannot be used, or results disagree with them.
+
+    The folder may be missing, truncated, altered or of another version.
+    """
 
 
 class SweepError(MinimetaError, RuntimeError):

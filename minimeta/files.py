@@ -1,4 +1,4 @@
-"""Floor 0: a file is replaced whole or not at all."""
+"""Atomic writes and file locks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a new file beside ``path``, flush it to disk, and put it in the place of ``path`` in one step.
+    """Replaces the file ``path`` atomically by what ``write`` writes.
 
-    A kill at any moment leaves the old file or the new one, and at worst a ``.NAME.PID.part`` beside it.
+    A new file is written beside ``path``, flushed to disk, and renamed to
+    ``path`` in one step. A kill at any moment leaves the old file or the new
+    file, and at worst a ``.NAME.PID.part`` beside it.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -27,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """What writers of ``path`` that were killed have left beside it."""
+    """The partial files beside ``path`` that killed writers have left."""
     return [
         part
         for part in path.parent.glob(f".{path.name}.*.part")
@@ -37,9 +39,10 @@ def parts_of(path: Path) -> list[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Whether this process is the only one that holds the lock ``path``, for the time of the block.
+    """Whether this process holds the lock ``path`` during the block.
 
-    The system frees the lock when its process ends, however it ends. Where there are no such locks (Windows), always True.
+    The system frees the lock when the process ends, in any way. On systems
+    without such locks (Windows) the result is always True.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""The material of settings: fields with a help text, and names for classes.
+"""The building blocks of settings: fields with a help text, and named classes.
 
 A dataclass that is part of a run's settings owns its fields, their help and
 their validation. ``setting`` declares such a field. A ``Registry`` maps the
@@ -19,7 +19,10 @@ Class = TypeVar("Class", bound=type)
 
 
 class Registry(Mapping[str, type]):
-    """Classes by name, in the order of their registration. ``kind`` names them in errors."""
+    """Classes by name, in the order of registration.
+
+    ``kind`` names the kind of class in errors.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -31,13 +34,16 @@ class Registry(Mapping[str, type]):
         Raises
         ------
         SettingsError
-            if another class has the name.
+            if another class already has the name.
         """
 
         def named(cls: Class) -> Class:
             known = self._classes.setdefault(name, cls)
             if known is not cls and _full_name(known) != _full_name(cls):
-                raise SettingsError(f"the {self.kind} {name!r} is {known.__name__} already")
+                raise SettingsError(
+                    f"the {self.kind} name {name!r} belongs to {known.__name__} already: "
+                    f"register {cls.__name__} under another name"
+                )
             self._classes[name] = cls
             return cls
 
@@ -53,7 +59,7 @@ class Registry(Mapping[str, type]):
             del self._classes[name]
 
     def __getitem__(self, name: str) -> type:
-        """The class.
+        """The class named ``name``.
 
         Raises
         ------
@@ -83,20 +89,21 @@ class Registry(Mapping[str, type]):
         Raises
         ------
         SettingsError
-            if the class has none.
+            if the class is not registered.
         """
         cls = member if isinstance(member, type) else type(member)
         for name, known in self._classes.items():
             if known is cls:
                 return name
         raise SettingsError(
-            f"{cls.__name__} is no registered {self.kind}: give it a name with "
+            f"{cls.__name__} is not a registered {self.kind}: give the class a name with "
             f'@register("..."), before its settings are written or read'
         )
 
 
 def _full_name(cls: type) -> tuple[str, str]:
-    """A class defined again, by a reloaded module, is the same class."""
+    """The module and name of a class, which a reload of the module does not
+    change."""
     return cls.__module__, cls.__qualname__
 
 
@@ -119,7 +126,8 @@ def setting(
     Parameters
     ----------
     default
-        its value where none is given; left out, a value must be given.
+        the default value of the setting. Without a default, a value must be
+        given.
     help
         the text of ``minimeta train --help``.
     flag
@@ -138,7 +146,7 @@ def setting(
         ``prefix`` and their own name, but for those that ``renamed`` maps to
         another. ``defaults`` replaces defaults of its fields, by their names.
     options
-        the rest goes to ``dataclasses.field``.
+        further arguments of ``dataclasses.field``.
     """
     told = {"help": help, "flag": flag, "least": least, "below": below, "choices": choices}
     nested = {"registry": registry, "prefix": prefix, "renamed": dict(renamed or {})}

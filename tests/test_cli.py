@@ -102,7 +102,7 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (
             ["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"],
-            "'minimeta data omniglot' downloads it",
+            "Run 'minimeta data omniglot' to download it",
         ),
         (["train", "sine", "--k", "7", "--out", "NEW"], "grid of 50"),
         (

@@ -1,4 +1,7 @@
-"""Algorithms: one file each. None of them sees a layer: only objectives, rules and trajectories."""
+"""The algorithms, one file each.
+
+An algorithm sees objectives, inner rules and trajectories, and never a layer.
+"""
 
 from .adml import ADML, fgsm
 from .anil import ANIL

@@ -12,16 +12,22 @@ from .maml import MAML
 @ALGORITHMS.register("anil")
 @dataclass(frozen=True)
 class ANIL(MAML):
-    """MAML whose inner loop moves the head alone: the parameters of the last layer.
+    """MAML whose inner loop moves only the head, the parameters of the last
+    layer.
 
-    With M the 0/1 mask of the head, the inner step is phi_{j+1} = phi_j - alpha M g_j:
-    an inner rule with the rates alpha on the head and 0 elsewhere. The direction is
-    the exact gradient of the loss after that adaptation with respect to all of phi:
-    the body learns features on which a head adapts well.
+    With M the 0/1 mask of the head, the inner step is phi_{j+1} = phi_j - alpha
+    M g_j. The inner rule thus has the rate alpha on the head and 0 elsewhere.
+    The direction is the exact gradient, with respect to all of phi, of the loss
+    after that adaptation. The body so learns features on which a head adapts
+    well.
+
+    ``problem`` raises a SettingsError where the objective has no head, or where
+    the rule's rate is not one number.
     """
 
     least_k: ClassVar[int] = 2
 
     def problem(self, objective, meta):
-        """phi, and the rule with its rate on the head alone."""
+        """The inner loop from phi by the rule with its rate on the head
+        only."""
         return InnerProblem(objective, meta, only_on("head", self.rule, objective, meta))

@@ -1,22 +1,24 @@
-"""What an algorithm is: how tasks turn a meta-parameter vector into directions.
+"""The contract of an algorithm, which turns tasks and meta into directions.
 
-An algorithm is a frozen description. With meta the vector that is learned,
-``(M,)``, it has one contract:
+An algorithm is a frozen description. The meta-parameters ``meta``, ``(M,)``,
+are the learned vector. An algorithm has five methods:
 
     init(objective, rng)        -> meta, fresh
-    problem(objective, meta)    -> InnerProblem(objective, start, rule): which
-                                   objective the inner loop descends, from where,
-                                   by which rule
+    problem(objective, meta)    -> InnerProblem(objective, start, rule): the
+                                   objective that the inner loop descends, its
+                                   start, and its rule
     direction(objective, meta, minibatches, state)
                                 -> Outcome(direction (T, M), loss (T,), state)
-    couple(outcome)             -> Outcome, once all tasks of a meta-batch are in it
-    prepared(plan)              -> the algorithm, fitted to a run and found to make
-                                   sense in it
+    couple(outcome)             -> Outcome of a whole meta-batch, whose tasks
+                                   may depend on each other
+    prepared(plan)              -> the algorithm fitted to a run, after a check
+                                   that it makes sense there
 
-Training shares the tasks of a meta-batch among threads, so ``direction`` sees some of
-them and no task may see another. ``couple`` then sees all. Few algorithms have
-something to couple. ``adapt``, ``iterates``, ``predict`` and ``meta_gradient`` are
-written once, here, from these.
+Training shares the tasks of a meta-batch among threads. ``direction`` therefore
+sees only some of the tasks, and no task may depend on another. ``couple`` then
+sees all tasks. Most algorithms have nothing to couple. This file derives
+``adapt``, ``iterates``, ``predict`` and ``meta_gradient`` from the five
+methods.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ ALGORITHMS = Registry("algorithm")
 
 
 class InnerProblem(NamedTuple):
-    """An inner loop: it descends ``objective`` from ``start``, ``(D,)``, by ``rule``."""
+    """An inner loop that descends ``objective`` from ``start``, ``(D,)``, by
+    ``rule``."""
 
     objective: Differentiable
     start: Array
@@ -48,9 +51,12 @@ class InnerProblem(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The outcome of tasks, a row each: ``direction (T, M)``, which an outer step subtracts;
-    ``loss (T,)``; the inner rule's ``state`` after the task; and ``coupling``, arrays ``(T, ...)``
-    that ``couple`` needs, if any."""
+    """The outcome of T tasks, one row per task.
+
+    An outer step subtracts the combined ``direction``, ``(T, M)``. ``loss`` is
+    ``(T,)``. ``state`` is the inner rule's state after the task. ``coupling``
+    holds the arrays ``(T, ...)`` that ``couple`` needs, or None.
+    """
 
     direction: Array
     loss: Array
@@ -64,11 +70,12 @@ def mean(per_task: Array) -> Array:
 
 
 class Plan(NamedTuple):
-    """A run, as far as an algorithm may depend on it.
+    """The properties of a run on which an algorithm may depend.
 
-    ``k`` mini-batches a task, the last of which is a set of its own with
-    ``separate_tail``; ``tasks`` in a meta-batch; the function that combines their
-    directions; the range of the inputs.
+    A task has ``k`` mini-batches. With ``separate_tail`` the last mini-batch
+    shares no example with the others. A meta-batch has ``tasks`` tasks.
+    ``combine`` maps their directions ``(T, M)`` to one, ``(M,)``. ``inputs`` is
+    the range of the inputs, (lowest, highest).
     """
 
     objective: Differentiable
@@ -81,12 +88,12 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """Base of all algorithms. A subclass writes ``direction``.
+    """Base of all algorithms. A subclass must define ``direction``.
 
     Raises
     ------
     SettingsError
-        if ``rule`` is no inner rule.
+        if ``rule`` is not an inner rule.
     """
 
     rule: InnerRule = setting(help="inner rule", flag="inner", registry=RULES, prefix="inner_")
@@ -107,11 +114,16 @@ class Algorithm(ABC):
         dtype: Any = np.float32,
         xp: ModuleType = np,
     ) -> Array:
-        """A fresh meta-parameter vector ``(M,)``: by default phi itself, M = D."""
+        """Fresh meta-parameters ``(M,)`` of dtype ``dtype``; by default phi, M
+        = D."""
         return objective.init(rng, dtype, xp)
 
     def problem(self, objective: Differentiable, meta: Array) -> InnerProblem:
-        """The inner loop at ``meta``: by default ``objective`` from phi = ``meta`` by ``rule``."""
+        """The inner loop at ``meta``.
+
+        By default the inner loop descends ``objective`` from phi = ``meta`` by
+        ``rule``.
+        """
         return InnerProblem(objective, meta, self.rule)
 
     @abstractmethod
@@ -122,28 +134,32 @@ class Algorithm(ABC):
         minibatches: Sequence[Batch],
         state: Any = None,
     ) -> Outcome:
-        """Directions and losses of the tasks, each started from the rule's shared ``state``.
+        """Directions ``(T, M)`` and losses ``(T,)`` of the tasks.
 
-        The loss is that of the last mini-batch before any step on it.
+        Every task starts from the same ``state`` of the rule. The loss is the
+        loss of the last mini-batch before any step on that mini-batch.
         """
 
     def couple(self, outcome: Outcome) -> Outcome:
-        """The outcome of a whole meta-batch, whose tasks may depend on each other: by default they
-        do not."""
+        """The outcome of a whole meta-batch, given the outcomes of its tasks.
+
+        Here tasks may depend on each other. By default they do not.
+        """
         return outcome
 
     def prepared(self, plan: Plan) -> Algorithm:
-        """The algorithm for a run: by default itself.
+        """The algorithm fitted to a run; by default unchanged.
 
         Raises
         ------
         SettingsError
-            if the algorithm makes no sense there, with the setting to change.
+            if the algorithm makes no sense in that run. The message names the
+            setting to change.
         """
         if plan.k < self.least_k:
             raise SettingsError(
-                f"{ALGORITHMS.name_of(self)} adapts on k-1 mini-batches and scores on the last: "
-                f"set k to {self.least_k} or more"
+                f"{ALGORITHMS.name_of(self)} adapts on k-1 mini-batches and scores on the last, "
+                f"but k is {plan.k}: set k to {self.least_k} or more"
             )
         if not self.uses_context and part_of(plan.objective, "context") != slice(0, 0):
             users = [name for name, other in ALGORITHMS.items() if other.uses_context]
@@ -170,7 +186,8 @@ class Algorithm(ABC):
         minibatches: Sequence[Batch],
         state: Any = None,
     ) -> Array:
-        """Each task's parameters after one inner step on every mini-batch, ``(T, D)``."""
+        """Each task's parameters after one inner step on every mini-batch,
+        ``(T, D)``."""
         descended, start, rule = self.problem(objective, meta)
         return adapt(descended, start, minibatches, rule, state)
 
@@ -181,8 +198,11 @@ class Algorithm(ABC):
         minibatches: Sequence[Batch],
         state: Any = None,
     ) -> Sequence[Array]:
-        """The parameters before the first inner step and after each, ``(D,) or (T, D)``; the last
-        are ``adapt``'s."""
+        """The parameters before the first inner step and after every step.
+
+        Each entry is ``(D,)`` or ``(T, D)``. The last entry equals the result
+        of ``adapt``.
+        """
         descended, start, rule = self.problem(objective, meta)
         return unroll(descended, start, minibatches, rule, "iterates", state).iterates
 
@@ -194,20 +214,25 @@ class Algorithm(ABC):
         x: Array,
         state: Any = None,
     ) -> Array:
-        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)`` after adaptation.
+        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)`` after
+        adaptation.
 
         Raises
         ------
         SettingsError
-            if ``objective`` predicts nothing.
+            if ``objective`` has no ``predict``.
         """
         phi = self.adapt(objective, meta, minibatches, state)
-        why = f"{type(self).__name__}.predict asks for predictions"
+        why = f"{type(self).__name__}.predict needs predictions"
         return asked(objective, Predicting, why).predict(phi, x)
 
 
 class Inner(NamedTuple):
-    """An inner loop on all mini-batches but the last, and the objective on the last at its end."""
+    """An inner loop and its query.
+
+    ``trajectory`` is the inner loop on all mini-batches except the last.
+    ``query`` is the objective on the last mini-batch at the end of that loop.
+    """
 
     trajectory: Trajectory
     query: Point
@@ -220,7 +245,8 @@ def unrolled(
     minibatches: Sequence[Batch],
     state: Any = None,
 ) -> Inner:
-    """The inner loop of ``algorithm``, kept as ``algorithm.store`` says, and its query."""
+    """The inner loop of ``algorithm``, stored by ``algorithm.store``, and its
+    query."""
     require_minibatches(minibatches)
     descended, start, rule = algorithm.problem(objective, meta)
     trajectory = unroll(descended, start, minibatches[:-1], rule, algorithm.store, state)
@@ -228,25 +254,32 @@ def unrolled(
 
 
 def only_on(part: str, rule: Any, objective: Differentiable, meta: Array) -> Any:
-    """``rule`` with its rate on one part of phi, "head" or "context", and 0 elsewhere: only that
-    part moves.
+    """``rule`` with its rate on one part of phi, and the rate 0 elsewhere.
+
+    ``part`` is "head" or "context". Only that part moves.
 
     Raises
     ------
     SettingsError
-        if the objective has no such part, or the rule's rate is not one number.
+        if the objective has no such part, or if the rule's rate is not one
+        number.
     """
     if not isinstance(rule.lr, (int, float)):
-        raise SettingsError(f"an inner loop on the {part} alone takes one step size, a number")
+        raise SettingsError(
+            f"an inner loop on the {part} alone needs one number as its step size, got a "
+            f"{type(rule.lr).__name__}"
+        )
     place = part_of(objective, part)
     if place == slice(0, 0):
-        raise SettingsError(f"this inner loop adapts the {part} alone, but {objective!r} has none")
+        raise SettingsError(
+            f"this inner loop adapts the {part} alone, but {objective!r} has no {part}"
+        )
     rates = array_module(meta).zeros(objective.size, dtype=meta.dtype)
     rates[place] = rule.lr
     return replace(rule, lr=rates)
 
 
 def require_minibatches(minibatches: Sequence[Batch]) -> None:
-    """Raise the ShapeError of an empty meta-batch."""
+    """Raise a ShapeError if a meta-batch has no mini-batches."""
     if len(minibatches) == 0:
-        raise ShapeError("an algorithm needs at least one mini-batch a task, got none")
+        raise ShapeError("an algorithm needs at least one mini-batch per task, got 0")

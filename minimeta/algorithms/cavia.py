@@ -1,4 +1,7 @@
-"""CAVIA (Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019), earlier CAML: context adaptation."""
+"""CAVIA, context adaptation, earlier called CAML.
+
+Source: Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,26 @@ from .maml import MAML
 @ALGORITHMS.register("cavia")
 @dataclass(frozen=True)
 class CAVIA(MAML):
-    """MAML whose inner loop moves the context parameters alone, and whose outer loop the rest.
+    """MAML with the context adapted by the inner loop and the rest by the
+    outer.
 
-    phi = (theta, c). Every task starts at c = 0. The inner step is
-    c_{j+1} = c_j - alpha dL_j/dc; the shared theta stays. The direction is the exact
-    gradient of L_k(theta, c_k(theta)) with respect to theta, through c_k, and 0 for c.
-    The network holds its context parameters in a ``Context`` layer
-    (``mlp(..., context=5)``) or a ``FiLM`` layer (``omniglot_convnet(context=100)``):
-    the part "context" of phi.
+    phi = (theta, c), where c are the context parameters. Every task starts at c
+    = 0. The inner step is c_{j+1} = c_j - alpha dL_j/dc, and the shared theta
+    does not move. The direction is the exact gradient of L_k(theta, c_k(theta))
+    with respect to theta, through c_k. For c the direction is 0.
+
+    A network holds its context parameters in a ``Context`` layer (``mlp(...,
+    context=5)``) or a ``FiLM`` layer (``omniglot_convnet(context=100)``). They
+    are the part "context" of phi. ``problem`` raises a SettingsError where the
+    objective has no such part, or where the rule's rate is not one number.
     """
 
     least_k: ClassVar[int] = 2
     uses_context: ClassVar[bool] = True
 
     def problem(self, objective, meta):
-        """phi with c = 0, and the rule with its rate on c alone."""
+        """The inner loop from phi with c = 0, by the rule with its rate on c
+        only."""
         rule, phi = only_on("context", self.rule, objective, meta), meta.copy()
         phi[..., part_of(objective, "context")] = 0
         return InnerProblem(objective, phi, rule)
@@ -40,10 +48,16 @@ class CAVIA(MAML):
         return outcome
 
     def prepared(self, plan):
-        """Itself, where there is a context."""
+        """CAVIA unchanged, if the objective has context parameters.
+
+        Raises
+        ------
+        SettingsError
+            if the objective has no context parameters, or k is below 2.
+        """
         if part_of(plan.objective, "context") == slice(0, 0):
             raise SettingsError(
-                "cavia adapts context parameters: set context to their number, such as 5 on sine "
-                "waves, 100 on images"
+                "cavia adapts context parameters, but the network has none: set context to their "
+                "number, such as 5 on sine waves or 100 on images"
             )
         return super().prepared(plan)

@@ -1,4 +1,7 @@
-"""Gradient agreement (Eshratifar, Eigen and Pedram 2018): tasks that agree with the rest count for more."""
+"""Gradient agreement (Eshratifar, Eigen and Pedram 2018).
+
+A task whose direction agrees with the other tasks' gets a larger weight.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ from ..arrays.backend import Array, array_module
 
 
 def gradient_agreement(per_task: Array) -> Array:
-    """sum_i w_i g_i for directions g_i ``(T, M)``, of any algorithm: ``(T, M) -> (M,)``.
+    """sum_i w_i g_i, ``(M,)``, for any algorithm's directions g_i, ``(T, M)``.
 
-        w_i = s_i / sum_k |s_k|,  s_i = sum_j g_i . g_j = g_i . G,  G = sum_j g_j.
+        w_i = s_i / sum_k |s_k|,
+        s_i = sum_j g_i . g_j = g_i . G,    G = sum_j g_j.
 
-    The weights' absolute values sum to 1; a task opposed to the mean of the batch has a negative one; equal directions give
-    the plain mean. G is formed once, so the cost is that of three passes over the directions, not of T^2 products. Where
-    every s_i is 0 the weights are not defined, and are those of the plain mean.
+    The absolute values of the weights sum to 1. A task opposed to the mean of
+    the meta-batch has a negative weight. Equal directions give the plain mean.
+    G is formed once, so the cost is three passes over the directions instead of
+    T^2 products. Where every s_i is 0 the formula is undefined, and the weights
+    are 1/T, the plain mean's.
     """
     return agreement_weights(per_task) @ per_task
 
 
 def agreement_weights(per_task: Array) -> Array:
-    """w, ``(T,)``."""
+    """The weights w of ``gradient_agreement``, ``(T,)``."""
     xp = array_module(per_task)
     s = per_task @ per_task.sum(axis=0)
     total = xp.abs(s).sum()

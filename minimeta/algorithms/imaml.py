@@ -1,4 +1,7 @@
-"""iMAML: meta-learning with implicit gradients (Rajeswaran, Finn, Kakade and Levine 2019)."""
+"""iMAML, meta-learning with implicit gradients.
+
+Source: Rajeswaran, Finn, Kakade and Levine 2019.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +20,47 @@ from .base import ALGORITHMS, Algorithm, InnerProblem, Outcome
 @ALGORITHMS.register("imaml")
 @dataclass(frozen=True)
 class IMAML(Algorithm):
-    """The gradient of the loss at a regularized optimum, from the optimum alone: no step of the way
-    there is pulled back.
+    """The gradient of the loss at a regularized optimum, from the optimum
+    alone.
 
-    Adaptation solves, with lambda = ``regularization`` > 0 pulling towards phi,
+    No inner step is pulled back. Adaptation solves, with lambda =
+    ``regularization`` > 0 pulling towards phi,
 
         theta* = argmin_theta  L(theta) + lambda/2 |theta - phi|^2,
 
-    by inner steps on mini-batches 1 .. k-1. The last, k, scores it: F(phi) = L_k(theta*).
-    With H the Hessian of L at theta*, the optimum's condition, and its derivative with
-    respect to phi, are
+    by inner steps on mini-batches 1 .. k-1. The last mini-batch, k, scores the
+    solution: F(phi) = L_k(theta*). Let H be the Hessian of L at theta*. The
+    optimality condition and its derivative with respect to phi are
 
-        grad L(theta*) + lambda (theta* - phi) = 0,       (H + lambda I) dtheta*/dphi = lambda I,
+        grad L(theta*) + lambda (theta* - phi) = 0,
+        (H + lambda I) dtheta*/dphi = lambda I.
 
-    and H is symmetric, so with g_k the gradient of L_k at theta* the direction is
+    H is symmetric. With g_k the gradient of L_k at theta*, the direction is
+    therefore
 
-        dF/dphi = (dtheta*/dphi)^T g_k = (I + H/lambda)^{-1} g_k,
+        dF/dphi = (dtheta*/dphi)^T g_k = (I + H/lambda)^{-1} g_k.
 
-    by ``cg_steps`` of conjugate gradients (inner/conjugate_gradients.py), one Hessian
-    product each. The direction is as exact as the inner solution (phi_k stands for
-    theta*) and the solve are. A task's solve rests once its residual is at most
-    ``tolerance`` |g_k|. A direction in which I + H/lambda is not positive definite ends
-    a solve; where that is the first, the result is g_k, which is FOMAML.
+    This system is solved by ``cg_steps`` steps of conjugate gradients
+    (inner/conjugate_gradients.py), with one Hessian product per step. The
+    direction is as exact as the solve and the inner solution phi_k, which
+    stands for theta*. A task's solve stops once its residual is at most
+    ``tolerance`` |g_k|. It also stops at a search direction in which I +
+    H/lambda is not positive definite. If that is the first search direction,
+    the result is g_k, which is FOMAML's.
 
-    H is that of mini-batch k-1, at phi_k. Where each mini-batch is the whole training
-    set, as in the paper, that is H. The mean over all k-1 would cost k-1 products a step
-    and hold as many activations. That cost would grow with the inner loop, which the
-    implicit gradient avoids. Of unequal mini-batches the last is a sample.
+    H is computed on mini-batch k-1, at phi_k. Where every mini-batch is the
+    whole training set, as in the paper, this H is exact. Where mini-batches
+    differ, this H is a sample. The mean over all k-1 mini-batches would take
+    k-1 products per step and hold as many activations. That cost would grow
+    with the length of the inner loop, and the implicit gradient exists to avoid
+    it.
     """
 
     regularization: float = setting(1.0, "iMAML: lambda, the pull towards phi in the inner loop")
     cg_steps: int = setting(5, "iMAML: steps of conjugate gradients")
     tolerance: float = setting(
         1e-10,
-        "iMAML: residual at which the conjugate gradients of a task rest",
+        "iMAML: relative residual at which the conjugate gradients of a task stop",
         flag="cg_tolerance",
     )
     least_k: ClassVar[int] = 2
@@ -66,17 +76,17 @@ class IMAML(Algorithm):
         if self.cg_steps < 1:
             raise SettingsError(
                 f"iMAML's cg_steps must be 1 or more, got {self.cg_steps}: "
-                "use FOMAML to solve for nothing"
+                "use FOMAML to solve no system"
             )
         if not 0 <= self.tolerance < 1:
             raise SettingsError(
                 f"iMAML's tolerance must be 0 or more and below 1, got {self.tolerance}: "
-                "use 0 to make every step"
+                "use 0 to take all cg_steps steps"
             )
 
     def problem(self, objective, meta):
-        """The regularized objective, from phi, which is its centre."""
-        # A Python number: a NumPy one would upcast a float32 phi.
+        """The inner loop on the regularized objective, from its centre phi."""
+        # A NumPy number would upcast a float32 phi; a Python number does not.
         regularized = Regularized(objective, meta, float(self.regularization))
         return InnerProblem(regularized, meta, self.rule)
 
@@ -84,15 +94,15 @@ class IMAML(Algorithm):
         """(I + H/lambda)^{-1} g_k, ``(T, D)``."""
         if len(minibatches) < 2:
             raise ShapeError(
-                f"iMAML needs at least two mini-batches a task, got {len(minibatches)}: "
-                "the last one scores what the others train"
+                f"iMAML needs at least two mini-batches per task, got {len(minibatches)}: "
+                "the last mini-batch scores the adaptation on the others"
             )
         last = len(minibatches) - 1
         regularized, phi, rule = self.problem(objective, meta)
         phi, state, _ = descend(regularized, phi, minibatches[:last], rule, state)
         query = objective.at(phi, minibatches[last])
         loss, g = query.loss, query.grad
-        del query  # its activations make room for those of the training loss
+        del query  # frees its activations before the training loss allocates its own
         train = regularized.at(phi, minibatches[last - 1])
         direction = conjugate_gradients(
             lambda v: train.hvp(v) / regularized.strength, g, self.cg_steps, self.tolerance
@@ -102,14 +112,16 @@ class IMAML(Algorithm):
 
 @dataclass(frozen=True)
 class Regularized(Derived):
-    """``objective`` plus lambda/2 |theta - phi|^2, for the ``strength`` lambda and a fixed
-    ``centre`` phi."""
+    """``objective`` plus lambda/2 |theta - phi|^2.
+
+    ``strength`` is lambda, and ``centre`` is the fixed phi, ``(D,)``.
+    """
 
     centre: Array
     strength: float
 
     def at(self, phi: Array, batch: Batch) -> _RegularizedPoint:
-        """The sum at ``phi: (D,) or (T, D)``."""
+        """The regularized objective at theta = ``phi: (D,) or (T, D)``."""
         point = self.objective.at(phi, batch)
         return _RegularizedPoint(point, phi - self.centre, self.strength)
 

@@ -1,4 +1,5 @@
-"""MAML and its first-order approximation FOMAML (Finn, Abbeel and Levine 2017)."""
+"""MAML and its first-order approximation FOMAML (Finn, Abbeel and Levine
+2017)."""
 
 from __future__ import annotations
 
@@ -16,29 +17,29 @@ from .base import ALGORITHMS, Algorithm, Outcome, require_minibatches, unrolled
 class MAML(Algorithm):
     """The exact gradient of the loss after adaptation.
 
-    Adapt on mini-batches 1 .. k-1 and score on the last: F(phi) = L_k(phi_k),
-    phi_k = U^{k-1}(phi). The direction is dF/dphi: g_k, pulled back through the k-1
-    inner steps (inner/trajectory.py). For an inner SGD that is the Reptile paper's
-    equations (17)-(21),
+    A task adapts on mini-batches 1 .. k-1 and is scored on the last, so F(phi)
+    = L_k(phi_k) with phi_k = U^{k-1}(phi). The direction is dF/dphi, which is
+    g_k pulled back through the k-1 inner steps (inner/trajectory.py). For an
+    inner SGD this is equations (17)-(21) of the Reptile paper,
 
-        g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k,
+        g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k.
 
-    and through any other rule the same with that rule's adjoint. The rule's ``state``
-    at the start is held constant. ``store`` trades memory for time, at the same
-    numbers (inner/stores.py).
+    For any other rule, that rule's adjoint takes the place of SGD's. The rule's
+    ``state`` at the start is held constant. ``store`` trades memory for time
+    and does not change the numbers (inner/stores.py).
     """
 
     store: Store = setting(
         "points",
-        "inner loops that are pulled back: store activations (fast), iterates alone, or about "
-        "2 sqrt(k) iterates (small), and recompute the rest",
+        "memory of an inner loop that is pulled back: store all activations (fastest), only the "
+        "iterates, or about 2 sqrt(k) iterates (smallest); recompute the rest",
     )
 
     def direction(self, objective, meta, minibatches, state=None) -> Outcome:
         """dF/dphi, ``(T, D)``."""
         trajectory, query = unrolled(self, objective, meta, minibatches, state)
         loss, grad = query.loss, query.grad
-        del query  # its activations make room for those of the pullback
+        del query  # frees its activations before the pullback allocates its own
         direction, _ = trajectory.pullback(grad, rates=False)
         return Outcome(direction, loss, trajectory.states[-1])
 
@@ -48,10 +49,17 @@ class MAML(Algorithm):
 class FOMAML(Algorithm):
     """MAML with every Hessian replaced by zero.
 
-    ``update="gradient"``: the direction is g_k, the last mini-batch's gradient at the
-    adapted phi_k. ``update="step"``: it is phi_k - phi_{k+1}, the parameter change of
-    one more inner step on the last mini-batch (for SGD, alpha g_k). That is how the
-    Reptile paper compares it with Reptile at one outer step size.
+    With ``update="gradient"`` the direction is g_k, the last mini-batch's
+    gradient at the adapted phi_k. With ``update="step"`` the direction is phi_k
+    - phi_{k+1}, the parameter change of one more inner step on the last
+    mini-batch (for SGD, alpha g_k). The Reptile paper uses the second form to
+    compare FOMAML with Reptile at one outer step size.
+
+    Raises
+    ------
+    SettingsError
+        if ``update`` is neither "gradient" nor "step", or ``rule`` is not an
+        inner rule.
     """
 
     update: Literal["gradient", "step"] = setting(

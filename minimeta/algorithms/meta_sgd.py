@@ -1,4 +1,5 @@
-"""Meta-SGD (Li, Zhou, Chen and Li 2017): MAML that learns a step size for every parameter."""
+"""Meta-SGD (Li, Zhou, Chen and Li 2017), which learns per-parameter step
+sizes."""
 
 from __future__ import annotations
 
@@ -17,22 +18,29 @@ from .base import ALGORITHMS, Algorithm, InnerProblem, Outcome, unrolled
 @ALGORITHMS.register("meta-sgd")
 @dataclass(frozen=True)
 class MetaSGD(Algorithm):
-    """The exact gradient of the loss after adaptation, with respect to phi and to the step sizes
-    alpha, one a parameter.
+    """MAML with one learned step size alpha per parameter.
 
-    meta = (phi, alpha), ``(2D,)``. The inner step is phi_{j+1} = phi_j - alpha o g_j, on
-    mini-batches 1 .. k-1, and F(phi, alpha) = L_k(phi_k). Let v_k = g_k, and
-    v_j = dF/dphi_j = (I - H_j diag(alpha)) v_{j+1}, as ``pullback`` computes it step by
-    step. A step's alpha enters through -alpha o g_j alone, so
+    The direction is the exact gradient of the loss after adaptation, with
+    respect to phi and to alpha. meta = (phi, alpha), ``(2D,)``. The inner step
+    is phi_{j+1} = phi_j - alpha o g_j, on mini-batches 1 .. k-1, and F(phi,
+    alpha) = L_k(phi_k). Let v_k = g_k. Let v_j = dF/dphi_j = (I - H_j
+    diag(alpha)) v_{j+1}, which ``pullback`` computes step by step. A step
+    depends on alpha only through -alpha o g_j, so
 
         dF/dphi = v_1,        dF/dalpha = -sum_j g_j o v_{j+1}.
 
-    For one inner step that is the paper's: dF/dalpha = -g_1 o g_2, larger where the two
-    gradients disagree. alpha starts uniform in [``low``, ``high``] (the paper's
-    [0.005, 0.1]) and may become negative. ``store``: see ``unroll``.
+    For one inner step this is the paper's dF/dalpha = -g_1 o g_2, which is
+    larger where the two gradients disagree. alpha starts uniform in [``low``,
+    ``high``] (the paper's [0.005, 0.1]) and may become negative. ``unroll``
+    explains ``store``.
+
+    Raises
+    ------
+    SettingsError
+        unless 0 <= low <= high and high is finite.
     """
 
-    # Nothing passes from task to task: the rates are in meta.
+    # The rates are in meta, so the rule carries no state from task to task.
     rule: InnerRule = field(init=False, default=SGD(0.0))
     low: float = setting(
         0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]", flag="rate_low"
@@ -44,8 +52,8 @@ class MetaSGD(Algorithm):
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high < float("inf"):
             raise SettingsError(
-                "Meta-SGD's step sizes start in [low, high] (rate_low, rate_high): "
-                f"0 <= low <= high is needed, got [{self.low}, {self.high}]"
+                "Meta-SGD's step sizes start in [low, high] (rate_low, rate_high), which needs "
+                f"0 <= low <= high < inf, got [{self.low}, {self.high}]"
             )
 
     def init(self, objective, rng, dtype=np.float32, xp=np):
@@ -55,10 +63,17 @@ class MetaSGD(Algorithm):
         return xp.concatenate([phi, xp.asarray(alpha, dtype=dtype)])
 
     def problem(self, objective, meta):
-        """phi, and SGD with the rates alpha."""
+        """The inner loop from phi by SGD with the rates alpha.
+
+        Raises
+        ------
+        ShapeError
+            if ``meta`` is not ``(2D,)``.
+        """
         if meta.shape != (2 * objective.size,):
             raise ShapeError(
-                f"Meta-SGD's meta is phi and alpha, shape ({2 * objective.size},), got {meta.shape}"
+                f"Meta-SGD's meta holds phi and alpha, so its shape must be "
+                f"({2 * objective.size},), got {meta.shape}: use MetaSGD.init"
             )
         return InnerProblem(objective, meta[: objective.size], SGD(meta[objective.size :]))
 
@@ -66,6 +81,6 @@ class MetaSGD(Algorithm):
         """(dF/dphi, dF/dalpha), ``(T, 2D)``."""
         trajectory, query = unrolled(self, objective, meta, minibatches)
         loss, grad = query.loss, query.grad
-        del query  # its activations make room for those of the pullback
+        del query  # frees its activations before the pullback allocates its own
         dphi, dalpha = trajectory.pullback(grad)
         return Outcome(array_module(meta).concatenate([dphi, dalpha], axis=1), loss, None)

@@ -12,16 +12,17 @@ from .base import ALGORITHMS, Algorithm, Outcome, require_minibatches
 @ALGORITHMS.register("reptile")
 @dataclass(frozen=True)
 class Reptile(Algorithm):
-    """Move phi towards the parameters that k inner steps on a task lead to.
+    """Moves phi towards the parameters after k inner steps on a task.
 
-    With phi~ = U^k(phi), the direction is phi - phi~, so that an outer SGD step of
-    size epsilon is the paper's
+    With phi~ = U^k(phi), the direction is phi - phi~. An outer SGD step of size
+    epsilon is then the paper's
 
         phi <- phi + epsilon (phi~ - phi)                 (serial: one task),
         phi <- phi + epsilon mean_i (phi~_i - phi)        (batched, equation 5).
 
-    For an inner SGD of step alpha, phi - phi~ = alpha (g_1 + ... + g_k): the sum of
-    all inner gradients. With k = 1 this is joint training (equations 6 and 7).
+    For an inner SGD of step alpha, phi - phi~ = alpha (g_1 + ... + g_k), so the
+    direction is alpha times the sum of all inner gradients. With k = 1 this is
+    joint training (equations 6 and 7).
     """
 
     def direction(self, objective, meta, minibatches, state=None) -> Outcome:
@@ -32,10 +33,16 @@ class Reptile(Algorithm):
         return Outcome(phi - adapted, loss, state)
 
     def prepared(self, plan):
-        """Itself, where the last mini-batch is like the others."""
+        """Reptile unchanged, if the last mini-batch is drawn like the others.
+
+        Raises
+        ------
+        SettingsError
+            if the last mini-batch is a separate set.
+        """
         if plan.separate_tail:
             raise SettingsError(
-                "reptile steps through all its mini-batches: a separate tail is for the other "
-                "algorithms; set tail to shared"
+                "reptile takes an inner step on every mini-batch, so it has no use for a separate "
+                "tail: set tail to shared"
             )
         return super().prepared(plan)

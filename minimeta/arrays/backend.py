@@ -1,7 +1,8 @@
-"""Floor 0: the array-module switch. The only file that imports CuPy.
+"""The array-module switch, and the only file that imports CuPy.
 
-Functions everywhere else work on the arrays they are given: ``xp = array_module(x)`` is NumPy or CuPy, and
-``xp.exp(x)`` runs where ``x`` lives. Nothing converts silently between devices.
+All other functions work on the arrays that they are given. ``xp =
+array_module(x)`` is NumPy or CuPy, and ``xp.exp(x)`` runs on the device of
+``x``. No function converts silently between devices.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ DEVICES = ("cpu", "gpu")
 
 
 def array_module(array: Array) -> ModuleType:
-    """The module whose functions accept ``array``: numpy, cupy, or what ``__array_namespace__`` names.
+    """The module whose functions accept ``array``.
+
+    It is numpy, cupy, or the result of ``array.__array_namespace__()``.
 
     Raises
     ------
@@ -40,14 +43,17 @@ def array_module(array: Array) -> ModuleType:
 
 
 def device_module(device: str | None = None) -> ModuleType:
-    """The array module of ``device``: ``"cpu"`` is numpy, ``"gpu"`` is cupy.
+    """The array module of ``device``, numpy for ``"cpu"`` and cupy for
+    ``"gpu"``.
 
-    ``None`` reads the environment variable ``MINIMETA_DEVICE`` and falls back to ``"cpu"``.
+    ``None`` reads the environment variable ``MINIMETA_DEVICE``, and falls back
+    to ``"cpu"``.
 
     Raises
     ------
     DeviceError
-        for an unknown name, for ``"gpu"`` without CuPy, and for ``"gpu"`` without a CUDA device.
+        for an unknown name, for ``"gpu"`` without CuPy, and for ``"gpu"``
+        without a CUDA device.
     """
     name = device or os.environ.get("MINIMETA_DEVICE") or "cpu"
     if name not in DEVICES:
@@ -58,7 +64,8 @@ def device_module(device: str | None = None) -> ModuleType:
         import cupy
     except ImportError as error:
         raise DeviceError(
-            f"device 'gpu' needs CuPy, which cannot be imported ({error}): pip install 'minimeta[gpu]'"
+            f"device 'gpu' needs CuPy, which cannot be imported ({error}): "
+            "pip install 'minimeta[gpu]'"
         ) from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -72,5 +79,5 @@ def device_module(device: str | None = None) -> ModuleType:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """``array`` as a NumPy array: itself if it is one, else copied from its device."""
+    """``array`` as a NumPy array, copied from its device if necessary."""
     return array if isinstance(array, (np.ndarray, np.generic)) else array.get()

@@ -327,5 +327,5 @@ def _pairs(x: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def _then(y: Array, rest: Array, axis: int) -> Array:
-    """``y``, and after it the rest."""
+    """``y`` followed by ``rest`` along ``axis``."""
     return array_module(y).concatenate([y, rest], axis=axis) if rest.shape[axis] else y

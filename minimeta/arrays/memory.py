@@ -1,8 +1,10 @@
 """The memory of the host.
 
-A meta-step allocates and frees the same few large arrays again and again. By default glibc hands such memory
-back to the system at once, and every new array is paid for in page faults: half the time of an Omniglot meta-step, two
-thirds of a sine one. ``keep_freed_memory`` asks malloc to keep it.
+A meta-step allocates and frees the same few large arrays again and again. By
+default glibc returns such memory to the system at once, so every new array
+costs page faults. The page faults take half the time of an Omniglot meta-step,
+and two thirds of a sine meta-step. ``keep_freed_memory`` tells malloc to keep
+freed memory.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ _LARGEST_HEAP_BLOCK = 1 << 25  # the largest value that every glibc accepts
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let glibc's malloc keep freed memory for the next array, in the whole process.
+    """Let glibc's malloc keep freed memory for the next array, in the whole
+    process.
 
-    Meta-training and evaluation call it when they begin; importing the package does
-    not. Call it before a loop of your own: an Omniglot meta-step then takes half the
-    time. ``MINIMETA_MALLOC=default`` leaves malloc as it is. With any other C library
-    nothing happens. Returns whether malloc was told.
+    Meta-training and evaluation call it when they begin; importing the package
+    does not. Call it before a loop of your own: an Omniglot meta-step then
+    takes half the time. ``MINIMETA_MALLOC=default`` leaves malloc as it is.
+    With any other C library nothing happens. Returns whether malloc accepted
+    the setting.
     """
     if os.environ.get("MINIMETA_MALLOC") == "default" or not sys.platform.startswith("linux"):
         return False
@@ -40,12 +44,16 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory() -> int | None:
-    """The largest resident size of this process so far, in bytes; None where the system does not tell."""
+    """The largest resident size of this process so far, in bytes.
+
+    The result is None where the system does not report it.
+    """
     try:
         import resource
     except ImportError:
         return None
-    # Not ru_maxrss where there is another way: on Linux a program's begins at that of the process that started it.
+    # On Linux ru_maxrss starts at the value of the parent process, so VmHWM is
+    # preferred.
     status = Path("/proc/self/status")
     if status.exists() and (
         told := re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)

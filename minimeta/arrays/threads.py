@@ -1,8 +1,9 @@
 """The threads of the host.
 
-Tasks are independent, so a thread takes some tasks through the whole inner loop, with BLAS at one thread inside;
-this beats threads inside each operation. A task's numbers do not depend on which thread computes it, nor on the tasks
-beside it, so results are bit-identical for any number of workers.
+Tasks are independent, so a thread takes some tasks through the whole inner
+loop. BLAS uses one thread inside. This is faster than threads inside each
+operation. A task's numbers depend neither on its thread nor on the other tasks,
+so results are bit-identical for any number of workers.
 """
 
 from __future__ import annotations
@@ -20,36 +21,42 @@ from .memory import keep_freed_memory
 Result = TypeVar("Result")
 
 _WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
-_TOGETHER_BYTES = (
-    6 << 20
-)  # of activations: about what a core can keep in its caches from one layer to the next
+# Bytes of activations that fit about into a core's caches from one layer to the
+# next.
+_TOGETHER_BYTES = 6 << 20
 
 
 def default_workers(work: float, tasks: int) -> int:
-    """Threads for a meta-batch of ``tasks`` in which about ``work`` multiply-adds are to be done.
+    """The number of threads for a meta-batch of ``tasks``.
 
-    One where a meta-step is too short to be worth sharing: handing it over would cost more than it saves.
+    ``work`` is about the number of multiply-adds of the meta-batch. The result
+    is 1 where a meta-step is so short that sharing it among threads costs more
+    than it saves.
     """
     return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
 
 
 def tasks_together(bytes_per_task: int) -> int:
-    """How many tasks to take through a layer at once, where each fills ``bytes_per_task`` in a step.
+    """The number of tasks to take through a layer at once.
 
-    More mean fewer calls, for which the threads would wait in turn; but what outgrows the caches is slower than two halves
-    that do not.
+    Each task fills ``bytes_per_task`` in a step. More tasks at once mean fewer
+    calls, for which the threads wait in turn. But arrays that outgrow the
+    caches are slower than two halves that fit.
     """
     return max(1, _TOGETHER_BYTES // max(1, bytes_per_task))
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _BlasAtOneThread:
-    """Holds BLAS to one thread while any thread of this process is inside: the limit is the process's, and the first to
-    leave must not lift it for those who still compute."""
+    """Holds BLAS to one thread while any thread of this process is inside.
+
+    The limit applies to the whole process. The first thread to leave must not
+    lift it while other threads compute.
+    """
 
     def __init__(self) -> None:
         self._lock, self._inside, self._limit = Lock(), 0, ExitStack()
@@ -92,7 +99,10 @@ def workers(
 
 
 def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:
-    """``range(total)`` in at most ``parts`` runs (start, stop) whose lengths differ by at most one."""
+    """``range(total)`` in at most ``parts`` runs (start, stop).
+
+    The lengths of the runs differ by at most one.
+    """
     parts = min(parts, total)
     edges = [total * i // max(parts, 1) for i in range(parts + 1)]
     return list(pairwise(edges))

@@ -1,4 +1,4 @@
-"""The inner loop: update rules with adjoints and tangents, and trajectories to differentiate."""
+"""The inner loop: update rules with adjoints and tangents, and trajectories."""
 
 from .adam import Adam, AdamState
 from .conjugate_gradients import conjugate_gradients

@@ -12,8 +12,12 @@ from .rule import RULES, Adjoint, Rate, rate_at
 
 
 class AdamState(NamedTuple):
-    """``steps``: all steps so far, those of earlier tasks too, which the bias correction counts.
-    ``m`` and ``v``: the moments, ``(D,)`` where tasks share them, ``(T, D)`` after a step."""
+    """The state of ``Adam``.
+
+    ``steps`` counts all steps so far, including the steps of earlier tasks. The
+    bias correction uses this count. ``m`` and ``v`` are the moments, ``(D,)``
+    where tasks share them and ``(T, D)`` after a step.
+    """
 
     steps: int
     m: Array
@@ -23,11 +27,11 @@ class AdamState(NamedTuple):
 @RULES.register("adam")
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1). beta1 = 0, the inner rule of the Reptile paper,
-    leaves only the second moment.
+    """Adam (Kingma and Ba 2015, algorithm 1).
 
-    With t = ``steps`` + 1 the number of this step, c1 = 1 - beta1^t and
-    c2 = 1 - beta2^t:
+    The inner rule of the Reptile paper is beta1 = 0, which leaves only the
+    second moment. With t = ``steps`` + 1 the number of this step, c1 = 1 -
+    beta1^t and c2 = 1 - beta2^t:
 
         m' = beta1 m + (1 - beta1) g,            m^ = m' / c1,
         v' = beta2 v + (1 - beta2) g^2,          v^ = v' / c2,    s = sqrt(v^),
@@ -42,7 +46,7 @@ class Adam:
     def step(
         self, phi: Array, g: Array, state: AdamState | None = None, j: int = 0
     ) -> tuple[Array, AdamState]:
-        """phi', and the state with m', v' and t."""
+        """phi', and the state (t, m', v')."""
         before = state or AdamState(0, None, None)
         t, rate = before.steps + 1, rate_at(self.lr, j)
         decays = self.beta1, self.beta2, *self._corrections(t)
@@ -57,7 +61,10 @@ class Adam:
         dphi: Array,
         dstate: tuple[Array, Array] | None = None,
     ) -> Adjoint:
-        """The gradients of m' and v', (am, av), are those that came out plus the paths through phi':
+        """The adjoint of one step.
+
+        Let a' = ``dphi``, and (am', av') = ``dstate``. The gradients of m' and
+        v', (am, av), are (am', av') plus the paths through phi':
 
             dphi'/dm' = -lr / (c1 (s + eps)),
             dphi'/dv' = lr m^ / (s + eps)^2 . ds/dv',      ds/dv' = 1 / (2 c2 s),
@@ -65,14 +72,14 @@ class Adam:
             am = am' - lr a' / (c1 (s + eps)),
             av = av' + lr a' m^ / (2 c2 s (s + eps)^2).
 
-        m' and v' are linear in m, v, g and g^2, so
+        Since m' and v' are linear in m, v, g and g^2,
 
             dF/dg = (1 - beta1) am + 2 (1 - beta2) g o av,
             dF/dm = beta1 am,    dF/dv = beta2 av,
             dF/dphi = a',        dF/dlr = -a' o m^ / (s + eps).
 
-        Where v' = 0 every gradient so far was 0, so m^ = 0 as well. The term of
-        av is zero there, whatever divides it.
+        Where v' = 0 every gradient so far was 0, so m^ = 0 as well. There the
+        second term of av is zero, whatever its divisor is.
         """
         m_hat, s, c1, c2 = self._after(g, state)
         rate, scaled = rate_at(self.lr, j), dphi / (s + self.eps)
@@ -117,15 +124,15 @@ class Adam:
     def merge(
         self, shared: AdamState | None, states: AdamState | None, tasks: int
     ) -> AdamState | None:
-        """The state that the same gradients would leave if the tasks had come one after another.
+        """The state after the same gradients with the tasks one after another.
 
-        A task that went from v to v_i in k steps added d_i = v_i - beta2^k v, and
-        the k steps of every later task shrink d_i by beta2^k. Hence
+        A task that went from v to v_i in k steps added d_i = v_i - beta2^k v.
+        The k steps of every later task shrink d_i by beta2^k. Hence
 
-            v' = beta2^(kT) v + sum_i beta2^(k (T - i)) d_i,
+            v' = beta2^(kT) v + sum_i beta2^(k (T - i)) d_i.
 
-        alike for m, and t grows by k T. Every d_i of v is a sum of squares; where
-        it is zero, rounding must not make it negative.
+        The same holds for m, and t grows by k T. Every d_i of v is a sum of
+        squares. Where d_i is zero, rounding must not make it negative.
         """
         if states is shared:  # no step was made
             return shared
@@ -146,12 +153,12 @@ class Adam:
         return 1 - self.beta1**t, 1 - self.beta2**t
 
     def _after(self, g: Array, state: AdamState | None) -> tuple[Array, Array, float, float]:
-        """m^, s, c1 and c2 of the step from ``state``."""
+        """m^, s, c1 and c2 of the step that starts from ``state``."""
         before = state or AdamState(0, None, None)
         m, v = adam_moments(g, before.m, before.v, self.beta1, self.beta2)
         c1, c2 = self._corrections(before.steps + 1)
         return m if c1 == 1 else m / c1, array_module(v).sqrt(v * (1 / c2)), c1, c2
 
     def _root_slope_divisor(self, s: Array) -> Array:
-        """s (s + eps), and 1 where s = 0."""
+        """s (s + eps), replaced by 1 where s = 0."""
         return array_module(s).where(s == 0, 1, s * (s + self.eps))

@@ -10,29 +10,30 @@ from ..arrays.backend import Array, array_module
 def conjugate_gradients(
     product: Callable[[Array], Array], g: Array, steps: int, tolerance: float = 0.0
 ) -> Array:
-    """A^{-1} g of each task, ``(T, D)``, by ``steps`` steps from 0. ``product(v)`` is A v.
+    """A^{-1} g of each task, ``(T, D)``, by ``steps`` steps from 0.
 
-    A is symmetric and should be positive definite. With r_0 = p_0 = g and x_0 = 0,
-    one step is
+    ``product(v)`` is A v for ``v: (T, D)``. ``g`` is ``(T, D)``. A is symmetric
+    and should be positive definite. With r_0 = p_0 = g and x_0 = 0, one step is
 
         a = <r, r> / <p, A p>,    x' = x + a p,    r' = r - a A p,
         b = <r', r'> / <r, r>,    p' = r' + b p.
 
-    A task rests once |r| <= ``tolerance`` |g|. A direction with <p, A p> <= 0 ends its
-    solve too: the steps before it stand, and where it is the first, x = g.
+    A task stops once |r| <= ``tolerance`` |g|. It also stops at a direction
+    with <p, A p> <= 0. Then x keeps the steps before that direction, and x = g
+    if that direction is the first.
 
-    A task at rest takes steps of length zero, so the host never waits for a device
-    to say which tasks rest. Both ways to rest are comparisons that a NaN fails: such
-    a task goes on, and its result shows the NaN. Every sum is over the row of one
-    task, so no task sees another. Products take no conjugate, so the complex step
-    passes through.
+    A task that has stopped takes steps of length zero, so the host never waits
+    for a device to learn which tasks have stopped. A NaN fails both tests for
+    stopping. A task with a NaN therefore continues, and its result shows the
+    NaN. Every sum is over the row of one task, so tasks are independent.
+    Products take no conjugate, so the complex step passes through.
     """
     xp = array_module(g)
     solution, residual, along = xp.zeros_like(g), g, g
     square = _dots(g, g)
     enough = tolerance**2 * square.real
     live = ~(square.real <= enough)
-    at_rest = 1.0  # the length of the first step where A bends down along g: then x = g
+    at_rest = 1.0  # the first step's length where <g, A g> <= 0, which gives x = g
     for _ in range(steps):
         bent = product(along)
         curvature = _dots(along, bent)
@@ -49,5 +50,5 @@ def conjugate_gradients(
 
 
 def _dots(a: Array, b: Array) -> Array:
-    """<a, b> task by task, ``(T,)``, without a conjugate."""
+    """The per-task <a, b>, ``(T,)``, without a conjugate."""
     return (a * b).sum(axis=1)

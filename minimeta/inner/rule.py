@@ -1,12 +1,12 @@
-"""What an inner update rule is: one step U(phi, g, s), its adjoint and its tangent.
+"""The contract of an inner update rule: a step, its adjoint and its tangent.
 
 A rule is an immutable description. Its ``step`` number j, counted from 0 within
 one task, maps parameters, gradient and state to
 
     (phi', s') = U_j(phi, g, s; lr).
 
-Let F be a real function of (phi', s') with gradients a' = dF/dphi' and
-b' = dF/ds'. The ``adjoint`` maps them to the gradients of what went in:
+Let F be a real function of (phi', s') with gradients a' = dF/dphi' and b' =
+dF/ds'. The ``adjoint`` maps (a', b') to the gradients of the step's arguments:
 
     dF/dphi, dF/dg, dF/ds, dF/dlr = (dU/d(phi, g, s, lr))^T (a', b').
 
@@ -14,8 +14,8 @@ The ``tangent`` is the derivative along a direction, written with a dot:
 
     (phi'_dot, s'_dot) = (dU/d(phi, g, s, lr)) (phi_dot, g_dot, s_dot, lr_dot).
 
-Both hold g independent of phi. The chain rule through g(phi) belongs to the
-trajectory. The two are transposes of each other:
+Adjoint and tangent treat g as independent of phi. The trajectory applies the
+chain rule through g(phi). Adjoint and tangent are transposes of each other:
 
     <a', phi'_dot> + <b', s'_dot>
         = <dF/dphi, phi_dot> + <dF/dg, g_dot> + <dF/ds, s_dot> + <dF/dlr, lr_dot>.
@@ -39,23 +39,28 @@ RULES = Registry("inner rule")
 
 
 class Adjoint(NamedTuple):
-    """The gradients of what went into a step."""
+    """The gradients of F with respect to the arguments of a step.
 
-    phi: Array  # (T, D)
-    g: Array  # (T, D)
-    state: Any  # one gradient for each array of the state, in their order; None without any
-    lr: Callable[
-        [], Array
-    ]  # gives (T, D): one gradient an element, before the sum over a shared rate
+    ``phi`` and ``g`` are ``(T, D)``. ``state`` has one gradient for each array
+    of the state, in the same order, and is None for a state without arrays.
+    ``lr()`` gives the gradient per element, ``(T, D)``, before the sum over the
+    elements that share a rate.
+    """
+
+    phi: Array
+    g: Array
+    state: Any
+    lr: Callable[[], Array]
 
 
 class InnerRule(Protocol):
     """An update rule, as trajectories and algorithms use it.
 
-    ``phi`` and ``g`` are ``(D,)`` or ``(T, D)``. ``j`` is the number of the step
-    within a task, from 0. The learning rate ``lr`` is a number; or a vector
-    ``(D,)``, one rate a parameter; or one per step: a tuple of numbers, or an
-    array ``(k, 1)`` or ``(k, D)``.
+    ``phi`` and ``g`` are ``(D,)`` or ``(T, D)``. ``j`` is the number of the
+    step within a task, from 0. The learning rate ``lr`` has one of three forms.
+    A number is one rate for all steps and parameters. A vector ``(D,)`` is one
+    rate per parameter. A tuple of numbers, or an array ``(k, 1)`` or ``(k,
+    D)``, is one entry per step.
     """
 
     @property
@@ -66,8 +71,11 @@ class InnerRule(Protocol):
         """phi', s'."""
 
     def adjoint(self, g: Array, state: Any, j: int, dphi: Array, dstate: Any = None) -> Adjoint:
-        """The adjoint of ``step`` at (g, state), for the gradients ``dphi`` and ``dstate`` of
-        phi' and s'. ``dstate=None`` stands for zero."""
+        """The adjoint of ``step`` at (g, state).
+
+        ``dphi`` and ``dstate`` are the gradients of phi' and s'.
+        ``dstate=None`` stands for zero.
+        """
 
     def tangent(
         self,
@@ -79,12 +87,17 @@ class InnerRule(Protocol):
         state_dot: Any = None,
         lr_dot: Rate | None = None,
     ) -> tuple[Array, Any]:
-        """phi'_dot and s'_dot. ``state_dot`` and ``lr_dot`` have the form of ``Adjoint.state`` and
-        of ``lr``; None stands for zero."""
+        """phi'_dot and s'_dot.
+
+        ``state_dot`` has the form of ``Adjoint.state``, and ``lr_dot`` the form
+        of ``lr``. None stands for zero.
+        """
 
     def merge(self, shared: Any, states: Any, tasks: int) -> Any:
-        """The state to go on with after ``tasks`` tasks, side by side, went from ``shared`` to
-        ``states``."""
+        """The state to continue with after a meta-batch.
+
+        ``tasks`` parallel tasks went from the state ``shared`` to ``states``.
+        """
 
 
 def is_per_step(lr: Rate) -> bool:
@@ -93,33 +106,35 @@ def is_per_step(lr: Rate) -> bool:
 
 
 def rate_at(lr: Rate, j: int) -> float | Array:
-    """The rate of step number ``j``, from 0: a Python number, or an array that broadcasts against
-    ``(T, D)``.
+    """The rate of step number ``j``, from 0.
 
+    The rate is a Python number, or an array that broadcasts against ``(T, D)``.
     A NumPy scalar becomes a Python number, which takes the dtype of its factor.
 
     Raises
     ------
     SettingsError
-        if ``lr`` holds fewer rates than that, or a tuple of vectors.
+        if ``lr`` holds no rate for step ``j``, or is a tuple of vectors.
     """
     if is_per_step(lr):
         if j >= len(lr):
             raise SettingsError(
-                f"lr holds rates for {len(lr)} inner steps, but step {j + 1} was asked for"
+                f"lr holds rates for {len(lr)} inner steps, but the inner loop takes step {j + 1}: "
+                "give one rate per step"
             )
         if isinstance(lr, (tuple, list)) and getattr(lr[j], "ndim", 0):
             raise SettingsError(
-                "a tuple of rates holds numbers: give one vector a step as an array (k, D)"
+                "lr is a tuple of arrays, but must be a tuple of numbers: give one vector per step "
+                "as one array (k, D)"
             )
         lr = lr[j]
     return lr.item() if getattr(lr, "ndim", 1) == 0 else lr
 
 
 class RateGradient:
-    """dF/dlr, added up from the element-wise gradients ``(T, D)`` of the steps.
+    """dF/dlr, the sum of the steps' per-element gradients ``(T, D)``.
 
-    A rate that several elements share has the sum of their gradients.
+    The gradient of a shared rate is the sum over the elements that share it.
     """
 
     def __init__(self, lr: Rate) -> None:
@@ -134,9 +149,10 @@ class RateGradient:
             self._steps[0] = self._steps[0] + dlr if self._steps else dlr
 
     def total(self, like: Array) -> Array:
-        """The gradient, ``(T, *shape of lr)``; zero for the rates of steps that were not made.
+        """The gradient, ``(T, *shape of lr)``.
 
-        ``like: (T, D)`` gives the array module and the dtype.
+        It is zero for the rates of steps that were not taken. ``like: (T, D)``
+        sets the array module and the dtype.
         """
         xp = array_module(like)
         if is_per_step(self._lr):

@@ -12,9 +12,10 @@ from .rule import RULES, Adjoint, Rate, rate_at
 @RULES.register("sgd")
 @dataclass(frozen=True)
 class SGD:
-    """phi' = phi - lr o g. The state is None: nothing passes from step to step.
+    """phi' = phi - lr o g.
 
-    ``lr``: a number, a vector ``(D,)``, or one rate per step (``InnerRule``).
+    The state is None, because no step depends on the steps before it. ``lr`` is
+    a number, a vector ``(D,)``, or one rate per step (``InnerRule``).
     """
 
     lr: Rate = setting(help="step size", least=0)
@@ -24,9 +25,12 @@ class SGD:
         return phi - rate_at(self.lr, j) * g, None
 
     def adjoint(self, g: Array, state: None, j: int, dphi: Array, dstate: None = None) -> Adjoint:
-        """dF = <a', dphi - lr o dg - g o dlr>, so the gradients are
+        """The adjoint of one step.
 
-        dF/dphi = a',    dF/dg = -lr o a',    dF/dlr = -g o a'.
+        With a' = ``dphi``, dF = <a', dphi - lr o dg - g o dlr>, so the
+        gradients are
+
+            dF/dphi = a',    dF/dg = -lr o a',    dF/dlr = -g o a'.
         """
         return Adjoint(dphi, -rate_at(self.lr, j) * dphi, None, lambda: -g * dphi)
 
@@ -47,5 +51,5 @@ class SGD:
         return phi_dot, None
 
     def merge(self, shared: None, states: None, tasks: int) -> None:
-        """Every task starts afresh."""
+        """None: every task starts without a state."""
         return None

@@ -1,24 +1,26 @@
-"""The points of an inner loop, kept or computed again.
+"""The points of an inner loop, stored or recomputed.
 
-Going through an inner loop once more, back or forth, needs phi_j, s_j and the
-activations at phi_j. A choice of memory against time says which of these are
-stored going forward, and which are recomputed. The numbers are the same, to the
-bit. One step forward takes one gradient. One step back takes one Hessian-vector
-product, which costs about two gradients. Copies of phi, each with the rule's
-state:
+A second pass through an inner loop, backward or forward, needs phi_j, s_j and
+the activations at phi_j. A store trades memory for time: it stores some of
+these going forward, and recomputes the others. The numbers are the same, to the
+bit. One step forward takes one gradient. One step backward takes one
+Hessian-vector product, which costs about two gradients. The table counts copies
+of phi, each with the rule's state, and the points whose activations are held.
 
-    store           stored at once                   gradients recomputed a step
-    points          k, and the activations of k      none
-    iterates        k, and the activations of one    1
-    checkpoints     2 sqrt(k), and of one            2 - 1 / sqrt(k)
+    store          copies held at once   activations   gradients recomputed
+                                         held          per step
+    points         k                     of k          0
+    iterates       k                     of 1          1
+    checkpoints    2 sqrt(k)             of 1          2 - 1 / sqrt(k)
 
-Checkpoints (Griewank 1992; Chen et al. 2016): the loop is a composition of
-segments of n steps, and the pullback of a composition is that of its parts, the
-last first. Only the k / n starts of segments are stored. A segment is pulled
-back as with "iterates", after its n iterates were recomputed from its start,
-which takes one gradient for each but the first. They replace the iterates of
-the segment before. So k / n + n are stored at once. The least number is
-2 sqrt(k), at n = sqrt(k).
+Checkpoints (Griewank 1992; Chen et al. 2016) divide the loop into segments of n
+steps. The loop is the composition of its segments, so its pullback is the
+composition of the segments' pullbacks, the last segment first. Only the k / n
+starts of segments are stored. To pull back a segment, its n iterates are first
+recomputed from its start, which takes one gradient for every iterate except the
+first. The segment is then pulled back as with "iterates". Its iterates replace
+the iterates of the segment pulled back before. So k / n + n iterates are held
+at once. This number is least, 2 sqrt(k), at n = sqrt(k).
 """
 
 from __future__ import annotations
@@ -39,8 +41,11 @@ Item = TypeVar("Item")
 
 
 class Segment(NamedTuple):
-    """Consecutive points, and the rule's state before the step from each. ``first`` is the number
-    of the first of these steps."""
+    """Consecutive points of an inner loop.
+
+    ``states`` holds the rule's state before the step from each point. ``first``
+    is the number of the segment's first step.
+    """
 
     points: Sequence[Point]
     states: Sequence[Any]
@@ -48,7 +53,10 @@ class Segment(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """An inner loop: k + 1 iterates and states, k points, and the same in segments."""
+    """An inner loop of k steps: k + 1 iterates and states, k points, segments.
+
+    The segments hold the same points and states.
+    """
 
     iterates: Sequence[Array]
     states: Sequence[Any]
@@ -57,7 +65,7 @@ class Stored(NamedTuple):
 
 
 class Recomputed(Sequence[Item], Generic[Item]):
-    """Items that are not stored: each is computed from its number whenever it is asked for."""
+    """A sequence that recomputes an item from its number at every access."""
 
     def __init__(self, length: int, item: Callable[[int], Item]) -> None:
         self._length, self._item = length, item
@@ -72,7 +80,7 @@ class Recomputed(Sequence[Item], Generic[Item]):
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """One step of ``rule`` on each of ``minibatches``; ``first`` is the number of the first step."""
+    """One step of ``rule`` on each of ``minibatches``, from step ``first``."""
 
     objective: Differentiable
     rule: InnerRule
@@ -80,30 +88,32 @@ class InnerLoop:
     first: int = 0
 
     def part(self, start: int, stop: int) -> InnerLoop:
-        """The steps from number ``start`` to ``stop`` (exclusive), counted from 0."""
+        """The steps from number ``start`` to ``stop`` (exclusive), counted from
+        0."""
         batches = self.minibatches[start:stop]
         return InnerLoop(self.objective, self.rule, batches, self.first + start)
 
     def end(self, phi: Array, state: Any) -> tuple[Array, Any, Array | None]:
-        """phi and state after the last step, and the last mini-batch's loss before it, ``(T,)``.
+        """phi and state after the last step, and the last mini-batch's loss.
 
-        Nothing is stored. The loss is None where there is no mini-batch.
+        The loss, ``(T,)``, is taken before the last step. It is None where
+        there are no mini-batches. No iterate is stored.
         """
         loss = None
         for j, batch in enumerate(self.minibatches, start=self.first):
             point = self.objective.at(phi, batch)
             g, loss = point.grad, point.loss
-            del point  # its activations make room for the next ones
+            del point  # frees its activations before the next point allocates its own
             phi, state = self.rule.step(phi, g, state, j)
         return phi, state, loss
 
     def stored(self, phi: Array, state: Any, store: Store) -> Stored:
-        """The loop from ``phi`` and ``state``, with what ``store`` says in memory.
+        """The loop from ``phi`` and ``state``, stored as ``store`` prescribes.
 
         Raises
         ------
         SettingsError
-            if there is no such store.
+            if ``store`` is not one of ``STORES``.
         """
         if store not in STORES:
             raise SettingsError(f"store must be one of {', '.join(STORES)}, got {store!r}")
@@ -117,20 +127,23 @@ class InnerLoop:
             states.append(state)
             if store == "points":
                 points.append(point)
-            del point  # where it is not stored, its activations make room for the next ones
+            del point  # frees its activations, unless stored, before the next point needs memory
         kept = points if store == "points" else self.points_at(iterates)
         return Stored(iterates, states, kept, [Segment(kept, states, self.first)])
 
     def points_at(self, iterates: Sequence[Array]) -> Sequence[Point]:
-        """The points at all mini-batches, recomputed."""
+        """The points at all mini-batches, recomputed at every access."""
         batches = self.minibatches
         return Recomputed(len(batches), lambda j: self.objective.at(iterates[j], batches[j]))
 
 
 @dataclass(frozen=True)
 class _Checkpoints:
-    """A loop in segments of ``length`` steps. The last segment may have fewer. Stored are the
-    ``starts`` of segments and the ``end`` of all, each an iterate with its state."""
+    """A loop in segments of ``length`` steps; the last segment may be shorter.
+
+    It stores the ``starts`` of the segments and the ``end`` of the loop, each
+    an iterate with its state.
+    """
 
     loop: InnerLoop
     length: int
@@ -139,7 +152,7 @@ class _Checkpoints:
 
     @classmethod
     def of(cls, loop: InnerLoop, phi: Array, state: Any) -> _Checkpoints:
-        """Segments of sqrt(k) steps, rounded up."""
+        """The loop in segments of sqrt(k) steps, rounded up."""
         k = len(loop.minibatches)
         length = 1 + isqrt(max(k - 1, 0))
         starts = []
@@ -161,12 +174,14 @@ class _Checkpoints:
         """Segment number ``i``, its iterates recomputed."""
         start = i * self.length
         part = self.loop.part(start, start + self.length)
-        # The step on the last mini-batch leads to the next segment: it is not needed.
+        # The step on the last mini-batch leads to the next segment, so this
+        # segment does not need it.
         way = part.part(0, len(part.minibatches) - 1).stored(*self.starts[i], "iterates")
         return Segment(part.points_at(way.iterates), way.states, part.first)
 
     def _at(self, j: int) -> tuple[Array, Any]:
-        """Iterate and state number ``j``, from 0, recomputed from the start of their segment."""
+        """Iterate and state number ``j``, recomputed from their segment's
+        start."""
         if j == len(self.loop.minibatches):
             return self.end
         i = j // self.length

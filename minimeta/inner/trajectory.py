@@ -1,28 +1,30 @@
-"""k inner steps, and the derivative of their end with respect to their start.
+"""k inner steps, and the derivative of the last iterate by the first.
 
 The inner loop is
 
     (phi_{j+1}, s_{j+1}) = U_j(phi_j, g_j, s_j; lr),    g_j = dL_j/dphi at phi_j,
 
-for j = 1 .. k on mini-batches 1 .. k. U is an inner rule with state s. H_j is the
-Hessian of L_j at phi_j, and J = dphi_{k+1}/dphi_1.
+for j = 1 .. k on mini-batches 1 .. k. U is an inner rule with state s. H_j is
+the Hessian of L_j at phi_j, and J = dphi_{k+1}/dphi_1.
 
-**Pullback**, J^T v. Let v = dF/dphi_{k+1}. Going back one step, U's adjoint gives
-dF/dphi_j with g_j held fixed, and dF/dg_j. The gradient g_j moves with phi_j by
-the Hessian H_j, which is symmetric:
+**Pullback**, J^T v. Let v = dF/dphi_{k+1}. For one step backward, U's adjoint
+gives dF/dphi_j with g_j held fixed, and dF/dg_j. The derivative of g_j by phi_j
+is the Hessian H_j, which is symmetric:
 
     dF/dphi_j  =  (dF/dphi_j)|_g  +  H_j dF/dg_j.
 
-For SGD, dF/dg_j = -alpha v, so each step back multiplies v by (I - alpha H_j):
-equations (17)-(21) of the Reptile paper.
+For SGD, dF/dg_j = -alpha v. Each step backward therefore multiplies v by (I -
+alpha H_j), as in equations (17)-(21) of the Reptile paper.
 
-**Pushforward**, J u. Let phi_1 move along u. Going forward one step, g_j moves
-along H_j times the direction of phi_j, and U's tangent gives the next direction:
+**Pushforward**, J u. Let phi_1 move along u. For one step forward, g_j moves
+along H_j times the direction of phi_j, and U's tangent gives the next
+direction:
 
-    g_j_dot = H_j phi_j_dot,      (phi_{j+1}_dot, s_{j+1}_dot) = dU_j(phi_j_dot, g_j_dot, s_j_dot).
+    g_j_dot = H_j phi_j_dot,
+    (phi_{j+1}_dot, s_{j+1}_dot) = dU_j(phi_j_dot, g_j_dot, s_j_dot).
 
-The two are transposes, <J u, v> = <u, J^T v>. Each takes k Hessian-vector
-products. No matrix is formed.
+Pullback and pushforward are transposes, <J u, v> = <u, J^T v>. Each takes k
+Hessian-vector products. No matrix is formed.
 """
 
 from __future__ import annotations
@@ -40,15 +42,17 @@ from .stores import InnerLoop, Segment, Store
 
 @dataclass(frozen=True)
 class Trajectory:
-    """An inner loop that was made.
+    """The record of an inner loop of k steps.
 
-    ``iterates``: phi_1 .. phi_{k+1}, ``(D,)`` or ``(T, D)``. ``states``: the rule's
-    state before each step and after the last. ``points``: the objective at
-    phi_1 .. phi_k. ``segments``: the same in parts.
+    ``iterates`` are phi_1 .. phi_{k+1}, ``(D,)`` or ``(T, D)``. ``states`` are
+    the rule's states before each step and after the last. ``points`` are the
+    objective at phi_1 .. phi_k. ``segments`` hold the same points and states in
+    consecutive parts.
 
-    An item that ``store`` does not keep is recomputed whenever it is asked for. With
-    "iterates" a point takes one gradient. With "checkpoints" an iterate, state or
-    point takes up to sqrt(k) inner steps; the last iterate and state take none.
+    An item that ``store`` does not hold is recomputed at every access. With
+    "iterates" a point takes one gradient. With "checkpoints" an iterate, state
+    or point takes up to sqrt(k) inner steps, except the last iterate and state,
+    which are stored.
     """
 
     objective: Differentiable
@@ -61,7 +65,8 @@ class Trajectory:
     @property
     def grads(self) -> list[Array]:
         """g_1 .. g_k, each ``(T, D)``."""
-        # The variable of a loop would hold each point while the next one is computed.
+        # A loop variable would hold each point while the next point is
+        # computed.
         return list(map(attrgetter("grad"), self.points))
 
     @property
@@ -70,12 +75,14 @@ class Trajectory:
         return self.iterates[-1]
 
     def pullback(self, v: Array, rates: bool = True) -> tuple[Array, Array | None]:
-        """(dF/dphi_1, dF/dlr) for ``v: (T, D)``, the gradient of F at the last iterate.
+        """(dF/dphi_1, dF/dlr) for ``v: (T, D)``, F's gradient at the last
+        iterate.
 
-        ``dphi: (T, D)`` is J^T v. ``dlr`` has a leading task axis before the shape of
-        ``lr``: ``(T,)`` for a number, ``(T, D)`` for a vector, ``(T, k)`` for a tuple,
-        ``(T, k, 1)`` or ``(T, k, D)`` for an array of k rows. It is None without
-        ``rates``. The state at the start is held constant.
+        dF/dphi_1, ``(T, D)``, is J^T v. dF/dlr has a leading task axis before
+        the shape of ``lr``: ``(T,)`` for a number, ``(T, D)`` for a vector,
+        ``(T, k)`` for a tuple, ``(T, k, 1)`` or ``(T, k, D)`` for an array of k
+        rows. It is None if ``rates`` is False. The state at the start is held
+        constant.
         """
         dstate, dlr = None, RateGradient(self.rule.lr) if rates else None
         for i in reversed(range(len(self.segments))):
@@ -83,10 +90,12 @@ class Trajectory:
         return v, dlr.total(v) if dlr else None
 
     def pushforward(self, u: Array, lr_dot: Rate | None = None) -> Array:
-        """The derivative of the last iterate along ``u: (D,) or (T, D)``: J u, ``(T, D)``.
+        """J u, ``(T, D)``: the last iterate's derivative along u, ``(D,) or (T,
+        D)``.
 
-        With ``lr_dot``, of the form of the rule's ``lr``, the rates move along it too:
-        J u + (dphi_{k+1}/dlr) lr_dot. The state at the start is held constant.
+        With ``lr_dot``, in the form of the rule's ``lr``, the rates move along
+        ``lr_dot`` too, and the result is J u + (dphi_{k+1}/dlr) lr_dot. The
+        state at the start is held constant.
         """
         phi_dot, state_dot = u, None
         for i in range(len(self.segments)):
@@ -96,14 +105,15 @@ class Trajectory:
         return phi_dot
 
 
-# A segment and a point are arguments here and never variables of a loop, which
-# would hold each of them while the next one is computed.
+# Segments and points are function arguments here, because a loop variable would
+# hold each of them while the next one is computed.
 
 
 def _back_through(
     rule: InnerRule, segment: Segment, v: Array, dstate: Any, dlr: RateGradient | None
 ) -> tuple[Array, Any]:
-    """The gradients of iterate and state at the start of ``segment``, for those at its end."""
+    """The gradients of iterate and state, from ``segment``'s end to its
+    start."""
     points, states, first = segment
     for i in reversed(range(len(points))):
         v, dstate = _back_one(rule, points[i], states[i], first + i, v, dstate, dlr)
@@ -119,8 +129,11 @@ def _back_one(
     dstate: Any,
     dlr: RateGradient | None,
 ) -> tuple[Array, Any]:
-    """(dF/dphi_j)|_g + H_j dF/dg_j and dF/ds_j, for dF/dphi_{j+1} and dF/ds_{j+1}; adds the step's
-    gradient of its rate to ``dlr``."""
+    """(dF/dphi_j)|_g + H_j dF/dg_j and dF/ds_j.
+
+    ``v`` and ``dstate`` are dF/dphi_{j+1} and dF/ds_{j+1}. The step's gradient
+    of its rate is added to ``dlr``.
+    """
     adjoint = rule.adjoint(point.grad, state, j, v, dstate)
     if dlr is not None:
         dlr.add(j, adjoint.lr())
@@ -130,7 +143,8 @@ def _back_one(
 def _forth_through(
     rule: InnerRule, segment: Segment, phi_dot: Array, state_dot: Any, lr_dot: Rate | None
 ) -> tuple[Array, Any]:
-    """The directions of iterate and state at the end of ``segment``, for those at its start."""
+    """The directions of iterate and state, from ``segment``'s start to its
+    end."""
     points, states, first = segment
     for i in range(len(points)):
         phi_dot, state_dot = _forth_one(
@@ -161,18 +175,19 @@ def unroll(
     store: Store = "points",
     state: Any = None,
 ) -> Trajectory:
-    """One inner step on each mini-batch, from ``phi: (D,) or (T, D)``, to be differentiated through.
+    """One inner step on each mini-batch, recorded for differentiation.
 
-    ``store`` trades memory for time, at the same numbers (stores.py). "points" keeps
-    every point with its activations, which is fastest. "iterates" keeps the phi_j and
-    the rule's states, O(k T D), and recomputes a point when it is asked for.
-    "checkpoints" keeps about 2 sqrt(k) of them, for another gradient a step. ``state``
-    is the rule's at the start.
+    The loop starts from ``phi: (D,) or (T, D)`` and the rule's ``state``.
+    ``store`` trades memory for time and does not change the numbers
+    (stores.py). "points" stores every point with its activations, which is
+    fastest. "iterates" stores the phi_j and the rule's states, O(k T D), and
+    recomputes a point at every access. "checkpoints" stores about 2 sqrt(k)
+    iterates and states, and takes one more gradient per step.
 
     Raises
     ------
     SettingsError
-        if there is no such store.
+        if ``store`` is not one of ``STORES``.
     """
     loop = InnerLoop(objective, rule, minibatches)
     return Trajectory(objective, rule, *loop.stored(phi, state, store))
@@ -185,8 +200,11 @@ def descend(
     rule: InnerRule,
     state: Any = None,
 ) -> tuple[Array, Any, Array | None]:
-    """``adapt`` with its by-products: phi_{k+1}, the rule's last state, and the last mini-batch's
-    loss at phi_k, ``(T,)``. With no mini-batches the loss is None.
+    """phi_{k+1}, the rule's last state, and the last mini-batch's loss at
+    phi_k.
+
+    phi_{k+1} is ``(T, D)`` and the loss is ``(T,)``. Without mini-batches phi
+    is returned unchanged and the loss is None. No iterate is stored.
     """
     return InnerLoop(objective, rule, minibatches).end(phi, state)
 
@@ -198,5 +216,8 @@ def adapt(
     rule: InnerRule,
     state: Any = None,
 ) -> Array:
-    """phi_{k+1}, ``(T, D)``: one inner step on each mini-batch, with nothing stored."""
+    """phi_{k+1}, ``(T, D)``, after one inner step on each mini-batch.
+
+    No iterate is stored.
+    """
     return descend(objective, phi, minibatches, rule, state)[0]

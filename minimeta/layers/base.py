@@ -53,7 +53,7 @@ class Layer(ABC):
         return {}
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Features out for features in.
+        """The shape of the output features for inputs of shape ``input_shape``.
 
         Raises
         ------
@@ -64,7 +64,8 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, theta: Parameters, x: Array) -> tuple[Array, Any]:
-        """y, cache. ``x: (T, N, *features)``; the cache is for the other passes."""
+        """y, cache. ``x: (T, N, *features)``; the cache is for the other
+        passes."""
 
     @abstractmethod
     def backward(
@@ -85,7 +86,7 @@ class Layer(ABC):
         x_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array, Any]:
-        """y_dot, cache_dot. ``on_data``: ``x_dot`` is zero."""
+        """y_dot, cache_dot. ``on_data`` states that ``x_dot`` is zero."""
 
     @abstractmethod
     def backward_tangent(

@@ -32,8 +32,8 @@ class Context(Layer):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ShapeError(
-                f"{self}: size must be at least 1; leave the layer out for a network "
-                "without context"
+                f"{self}: size must be at least 1: leave the layer out for a network without "
+                "context"
             )
 
     @property

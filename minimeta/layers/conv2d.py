@@ -53,7 +53,7 @@ class Conv2D(Layer):
 
     def __post_init__(self) -> None:
         if min(self.inputs, self.outputs, self.stride, self.kernel) < 1:
-            raise ShapeError(f"{self}: sizes, stride and kernel must be at least 1")
+            raise ShapeError(f"{self}: inputs, outputs, stride and kernel must be at least 1")
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -114,11 +114,11 @@ class Conv2D(Layer):
         return theta["weight"].reshape(-1, self.kernel**2 * self.inputs, self.outputs)
 
     def _rows(self, images: Array) -> Array:
-        """One row a pixel: ``(T, N * height' * width', outputs)``."""
+        """One row per pixel: ``(T, N * height' * width', outputs)``."""
         return images.reshape(images.shape[0], -1, self.outputs)
 
     def _images(self, rows: Array, cache: _Cache) -> Array:
-        """One row a pixel, as the images that they are."""
+        """The inverse of ``_rows``: rows of pixels as images."""
         tasks, examples, *pixels = cache.image_shape
         return rows.reshape(tasks, examples, *self.output_shape(tuple(pixels)))
 

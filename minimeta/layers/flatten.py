@@ -12,7 +12,7 @@ from .base import Layer, Shape
 class Flatten(Layer):
     """``(T, N, *features)`` to ``(T, N, size)``, in C order.
 
-    It gives indices another name, so every pass only reshapes.
+    Flattening only renames indices, so every pass is a reshape.
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Smooth units, y = f(x) element by element: the passes that they share.
+"""The passes of smooth units, y = f(x) element by element.
 
     forward            y      = f(x)
     backward           dx     = f'(x) dy

@@ -35,7 +35,7 @@ class Entropy(Loss):
     def forward(self, z, target):
         """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
         if z.ndim != 3:
-            raise ShapeError(f"Entropy expects logits (T, N, classes), got {z.shape}")
+            raise ShapeError(f"Entropy expects logits of shape (T, N, classes), got {z.shape}")
         shifted, p, log_sum = softmax(z)
         mean = (p * shifted).sum(axis=-1, keepdims=True)
         return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
@@ -52,5 +52,5 @@ class Entropy(Loss):
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
 
     def entropy(self) -> Entropy:
-        """Itself."""
+        """This loss itself."""
         return self

@@ -19,14 +19,15 @@ class MeanSquaredError(Loss):
     Raises
     ------
     ShapeError
-        if it has another.
+        if ``target`` has another shape.
     """
 
     def forward(self, z, target):
         """L = (1/n) sum((z - t)^2), n = the number of values in z[0]."""
         if target.shape != z.shape:
             raise ShapeError(
-                f"MeanSquaredError expects targets of the predictions' shape {z.shape}, got {target.shape}"
+                f"MeanSquaredError expects targets of the predictions' shape {z.shape}, "
+                f"got {target.shape}"
             )
         residual = (
             z - (target if target.dtype.kind == "c" else target.astype(z.dtype, copy=False))

@@ -1,4 +1,4 @@
-"""The softmax that the losses of classification share."""
+"""The softmax, which the losses of classification share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def softmax(z: Array) -> tuple[Array, Array, Array]:
 
 
 def centred(p: Array, v: Array) -> Array:
-    """v less its mean under p."""
+    """v minus its mean under p."""
     return v - (p * v).sum(axis=-1, keepdims=True)
 
 
 def from_likeliest(p: Array, v: Array) -> Array:
-    """v less that of the likeliest class."""
+    """v minus its value at the likeliest class."""
     likeliest = p.real.argmax(axis=-1)[..., None]
     return v - array_module(p).take_along_axis(v, likeliest, axis=-1)

@@ -35,7 +35,8 @@ class SoftmaxCrossEntropy(Loss):
                 f"got {z.shape} and {target.shape}"
             )
         xp = array_module(z)
-        # Not on a device: looking at the labels would wait for them.
+        # On a device the labels are not checked, because the host would have to
+        # wait for them.
         if target.dtype.kind not in "iu" or (
             xp is np and target.size and not 0 <= target.min() <= target.max() < z.shape[2]
         ):
@@ -68,5 +69,5 @@ class SoftmaxCrossEntropy(Loss):
         return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]
 
     def entropy(self) -> Entropy:
-        """Entropy(), a mean over the batch too."""
+        """``Entropy()``, which is also a mean over the batch."""
         return Entropy()

@@ -1,4 +1,4 @@
-"""Objectives: at this phi, on this mini-batch, the loss, the gradient, the Hessian times a vector."""
+"""Objectives: loss, gradient and Hessian-vector products at one phi."""
 
 from .architectures import mini_imagenet_convnet, mlp, omniglot_convnet
 from .derived import Derived

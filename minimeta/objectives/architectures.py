@@ -14,13 +14,22 @@ _ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "softplus": layers.Sof
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Network:
-    """Dense layers of the given ``sizes``, inputs and outputs included, with ``activation`` between them.
+    """Dense layers with ``activation`` between them.
 
-    ``activation`` is ``"relu"``, ``"tanh"`` or ``"softplus"``; ``context`` parameters stand beside the inputs (CAVIA).
+    ``sizes`` lists the widths, inputs and outputs included. ``activation`` is
+    ``"relu"``, ``"tanh"`` or ``"softplus"``. ``context`` parameters are
+    appended to the inputs (CAVIA).
+
+    Raises
+    ------
+    SettingsError
+        if there are fewer than two sizes, if a size is below 1, or if the
+        activation is unknown.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise SettingsError(
-            f"an MLP needs two layer sizes or more, each at least 1, got {list(sizes)}"
+            f"mlp needs at least two sizes, each 1 or more, got {list(sizes)}: "
+            "give the number of inputs first and of outputs last"
         )
     if activation not in _ACTIVATIONS:
         raise SettingsError(
@@ -33,9 +42,11 @@ def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Net
 
 
 def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
-    """The Omniglot network, 28 x 28 x 1 to ``ways`` logits: 4 x (convolution of stride 2, batch norm, ReLU); dense.
+    """The Omniglot network, from 28 x 28 x 1 to ``ways`` logits.
 
-    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between batch norm and ReLU.
+    It has four blocks of convolution with stride 2, batch norm and ReLU, then a
+    dense layer. ``context`` parameters scale and shift the third block's
+    channels (CAVIA), by a FiLM layer between batch norm and ReLU.
     """
     stack: list[Layer] = []
     for block, inputs in enumerate((1, filters, filters, filters)):
@@ -45,9 +56,11 @@ def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Netw
 
 
 def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) -> Network:
-    """The mini-ImageNet network, 84 x 84 x 3 to ``ways`` logits: 4 x (convolution, batch norm, max pool, ReLU), dense.
+    """The mini-ImageNet network, from 84 x 84 x 3 to ``ways`` logits.
 
-    ``context`` parameters scale and shift the third block's channels (CAVIA): a FiLM layer between max pool and ReLU.
+    It has four blocks of convolution, batch norm, max pool and ReLU, then a
+    dense layer. ``context`` parameters scale and shift the third block's
+    channels (CAVIA), by a FiLM layer between max pool and ReLU.
     """
     stack: list[Layer] = []
     for block, inputs in enumerate((3, filters, filters, filters)):
@@ -57,5 +70,8 @@ def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) ->
 
 
 def _film(block: int, filters: int, context: int) -> list[Layer]:
-    """The FiLM layer of the third block, where there is a context: the one place of it in the CAVIA paper's networks."""
+    """The FiLM layer of the third block, if there is a context.
+
+    The CAVIA paper's networks have a FiLM layer in the third block only.
+    """
     return [layers.FiLM(filters, context)] if context and block == 2 else []

@@ -15,9 +15,9 @@ from .protocols import Cost, Differentiable, HasEntropy, Predicting, asked, cost
 
 @dataclass(frozen=True)
 class Derived:
-    """Base of an objective made of another, ``objective``, on the same phi. A subclass writes ``at``.
+    """Base of an objective that modifies another ``objective`` on the same phi.
 
-    Everything else is the answer of the other objective.
+    A subclass defines ``at``. All other methods pass on to ``objective``.
     """
 
     objective: Differentiable
@@ -33,14 +33,14 @@ class Derived:
 
     def predict(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output)``."""
-        return asked(self.objective, Predicting, "this asks for predictions").predict(phi, x)
+        return asked(self.objective, Predicting, "predict needs predictions").predict(phi, x)
 
     def entropy(self) -> Loss:
         """The entropy of the predicted classes."""
-        return asked(self.objective, HasEntropy, "this asks for an entropy of classes").entropy()
+        return asked(self.objective, HasEntropy, "entropy needs an entropy of classes").entropy()
 
     def part(self, name: str) -> slice:
-        """The place of a part in phi; empty without one."""
+        """The slice of a part in phi, empty if phi has no such part."""
         return part_of(self.objective, name)
 
     def cost(self) -> Cost:

@@ -1,4 +1,4 @@
-"""A network is layers over one flat vector.
+"""A network: layers over one flat vector of parameters.
 
 ``phi`` has shape ``(D,)`` where all tasks share it and ``(T, D)`` where each
 has its own copy. In it the parameters stand layer by layer, in a layer as
@@ -62,7 +62,7 @@ class Network:
 
     @cached_property
     def head(self) -> slice:
-        """The place in phi of the last layer that has parameters."""
+        """The slice of phi that holds the last layer with parameters."""
         places = [slots for slots in self._slots if slots]
         return slice(places[-1][0][1].start, self.size) if places else slice(0, 0)
 
@@ -98,7 +98,8 @@ class Network:
 
     @cached_property
     def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
-        """For each layer: name, place in phi, and shape of each parameter."""
+        """For each layer, the name, slice of phi and shape of each
+        parameter."""
         start, slots = 0, []
         for layer in self.layers:
             of_layer = []
@@ -144,7 +145,8 @@ class Network:
         theta = self.unpack(phi)
         if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
             raise ShapeError(
-                f"phi holds {phi.shape[0]} tasks, but x holds {x.shape[0]}: phi {phi.shape}, x {x.shape}"
+                f"phi and x must hold equally many tasks: phi {phi.shape} holds {phi.shape[0]}, "
+                f"x {x.shape} holds {x.shape[0]}"
             )
         return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
 
@@ -165,7 +167,7 @@ class Network:
         """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent
         needs.
 
-        ``on_data`` is for the lowest layer: dx is not needed, and may be None.
+        With ``on_data`` dx is not needed and may be None.
         """
         dz, dthetas = dy, [{}] * len(self.layers)
         dys: list[Any] = [dy] * len(self.layers)
@@ -185,7 +187,8 @@ class Network:
         x_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array, list[Any]]:
-        """y_dot, and the dots of the caches. ``on_data``: ``x_dot`` is zero."""
+        """y_dot, and the dots of the caches. ``on_data`` states that x_dot is
+        zero."""
         caches_dot = []
         for i, layer in enumerate(self.layers):
             given = theta[i], theta_dot[i], caches[i], x_dot
@@ -206,7 +209,7 @@ class Network:
         dy_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array | None, Array]:
-        """dx_dot, dphi_dot ``(T, D)``. ``dys`` is backward's third result.
+        """dx_dot and dphi_dot ``(T, D)``. ``dys`` is backward's third result.
 
         ``on_data`` is for the lowest layer: dx_dot is not needed, and may be
         None.

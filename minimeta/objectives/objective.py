@@ -17,7 +17,10 @@ from .protocols import Batch, Cost, check_vectors
 
 @dataclass(frozen=True)
 class Objective:
-    """``loss`` of ``network``'s predictions. Data are cast to the dtype of phi, so phi alone sets the precision."""
+    """``loss`` of ``network``'s predictions.
+
+    Data are cast to the dtype of phi, so phi alone sets the precision.
+    """
 
     network: Network
     loss: Loss
@@ -28,18 +31,20 @@ class Objective:
         return self.network.size
 
     def part(self, name: str) -> slice:
-        """The place in phi of the network's "head" or "context"; empty without one.
+        """The slice of phi that holds the network's "head" or "context".
 
-        The head is the last layer that has parameters.
+        The head is the last layer with parameters. The slice is empty if the
+        network has no such part.
         """
         return {"head": self.network.head, "context": self.network.context}[name]
 
     def cost(self) -> Cost:
-        """The work for one example."""
+        """The work per example."""
         return Cost(self.network.activations, self.network.multiply_adds)
 
     def entropy(self) -> Loss:
-        """The entropy of the predicted classes, averaged or summed as the loss is.
+        """The entropy of the predicted classes, averaged or summed as the loss
+        is.
 
         Raises
         ------
@@ -49,20 +54,26 @@ class Objective:
         return self.loss.entropy()
 
     def predict(self, phi: Array, x: Array) -> Array:
-        """Predictions ``(T, N, *output)`` at ``phi: (D,) or (T, D)`` for ``x: (T, N, *input)``."""
+        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)``.
+
+        ``phi`` is ``(D,)`` or ``(T, D)``.
+        """
         return self.network.forward(phi, x)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-        """A fresh phi ``(D,)``: see Network.init."""
+        """A fresh phi ``(D,)``, by ``Network.init``."""
         return self.network.init(rng, dtype, xp)
 
     def at(self, phi: Array, batch: Batch) -> NetworkPoint:
-        """The loss at ``phi: (D,) or (T, D)`` on ``(x, y)``; gradient and Hessian products when asked for.
+        """The point at ``phi: (D,) or (T, D)`` on ``batch = (x, y)``.
+
+        The loss is computed at once, the gradient and Hessian products on
+        demand.
 
         Raises
         ------
         ShapeError
-            if phi, x or y do not fit the network and each other.
+            if phi, x or y does not fit the network or the others.
         """
         x, y = as_inputs(batch[0], phi.dtype), _targets(batch[1], phi.dtype)
         check_vectors("phi", phi, self.size, x.shape[0])
@@ -70,10 +81,13 @@ class Objective:
 
 
 class NetworkPoint:
-    """A network's loss at one phi on one mini-batch. ``loss: (T,)`` is there at once; the rest on demand, from views of phi:
-    do not change phi in place while its point is in use.
+    """A network's loss at one phi on one mini-batch.
 
-    The gradient is reverse mode: L = loss(network(phi, x)), so dphi = network.backward(loss.backward()).
+    ``loss: (T,)`` is computed at once. Everything else is computed on demand
+    from views of phi, so do not change phi in place while its point is in use.
+
+    The gradient uses reverse mode. L = loss(network(phi, x)), so dphi =
+    network.backward(loss.backward()).
     """
 
     def __init__(self, network: Network, loss: Loss, phi: Array, x: Array, y: Array) -> None:
@@ -85,7 +99,8 @@ class NetworkPoint:
         self._backward: tuple[Array, list[Array]] | None = None
 
     def under(self, loss: Loss) -> NetworkPoint:
-        """The same predictions under another ``loss``: the forward pass is shared."""
+        """The same predictions under another ``loss``, without a new forward
+        pass."""
         other = copy(self)
         other._loss, other._backward = loss, None
         other.loss, other._loss_cache = loss.forward(*self._scored)
@@ -93,7 +108,8 @@ class NetworkPoint:
 
     @property
     def _gradients(self) -> tuple[Array, list[Array]]:
-        # Not functools.cached_property: before Python 3.12 its lock is one for all points, and threads would take turns.
+        # Before Python 3.12 functools.cached_property has one lock for all
+        # points, and threads would take turns.
         if self._backward is None:
             dz = self._loss.backward(self._loss_cache)
             self._backward = self._network.backward(self._theta, self._caches, dz, on_data=True)[1:]
@@ -105,16 +121,24 @@ class NetworkPoint:
         return self._gradients[0]
 
     def input_grad(self) -> Array:
-        """dL/dx of each task, of the shape of x, by a backward pass each time."""
+        """dL/dx, in the shape of x, by a new backward pass at every call."""
         return self._network.backward(
             self._theta, self._caches, self._loss.backward(self._loss_cache)
         )[0]
 
     def hvp(self, v: Array) -> Array:
-        """H v = d/dh grad(phi + h v) at h = 0, for ``v: (T, D)`` or ``(D,)``, by forward-over-reverse.
+        """H v = d/dh grad(phi + h v) at h = 0, ``(T, D)``, by
+        forward-over-reverse.
 
-        Push phi_dot = v through forward (tangents of all activations), then through backward (tangents of all
-        gradients); the dot of dphi is H v. About twice the cost of the gradient; forward and backward are not repeated.
+        ``v`` is ``(T, D)`` or ``(D,)``. The method pushes phi_dot = v through
+        forward (tangents of all activations), then through backward (tangents
+        of all gradients). The dot of dphi is H v. It costs about two gradients,
+        because forward and backward are not repeated.
+
+        Raises
+        ------
+        ShapeError
+            if ``v`` is neither ``(D,)`` nor ``(T, D)``.
         """
         check_vectors("v", v, self._network.size, self._x.shape[0])
         network, theta, theta_dot = self._network, self._theta, self._network.unpack(v)
@@ -130,5 +154,6 @@ class NetworkPoint:
 
 
 def _targets(data: Array, dtype: Any) -> Array:
-    """Real targets in the precision of phi; integer targets are labels and stay integers."""
+    """Real targets in the dtype of phi. Integer targets are labels and stay
+    integers."""
     return data.astype(dtype, copy=False) if data.dtype.kind == "f" else data

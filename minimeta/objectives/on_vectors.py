@@ -1,4 +1,5 @@
-"""Objectives with closed forms stand on plain vectors: their shared base."""
+"""The base of the objectives with closed forms, which take any vector as
+phi."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from ..arrays.backend import Array
 
 @dataclass(frozen=True)
 class OnVectors:
-    """Base of the objectives with closed forms: phi is any vector of ``size`` D."""
+    """Base of the objectives with closed forms.
+
+    phi is any vector of ``size`` D.
+    """
 
     size: int
 

@@ -15,14 +15,25 @@ from .protocols import Batch, check_vectors
 
 @dataclass(frozen=True)
 class Polynomial(OnVectors):
-    """L(phi) = mean_n p_n(w_n . phi), p_n(u) = sum_d c_nd u^d: a sum of ridge polynomials, exact in every derivative.
+    """L(phi) = mean_n p_n(w_n . phi), p_n(u) = sum_d c_nd u^d.
 
-    A mini-batch is ``x: (T, N, D)``, the directions w_n, and ``y: (T, N, degree + 1)``, the coefficients, constant first.
-    With u_n = w_n . phi:  grad = mean p_n'(u_n) w_n,  H v = mean p_n''(u_n) (w_n . v) w_n, and so on.
+    This mean of ridge polynomials has every derivative in closed form. A
+    mini-batch is ``x: (T, N, D)``, the directions w_n, and ``y: (T, N, degree +
+    1)``, the coefficients c_nd, constant first. With u_n = w_n . phi,
+
+        grad = mean p_n'(u_n) w_n,    H v = mean p_n''(u_n) (w_n . v) w_n,
+
+    and so on for higher derivatives.
     """
 
     def at(self, phi: Array, batch: Batch) -> PolynomialPoint:
-        """The polynomial at ``phi: (D,) or (T, D)``."""
+        """The polynomial at ``phi: (D,) or (T, D)``.
+
+        Raises
+        ------
+        ShapeError
+            if phi or ``batch`` has another shape.
+        """
         directions, coefficients = (as_inputs(data, phi.dtype) for data in batch)
         if directions.shape[2:] != (self.size,) or coefficients.shape[:2] != directions.shape[:2]:
             raise ShapeError(
@@ -51,7 +62,10 @@ class PolynomialPoint:
         return self._along(self._derivative(3) * self._onto(v) * self._onto(w))
 
     def _derivative(self, order: int) -> Array:
-        """p_n^(order)(u_n), ``(T, N)``, by Horner's rule on the differentiated coefficients."""
+        """p_n^(order)(u_n), ``(T, N)``, by Horner's rule.
+
+        Horner's rule runs on the differentiated coefficients.
+        """
         value = 0 * self._u
         for power in reversed(range(order, self._coefficients.shape[-1])):
             factor = float(np.prod(np.arange(power - order + 1, power + 1)))

@@ -1,10 +1,11 @@
-"""What an objective is: at one phi, on one mini-batch of each of T tasks, it
-knows the loss, the gradient, and the product of the Hessian with a vector.
+"""The contract of an objective.
 
-``Differentiable`` and ``Point`` are all that every algorithm needs. The other
-protocols here name further answers. Some objectives have them, and some
-algorithms ask for them: by a function of this file, which says in one line what
-is missing, and never by looking for an attribute.
+At one phi, on one mini-batch of each of T tasks, an objective gives the loss,
+the gradient, and the product of the Hessian with a vector. ``Differentiable``
+and ``Point`` suffice for most algorithms. The other protocols of this file name
+further answers that some objectives give and some algorithms need. An algorithm
+asks for them by a function of this file, whose error names the missing answer,
+and never by looking for an attribute.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Point(Protocol):
         """``(T, D)``."""
 
     def hvp(self, v: Array) -> Array:
-        """H v, ``(T, D)``, for ``v: (T, D)`` or ``(D,)``; may be called often."""
+        """H v, ``(T, D)``, for ``v: (T, D)`` or ``(D,)``. May be called many
+        times."""
 
 
 class Differentiable(Protocol):
@@ -56,18 +58,19 @@ class Differentiable(Protocol):
 
 @runtime_checkable
 class HasInputGradient(Protocol):
-    """A point that knows the slope of its loss along the inputs."""
+    """A point with the gradient of its loss with respect to the inputs."""
 
     def input_grad(self) -> Array:
-        """dL/dx of each task, of the shape of x."""
+        """dL/dx of each task, in the shape of x."""
 
 
 @runtime_checkable
 class HasThirdDerivative(Protocol):
-    """A point with a closed third derivative."""
+    """A point with its third derivative in closed form."""
 
     def third(self, v: Array, w: Array) -> Array:
-        """L'''[v, w], ``(T, D)``, for ``v`` and ``w``, ``(T, D)`` or ``(D,)``."""
+        """L'''[v, w], ``(T, D)``. ``v`` and ``w`` are ``(T, D)`` or
+        ``(D,)``."""
 
 
 @runtime_checkable
@@ -83,7 +86,7 @@ class HasPredictions(Protocol):
 
 @runtime_checkable
 class Predicting(Protocol):
-    """An objective that scores predictions."""
+    """An objective that gives predictions."""
 
     def predict(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)``."""
@@ -94,7 +97,9 @@ class HasEntropy(Protocol):
     """An objective whose predictions may be probabilities of classes."""
 
     def entropy(self) -> Loss:
-        """Their entropy, averaged or summed over a mini-batch as the loss is.
+        """The entropy of the class probabilities.
+
+        It is averaged or summed over a mini-batch as the loss is.
 
         Raises
         ------
@@ -108,54 +113,69 @@ class HasParts(Protocol):
     """An objective whose phi has named parts."""
 
     def part(self, name: str) -> slice:
-        """The place in phi of the part ``name``, "head" or "context"; empty without one."""
+        """The slice of phi that holds the part ``name``, "head" or "context".
+
+        The slice is empty if phi has no such part.
+        """
 
 
 @runtime_checkable
 class HasCost(Protocol):
-    """An objective that knows its work."""
+    """An objective that knows the cost of its loss."""
 
     def cost(self) -> Cost:
-        """The work for one example."""
+        """The work per example."""
 
 
 class Cost(NamedTuple):
-    """The work of a loss for one example: numbers that a forward pass computes, all of which a
-    gradient holds, and multiply-adds that it takes."""
+    """The work of a loss per example.
+
+    ``activations`` counts the numbers that a forward pass computes. A gradient
+    holds all of them in memory. ``multiply_adds`` counts the multiply-adds of a
+    forward pass.
+    """
 
     activations: int
     multiply_adds: int
 
 
 def part_of(objective: Differentiable, name: str) -> slice:
-    """The place in phi of the part ``name`` of ``objective``; empty where it has none."""
+    """The slice of phi that holds the part ``name`` of ``objective``.
+
+    The slice is empty if the objective has no such part.
+    """
     return objective.part(name) if isinstance(objective, HasParts) else slice(0, 0)
 
 
 def cost_of(objective: Differentiable) -> Cost:
-    """The work of ``objective`` for one example; of an objective that does not know, a guess: one
-    multiply-add a parameter, and no activations."""
+    """The work of ``objective`` per example.
+
+    For an objective without ``cost`` it is a guess of one multiply-add per
+    parameter and no activations.
+    """
     return objective.cost() if isinstance(objective, HasCost) else Cost(0, objective.size)
 
 
 def asked(answerer: Any, protocol: type[Answer], why: str, of: Any = None) -> Answer:
-    """``answerer``, which has the answers of ``protocol``.
+    """``answerer``, after a check that it satisfies ``protocol``.
 
     Raises
     ------
     SettingsError
-        if it has not. ``why`` says who asks, and for what; the message names ``of``, the
-        objective of a point, or else ``answerer``.
+        if ``answerer`` does not satisfy ``protocol``. The message starts with
+        ``why``, which names the caller and its need. It then names ``of``, the
+        objective of a point, or ``answerer`` where ``of`` is None.
     """
     if not isinstance(answerer, protocol):
         named = answerer if of is None else of
-        raise SettingsError(f"{why}, and {named!r} has none: use Objective(network, loss)")
+        raise SettingsError(f"{why}, but {named!r} has none: use Objective(network, loss)")
     return answerer
 
 
 def check_vectors(name: str, v: Array, size: int, tasks: int) -> None:
-    """Raise the ShapeError of a phi or v that is neither ``(D,)`` nor ``(T, D)`` for ``tasks`` tasks."""
+    """Raise a ShapeError unless ``v`` is ``(size,)`` or ``(tasks, size)``."""
     if v.shape not in ((size,), (tasks, size)):
         raise ShapeError(
-            f"{name} must have shape ({size},) or, for the {tasks} tasks of x, ({tasks}, {size}), got {v.shape}"
+            f"{name} must have shape ({size},) or, for the {tasks} tasks of x, ({tasks}, {size}), "
+            f"got {v.shape}"
         )

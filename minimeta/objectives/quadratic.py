@@ -1,4 +1,4 @@
-"""Quadratics: the objective whose every question has an exact answer."""
+"""Quadratics, whose derivatives and SGD iterates have closed forms."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ from .protocols import Batch, check_vectors
 
 @dataclass(frozen=True)
 class Quadratic(OnVectors):
-    """L(phi) = mean_n 1/2 (phi - c_n)^T A_n (phi - c_n): the objective whose every question has an exact answer.
+    """L(phi) = mean_n 1/2 (phi - c_n)^T A_n (phi - c_n).
 
-    A mini-batch is ``x: (T, N, D, D)``, the symmetric matrices A_n, and ``y: (T, N, D)``, the centres c_n. With
-    A = mean A_n and b = mean A_n c_n: grad = A phi - b and H = A everywhere.
+    Derivatives and SGD iterates have closed forms. A mini-batch is ``x: (T, N,
+    D, D)``, the symmetric matrices A_n, and ``y: (T, N, D)``, the centres c_n.
+    With A = mean A_n and b = mean A_n c_n, grad = A phi - b, and H = A
+    everywhere.
     """
 
     def at(self, phi: Array, batch: Batch) -> QuadraticPoint:
-        """The quadratic at ``phi: (D,) or (T, D)``."""
+        """The quadratic at ``phi: (D,) or (T, D)``.
+
+        Raises
+        ------
+        ShapeError
+            if phi or ``batch`` has another shape.
+        """
         matrices, centres = (as_inputs(data, phi.dtype) for data in batch)
         if matrices.shape[2:] != (self.size, self.size) or centres.shape != matrices.shape[:3]:
             raise ShapeError(
-                f"Quadratic({self.size}) expects x (T, N, {self.size}, {self.size}) and y (T, N, {self.size}), "
-                f"got {matrices.shape} and {centres.shape}"
+                f"Quadratic({self.size}) expects x (T, N, {self.size}, {self.size}) and "
+                f"y (T, N, {self.size}), got {matrices.shape} and {centres.shape}"
             )
         check_vectors("phi", phi, self.size, matrices.shape[0])
         return QuadraticPoint(phi, matrices, centres)
 
     def descend(self, phi: Array, batch: Batch, lr: float, steps: int) -> Array:
-        """Closed form of ``steps`` SGD steps on one fixed batch, ``(T, D)``.
+        """phi after ``steps`` SGD steps on one batch, ``(T, D)``, in closed
+        form.
 
-        phi_{j+1} - m = (I - lr A)(phi_j - m) with A m = b, so phi_{k+1} = m + (I - lr A)^k (phi - m). A must be regular.
+        With A m = b, phi_{j+1} - m = (I - lr A)(phi_j - m), so phi_{k+1} = m +
+        (I - lr A)^k (phi - m). A must be regular.
         """
         xp = array_module(phi)
         hessian, linear = self._moments(tuple(as_inputs(data, phi.dtype) for data in batch))

@@ -1,4 +1,4 @@
-"""Squared distances to spheres: the simplest curved solution manifolds."""
+"""Squared distances to spheres, the simplest curved solution manifolds."""
 
 from __future__ import annotations
 
@@ -13,23 +13,34 @@ from .protocols import Batch, check_vectors
 
 @dataclass(frozen=True)
 class Sphere(OnVectors):
-    """L(phi) = mean_n 1/2 (|phi - c_n| - r_n)^2: half the squared distance to spheres, the simplest curved manifolds.
+    """L(phi) = mean_n 1/2 (|phi - c_n| - r_n)^2.
 
-    A mini-batch is ``x: (T, N, D)``, the centres c_n, and ``y: (T, N)``, the radii r_n >= 0. With rho_n = |phi - c_n| and
-    the unit normal m_n = (phi - c_n) / rho_n, the nearest point of a sphere is P_n(phi) = c_n + r_n m_n, and
+    L is half the mean squared distance to spheres, the simplest curved
+    manifolds. A mini-batch is ``x: (T, N, D)``, the centres c_n, and ``y: (T,
+    N)``, the radii r_n >= 0. With rho_n = |phi - c_n| and the unit normal m_n =
+    (phi - c_n) / rho_n, the nearest point of a sphere is P_n(phi) = c_n + r_n
+    m_n, and
 
         grad = mean (rho_n - r_n) m_n = mean (phi - P_n(phi)),
         H v = mean (1 - r_n / rho_n) v + (r_n / rho_n) (m_n . v) m_n,
 
-    since the derivative of m along v is (v - (m . v) m) / rho. A centre has no nearest point: there L has no gradient.
+    since the derivative of m along v is (v - (m . v) m) / rho. At a centre
+    there is no nearest point, and L has no gradient.
     """
 
     def at(self, phi: Array, batch: Batch) -> SpherePoint:
-        """Half the squared distance at ``phi: (D,) or (T, D)``."""
+        """The objective at ``phi: (D,) or (T, D)``.
+
+        Raises
+        ------
+        ShapeError
+            if phi or ``batch`` has another shape.
+        """
         centres, radii = (as_inputs(data, phi.dtype) for data in batch)
         if centres.shape[2:] != (self.size,) or radii.shape != centres.shape[:2]:
             raise ShapeError(
-                f"Sphere({self.size}) expects x (T, N, {self.size}) and y (T, N), got {centres.shape} and {radii.shape}"
+                f"Sphere({self.size}) expects x (T, N, {self.size}) and y (T, N), "
+                f"got {centres.shape} and {radii.shape}"
             )
         check_vectors("phi", phi, self.size, centres.shape[0])
         return SpherePoint(phi, centres, radii)
@@ -40,7 +51,8 @@ class SpherePoint:
 
     def __init__(self, phi: Array, centres: Array, radii: Array) -> None:
         offset = phi[..., None, :] - centres
-        # The root of the sum of squares, not a norm: a norm takes absolute values, and the complex step would miss it.
+        # A norm takes absolute values, through which the complex step does not
+        # pass, so this is the root of a sum of squares.
         distance = (offset * offset).sum(axis=-1, keepdims=True) ** 0.5
         radii = radii[..., None]
         self._normals, self._bend = offset / distance, radii / distance

@@ -1,4 +1,4 @@
-"""Floor 6: task distributions, each with ``sample`` for training and ``episode`` for evaluation."""
+"""Task distributions: ``sample`` for training, ``episode`` for evaluation."""
 
 from .few_shot import FewShotImages
 from .mini_imagenet import load_mini_imagenet

@@ -1,4 +1,8 @@
-"""What the loaders of datasets share: where data and caches lie, what a cache was made from, and damage told in one line."""
+"""The shared parts of the dataset loaders.
+
+They find the folders of data and caches, name a cache by its sources, and turn
+damage into one-line errors.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from ..files import write_atomically
 
 Dataset = TypeVar("Dataset")
 
-_DAMAGE = (  # what readers of archives and of images raise over bytes that are not what they should be
+_DAMAGE = (  # raised by readers of archives and images on damaged bytes
     OSError,
     zipfile.BadZipFile,
     zlib.error,
@@ -36,7 +40,8 @@ _DAMAGE = (  # what readers of archives and of images raise over bytes that are 
 
 
 def data_folder(data: str | os.PathLike | None) -> Path:
-    """``data``, else ``MINIMETA_DATA``, else ``data`` in the user's cache folder."""
+    """``data``, else ``MINIMETA_DATA``, else ``data`` in the user's cache
+    folder."""
     chosen = data or os.environ.get("MINIMETA_DATA")
     return Path(chosen) if chosen else cache_folder(None) / "data"
 
@@ -52,7 +57,8 @@ def cache_folder(cache: str | os.PathLike | None) -> Path:
 
 
 def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
-    """Names a cache by what was done to the data and by the state of each of its sources."""
+    """The name of a cache: a hash of the preparation and of its sources'
+    states."""
     digest = hashlib.sha256(preparation.encode())
     for state in states:
         digest.update(state)
@@ -60,13 +66,14 @@ def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
 
 
 def state_of_file(path: Path) -> bytes:
-    """Its bytes."""
+    """The SHA-256 digest of the file at ``path``."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
-    """Names, sizes and times of the files ``names`` in it."""
+    """Names, sizes and modification times of the files ``names`` in
+    ``folder``."""
     lines = []
     for name in names:
         with damage_told(folder / name):
@@ -76,22 +83,33 @@ def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
 
 
 def names_in(archive: zipfile.ZipFile) -> list[str]:
-    """Sorted names of what an archive holds; refuses paths that leave its folder, though nothing is ever unpacked."""
+    """The sorted names of an archive's members.
+
+    Nothing is ever unpacked. Paths that leave the archive's folder are refused
+    all the same.
+
+    Raises
+    ------
+    DataError
+        if a path leaves the archive's folder.
+    """
     names = sorted(archive.namelist())
     for name in names:
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             raise DataError(
-                f"{archive.filename} holds a path that leaves its folder, {name!r}: get it anew, from elsewhere"
+                f"{archive.filename} holds a path that leaves its folder, {name!r}: "
+                "get the archive again, from another source"
             )
     return names
 
 
 @contextmanager
 def damage_told(what: object) -> Iterator[None]:
-    """Inside, what goes wrong in reading archives and images is one DataError, "WHAT is damaged".
+    """Turns errors of reading archives and images into one-line DataErrors.
 
-    What the system does not let us read is told as that.
+    Damaged bytes give "WHAT is damaged". A file that the system does not let us
+    read gives "WHAT cannot be read".
     """
     from PIL import Image
 
@@ -111,9 +129,17 @@ def through_cache(
     pack: Callable[[Dataset], Mapping[str, np.ndarray]],
     unpack: Callable[[Mapping[str, np.ndarray]], Dataset],
 ) -> Dataset:
-    """What the cache ``path`` holds; where there is none, what ``read`` gives, cached for the next time.
+    """The dataset from the cache ``path``, or from ``read`` if there is no
+    cache.
 
-    One file of arrays, put in place whole, never unpickled; its checksums are verified.
+    The result of ``read`` is cached for the next call. A cache is one file of
+    arrays. It is written atomically and never unpickled, and its checksums are
+    verified.
+
+    Raises
+    ------
+    DataError
+        if the cache is damaged.
     """
     if path.exists():
         return _read_cache(path, unpack)
@@ -123,7 +149,9 @@ def through_cache(
         write_atomically(path, lambda file: np.savez(file, **pack(dataset)))
     except OSError as error:
         warnings.warn(
-            f"{path} could not be cached ({error}): it will be read anew each time", stacklevel=3
+            f"the cache {path} could not be written ({error}): the data will be read again "
+            "each time",
+            stacklevel=3,
         )
     return dataset
 
@@ -134,9 +162,8 @@ def _read_cache(path: Path, unpack: Callable[[Mapping[str, np.ndarray]], Dataset
             return unpack(stored)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a reader of archives may meet in bytes that are not what it wrote
+    except Exception as error:  # a reader of archives may raise anything on damaged bytes
         raise DataError(
-            f"the cache {path} is damaged ({error}): delete it, and it will be made anew"
+            f"the cache {path} is damaged ({error}): delete the file, and the next run writes it "
+            "again"
         ) from error

@@ -1,4 +1,7 @@
-"""Few-shot classification: a task is a few classes, relabelled 0 .. ways-1, and a few images of each."""
+"""Few-shot classification.
+
+A task is a few classes, relabelled 0 .. ways-1, and a few images of each class.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,19 @@ from .minibatches import Episode, Minibatches, MinibatchSchedule
 
 @dataclass(frozen=True, eq=False)
 class FewShotImages:
-    """Tasks of ``ways`` classes from ``images: (classes, images a class, height, width, channels)``, uint8.
+    """Tasks of ``ways`` classes drawn from ``images``.
 
-    Images stay uint8, on the device they are on; a sample is gathered there, converted to the dtype asked for and divided
-    by ``white`` (1 for images of 0 and 1, 255 for photographs).
+    ``images`` is (classes, images per class, height, width, channels), uint8.
+    The images stay uint8, on their device. A sample is gathered on that device,
+    converted to the requested dtype, and divided by ``white`` (1 for images of
+    0 and 1, 255 for photographs).
 
     Raises
     ------
-    ShapeError, SettingsError
-        if images are not of that shape, or hold fewer than ``ways`` classes.
+    ShapeError
+        if ``images`` does not have five axes.
+    SettingsError
+        if ``images`` holds fewer than ``ways`` classes, or ``ways`` is below 1.
     """
 
     images: Array = field(repr=False)
@@ -33,11 +40,13 @@ class FewShotImages:
     def __post_init__(self) -> None:
         if self.images.ndim != 5:
             raise ShapeError(
-                f"images must have shape (classes, images a class, height, width, channels), got {self.images.shape}"
+                "images must have shape (classes, images per class, height, width, channels), "
+                f"got {self.images.shape}"
             )
         if not 1 <= self.ways <= self.images.shape[0]:
             raise SettingsError(
-                f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes"
+                f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes: "
+                f"set ways from 1 to {self.images.shape[0]}"
             )
 
     def sample(
@@ -48,9 +57,17 @@ class FewShotImages:
         dtype: Any = np.float32,
         xp: ModuleType | None = None,
     ) -> Minibatches:
-        """A meta-batch for training: x ``(k, T, N, height, width, channels)``, y ``(k, T, N)`` int64.
+        """A meta-batch for training.
 
-        ``xp``, if given, must be the array module of ``images``: nothing moves between devices here.
+        x is ``(k, T, N, height, width, channels)`` of ``dtype``, and y is ``(k,
+        T, N)``, int64. ``xp``, if given, must be the array module of
+        ``images``, because nothing moves between devices here.
+
+        Raises
+        ------
+        SettingsError
+            if a class has fewer images than the schedule takes, or ``xp`` is
+            another array module.
         """
         each = sum(schedule.shots_each(self.ways))
         classes, drawings = self._draw(rng, tasks, each)
@@ -66,7 +83,17 @@ class FewShotImages:
         dtype: Any = np.float32,
         xp: ModuleType | None = None,
     ) -> Episode:
-        """For evaluation: ``shots`` images of each class to adapt on, ``queries`` others of each to score on."""
+        """An episode for evaluation.
+
+        The support holds ``shots`` images per class. The query holds
+        ``queries`` other images per class.
+
+        Raises
+        ------
+        SettingsError
+            if a class has fewer than ``shots + queries`` images, or ``xp`` is
+            not the array module of ``images``.
+        """
         each = shots + queries
         classes, drawings = self._draw(rng, tasks, each)
         take = self._taker(classes, drawings, dtype, xp)
@@ -79,22 +106,28 @@ class FewShotImages:
     def _draw(
         self, rng: np.random.Generator, tasks: int, each: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct classes ``(T, ways)``, and distinct images of each ``(T, ways, each)``."""
+        """Distinct classes ``(T, ways)``, and distinct images ``(T, ways,
+        each)``."""
         count, per_class = self.images.shape[:2]
         if each > per_class:
             raise SettingsError(
-                f"{each} images of a class are asked for (shots and tail or queries), of {per_class} there are"
+                f"asked for {each} images per class (shots plus tail or queries); "
+                f"only {per_class} are available"
             )
         classes = np.stack([rng.choice(count, self.ways, replace=False) for _ in range(tasks)])
         order = rng.permuted(np.tile(np.arange(per_class), (tasks, self.ways, 1)), axis=2)
         return classes, order[:, :, :each]
 
     def _taker(self, classes: np.ndarray, drawings: np.ndarray, dtype: Any, xp: ModuleType | None):
-        """The function from positions ``(..., T, N)``, counted class by class, to (x, y) on the device of the images."""
+        """The function from positions ``(..., T, N)`` to (x, y).
+
+        Positions count class by class. x and y are on the device of the images.
+        """
         own = array_module(self.images)
         if xp is not None and xp is not own:
             raise SettingsError(
-                f"these images live in {own.__name__}, but a sample in {xp.__name__} was asked for"
+                f"the images are {own.__name__} arrays, but the sample must be in {xp.__name__}: "
+                f"move the images first, with {xp.__name__}.asarray"
             )
         rows, each = np.arange(len(classes))[:, None], drawings.shape[2]
 

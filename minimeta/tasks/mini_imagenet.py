@@ -1,7 +1,9 @@
-"""mini-ImageNet (Vinyals et al. 2016): 100 classes of 600 photographs, 64/16/20 by Ravi and Larochelle (2017).
+"""mini-ImageNet (Vinyals et al. 2016), 100 classes of 600 photographs.
 
-Images of another size become 84 x 84 by nearest neighbour: the Reptile authors' program left the filter of its
-``resize((84, 84))`` to Pillow, which chose that one in 2018, and the paper's numbers were made with it.
+The split into 64, 16 and 20 classes is by Ravi and Larochelle (2017). Images of
+another size become 84 x 84 by nearest neighbour. The Reptile authors' program
+left the filter of ``resize((84, 84))`` to Pillow, whose default was nearest
+neighbour in 2018, and the paper's numbers were made with it.
 """
 
 from __future__ import annotations
@@ -33,15 +35,19 @@ from .archives import (
 
 CLASSES = {"train": 64, "val": 16, "test": 20}
 IMAGES, SIZE = 600, 84
-_PREPARATION = (
-    "84x84 nearest RGB, 1"  # part of a cache's name: change it with what is done to the images
-)
+# A part of a cache's name: change it whenever the preparation of the images
+# changes.
+_PREPARATION = "84x84 nearest RGB, 1"
 _FOLDERS = ("mini-imagenet", "miniimagenet", "")
 _WNID, _SUFFIXES = re.compile(r"n\d{8}"), (".jpg", ".jpeg", ".png")
 
 
 class ImageClasses(NamedTuple):
-    """``names``: WordNet ids, sorted; ``images: (classes, images a class, 84, 84, 3)``, uint8, sorted by file name."""
+    """The classes of a split.
+
+    ``names`` are WordNet ids, sorted. ``images`` is (classes, images per class,
+    84, 84, 3), uint8, sorted by file name within a class.
+    """
 
     names: list[str]
     images: np.ndarray
@@ -53,24 +59,35 @@ def load_mini_imagenet(
     part: bool = False,
     cache: str | os.PathLike | None = None,
 ) -> ImageClasses:
-    """A split's classes, from ``SPLIT.zip``, the folders in it (``SPLIT/WNID/*.jpg``), or ``SPLIT.csv`` beside ``images``.
+    """The classes of one split.
+
+    The source is ``SPLIT.zip``, the folders that it unpacks to
+    (``SPLIT/WNID/*.jpg``), or ``SPLIT.csv`` beside a folder ``images``.
 
     Parameters
     ----------
     data
-        the folder that holds them, or one with a folder ``mini-imagenet`` or ``miniimagenet`` that does; by default the
-        environment variable ``MINIMETA_DATA``, else ``data`` in the user's cache folder.
+        the folder that holds the sources, or a folder whose subfolder
+        ``mini-imagenet`` or ``miniimagenet`` holds them. The default is the
+        environment variable ``MINIMETA_DATA``, else ``data`` in the user's
+        cache folder.
     split
         ``"train"`` (64 classes), ``"val"`` (16) or ``"test"`` (20).
     part
-        take fewer than 600 images of each class, if as many of each. Results must then say that they are on a part.
+        accept fewer than 600 images per class, if every class has equally many.
+        Results must then say that they use a part of the data.
     cache
-        folder for the array file made on first reading; by default ``MINIMETA_CACHE``, else the user's cache folder.
+        the folder for the array file that the first call writes. The default is
+        the environment variable ``MINIMETA_CACHE``, else the user's cache
+        folder.
 
     Raises
     ------
     DataError
-        if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
+        if the data are missing, incomplete, truncated or altered. Nothing on
+        disk is changed.
+    SettingsError
+        if ``split`` is not one of the three.
     """
     if split not in CLASSES:
         raise SettingsError(f"split must be one of {', '.join(CLASSES)}, got {split!r}")
@@ -88,13 +105,19 @@ def load_mini_imagenet(
 
 
 def find_mini_imagenet(data: str | os.PathLike | None = None) -> list[Path]:
-    """The archive, folder or csv file of each split; a DataError that says what to get where one is missing."""
+    """The archive, folder or csv file of each split.
+
+    Raises
+    ------
+    DataError
+        if a split is missing. The message says how to get it.
+    """
     sources = _find_sources(data_folder(data))
     return [_source_of(sources, split, data_folder(data)) for split in CLASSES]
 
 
 def _find_sources(folder: Path) -> dict[str, Path]:
-    """For each split that is there, its archive, folder or csv file."""
+    """For each split found in ``folder``, its archive, folder or csv file."""
     sources = {}
     for split in CLASSES:
         places = [
@@ -111,21 +134,29 @@ def _find_sources(folder: Path) -> dict[str, Path]:
 def _source_of(sources: dict[str, Path], split: str, folder: Path) -> Path:
     if split not in sources:
         raise DataError(
-            f"mini-ImageNet's {split} split is not in {folder}: it has no official download, so make it from ImageNet, as "
-            "fetch_data.sh of github.com/openai/supervised-reptile does, or take a copy that you have, and put train.zip, "
-            "val.zip and test.zip (SPLIT/WNID/*.jpg), the folders that they unpack to, or train.csv, val.csv and test.csv "
-            f"beside a folder images, in {folder / _FOLDERS[0]}; --data or MINIMETA_DATA names another folder"
+            f"mini-ImageNet's {split} split is not in {folder}. mini-ImageNet has no official "
+            "download: make it from ImageNet, as fetch_data.sh of "
+            "github.com/openai/supervised-reptile does, or use a copy that you have. Put "
+            "train.zip, val.zip and test.zip (SPLIT/WNID/*.jpg), the folders that they unpack to, "
+            "or train.csv, val.csv and test.csv beside a folder images, in "
+            f"{folder / _FOLDERS[0]}, or name another folder with --data or MINIMETA_DATA"
         )
     return sources[split]
 
 
 def _base(source: Path) -> Path:
-    """What the paths that a source lists are relative to; for an archive, nothing."""
+    """The folder to which the listed paths of a folder or csv source are
+    relative."""
     return source if source.is_dir() else source.parent
 
 
 def _state(source: Path) -> bytes:
-    """An archive's bytes; a folder's names, sizes and times; a csv file's bytes and those of the images that it names."""
+    """The state of a source, which names its cache.
+
+    For an archive it is a digest of the bytes. For a folder it is the names,
+    sizes and times of the images. For a csv file it is a digest of the bytes,
+    and the names, sizes and times of the images that the file lists.
+    """
     if source.suffix == ".zip":
         with damage_told(source):
             return state_of_file(source)
@@ -135,7 +166,7 @@ def _state(source: Path) -> bytes:
 
 
 def _listed(source: Path) -> dict[str, list[str]]:
-    """For each class, sorted, the paths of its images, sorted."""
+    """The sorted image paths of each class, in the order of class names."""
     listed: dict[str, list[str]] = {}
     with damage_told(source):
         for name, path in _pairs(source):
@@ -147,7 +178,7 @@ def _listed(source: Path) -> dict[str, list[str]]:
         if times > 1
     ]
     if twice:
-        raise DataError(f"{source} holds {twice[0]} more than once: get it anew")
+        raise DataError(f"{source} holds {twice[0]} more than once: get {source.name} again")
     return {
         name: sorted(listed[name], key=lambda path: path.rpartition("/")[2])
         for name in sorted(listed)
@@ -155,7 +186,7 @@ def _listed(source: Path) -> dict[str, list[str]]:
 
 
 def _pairs(source: Path) -> Iterator[tuple[str, str]]:
-    """Class and path of everything that may be an image."""
+    """The class and path of every member of a source that may be an image."""
     if source.is_dir():
         for path in source.glob("*/*"):
             yield path.parent.name, f"{path.parent.name}/{path.name}"
@@ -170,7 +201,13 @@ def _pairs(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
-    """The rows of a split file; refuses what it must not name."""
+    """The class and path of every row of a csv file.
+
+    Raises
+    ------
+    DataError
+        if the header or a row is malformed, or names an image that is missing.
+    """
     folder = source.parent / "images"
     there = set(os.listdir(folder)) if folder.is_dir() else set()
     with open(source, encoding="utf-8-sig", newline="") as file:
@@ -187,17 +224,22 @@ def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
                 or not row[0].lower().endswith(_SUFFIXES)
             ):
                 raise DataError(
-                    f"{source}, line {rows.line_num}: an image and a class such as n01532829 expected, got {row}"
+                    f"{source}, line {rows.line_num}: expected an image and a class such as "
+                    f"n01532829, got {row}"
                 )
             if row[0] not in there:
                 raise DataError(
-                    f"{source}, line {rows.line_num}: names {row[0]!r}, which is not in {folder}"
+                    f"{source}, line {rows.line_num}: the image {row[0]!r} is not in {folder}"
                 )
             yield row[1], f"images/{row[0]}"
 
 
 def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
-    """All images of a split, in one array; what names alone show to be wrong is refused before any is decoded."""
+    """All images of a split in one array.
+
+    Every fault that the names alone show is reported before any image is
+    decoded.
+    """
     from tqdm import tqdm
 
     source = sources[split]
@@ -227,7 +269,10 @@ def _read(sources: dict[str, Path], split: str, part: bool) -> ImageClasses:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
-    """The function from a listed path to the file's bytes. Archives are read in memory, never unpacked."""
+    """The function from a listed path to the file's bytes.
+
+    Archives are read in memory and never unpacked.
+    """
     if source.suffix == ".zip":
         with damage_told(source):
             archive = zipfile.ZipFile(source)
@@ -238,7 +283,7 @@ def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def _decoded(content: bytes) -> np.ndarray:
-    """84 x 84 x 3."""
+    """The image in ``content``, a JPEG or PNG file, as 84 x 84 x 3, uint8."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
@@ -251,15 +296,23 @@ def _decoded(content: bytes) -> np.ndarray:
 
 
 def _check_counts(source: Path, split: str, listed: dict[str, list[str]]) -> int:
-    """Images a class."""
+    """The number of images per class.
+
+    Raises
+    ------
+    DataError
+        if the number of classes is wrong, or classes differ in size.
+    """
     if len(listed) != CLASSES[split]:
         raise DataError(
-            f"{source} is not mini-ImageNet's {split} split: {len(listed)} of {CLASSES[split]} classes, such as n01532829"
+            f"{source} is not mini-ImageNet's {split} split: it holds {len(listed)} of "
+            f"{CLASSES[split]} classes, which are folders such as n01532829"
         )
     fewest, most = (choose(listed, key=lambda name: len(listed[name])) for choose in (min, max))
     if len(listed[fewest]) != len(listed[most]) or len(listed[most]) > IMAGES:
         raise DataError(
-            f"{source} is not mini-ImageNet's {split} split, {IMAGES} images of each class: it holds "
+            f"{source} is not mini-ImageNet's {split} split, {IMAGES} images of each class: it "
+            "holds "
             f"{len(listed[fewest])} of {fewest} and {len(listed[most])} of {most}"
         )
     return len(listed[most])
@@ -268,8 +321,8 @@ def _check_counts(source: Path, split: str, listed: dict[str, list[str]]) -> int
 def _check_whole(source: Path, each: int, part: bool) -> None:
     if each != IMAGES and not part:
         raise DataError(
-            f"{source} is a part of mini-ImageNet, {each} of {IMAGES} images of each class: "
-            "set part (part=True, --part) to use it all the same, and say so beside the results"
+            f"{source} is a part of mini-ImageNet, {each} of {IMAGES} images per class: to use "
+            "the part, set part (part=True, --part), and say so beside the results"
         )
 
 
@@ -277,7 +330,7 @@ def _check_disjoint(source: Path, listed: dict[str, list[str]], other: Path) -> 
     shared = sorted(listed.keys() & _listed(other).keys())
     if shared:
         raise DataError(
-            f"{source} and {other} share classes ({', '.join(shared[:3])}): get them anew"
+            f"{source} and {other} share classes ({', '.join(shared[:3])}): get both files again"
         )
 
 

@@ -1,4 +1,5 @@
-"""The meta-batch, and how a task's examples are cut into its sequence of k mini-batches."""
+"""The meta-batch, and the schedule that cuts a task's examples into
+mini-batches."""
 
 from __future__ import annotations
 
@@ -17,23 +18,27 @@ Tail = Literal["shared", "separate"]
 
 
 class Minibatches(Sequence[tuple[Array, Array]]):
-    """k mini-batches of each of T tasks, in order: a sequence of pairs (x_i, y_i).
+    """A sequence of k mini-batches (x_i, y_i), each of T tasks.
 
     Parameters
     ----------
     x, y
-        arrays ``(k, T, N, *input)`` and ``(k, T, N, *target)``, or sequences of k arrays ``(T, N_i, ...)``, of which the
-        last may have another N (a larger query set).
+        arrays ``(k, T, N, *input)`` and ``(k, T, N, *target)``, or sequences of
+        k arrays ``(T, N_i, ...)``. The mini-batches of a sequence may differ in
+        N, such as a larger query set at the end.
 
     Raises
     ------
     ShapeError
-        if x and y disagree on k, T or N.
+        if x and y disagree on k, T or N, or if a mini-batch is empty.
     """
 
     def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array]) -> None:
         if len(x) != len(y):
-            raise ShapeError(f"x holds {len(x)} mini-batches and y holds {len(y)}")
+            raise ShapeError(
+                "x and y must hold equally many mini-batches: "
+                f"x holds {len(x)} mini-batches and y holds {len(y)}"
+            )
         for i, (x_i, y_i) in enumerate(zip(x, y, strict=True)):
             if x_i.ndim < 2 or x_i.shape[:2] != y_i.shape[:2] or x_i.shape[0] != x[0].shape[0]:
                 raise ShapeError(
@@ -48,9 +53,11 @@ class Minibatches(Sequence[tuple[Array, Array]]):
     def gather(
         cls, positions: Sequence[np.ndarray], take: Callable[[np.ndarray], tuple[Array, Array]]
     ) -> Minibatches:
-        """From k host arrays of positions ``(T, N_i)`` and ``take``, which maps positions ``(..., T, N)`` to (x, y).
+        """The mini-batches at ``positions``, k host arrays ``(T, N_i)``.
 
-        One call of ``take``, and one array ``(k, T, N, ...)``, where all mini-batches have one size.
+        ``take`` maps positions ``(..., T, N)`` to (x, y). Where all
+        mini-batches have one size, ``take`` is called once and the data are
+        arrays ``(k, T, N, ...)``.
         """
         if len({each.shape for each in positions}) == 1:
             return cls(*take(np.stack(positions)))
@@ -74,39 +81,54 @@ class Minibatches(Sequence[tuple[Array, Array]]):
         return Minibatches(self.x[i], self.y[i]) if isinstance(i, slice) else (self.x[i], self.y[i])
 
     def of_tasks(self, start: int, stop: int) -> Minibatches:
-        """The mini-batches of tasks ``start`` to ``stop`` (exclusive), as views."""
+        """The mini-batches of tasks ``start`` to ``stop`` (exclusive), as
+        views."""
         return Minibatches([x[start:stop] for x in self.x], [y[start:stop] for y in self.y])
 
 
 class Episode(NamedTuple):
-    """A few-shot evaluation of T tasks: ``support`` and ``query`` are pairs x ``(T, N, *input)``, y ``(T, N, *target)``."""
+    """A few-shot evaluation of T tasks.
+
+    ``support`` and ``query`` are pairs of x ``(T, N, *input)`` and y ``(T, N,
+    *target)``.
+    """
 
     support: tuple[Array, Array]
     query: tuple[Array, Array]
 
     def of_tasks(self, start: int, stop: int) -> Episode:
-        """That of tasks ``start`` to ``stop`` (exclusive), as views."""
+        """The episode of tasks ``start`` to ``stop`` (exclusive), as views."""
         return Episode(*((x[start:stop], y[start:stop]) for x, y in self))
 
 
 @dataclass(frozen=True)
 class MinibatchSchedule:
-    """How a task's examples become k mini-batches of ``size``.
+    """The division of a task's examples into k mini-batches of ``size``.
 
     Parameters
     ----------
     k, size
         number of mini-batches, and examples in each.
     tail
-        ``"shared"``: the last mini-batch comes from the same pool of examples as the others. ``"separate"``: it is a set of
-        its own, ``tail_shots`` of each class, that no other mini-batch touches.
+        ``"shared"``: the last mini-batch comes from the same pool of examples
+        as the others. ``"separate"``: the last mini-batch is a separate set of
+        ``tail_shots`` examples per class, which no other mini-batch contains.
     order
-        ``"cycle"``: shuffle the pool, cut mini-batches in order, reshuffle when it runs out; one may straddle two passes.
-        ``"replacement"``: a fresh random subset for each mini-batch.
+        ``"cycle"``: shuffle the pool, cut mini-batches in order, and reshuffle
+        when the pool runs out. A mini-batch may straddle two passes.
+        ``"replacement"``: draw a fresh random subset for each mini-batch.
     shots
-        examples of each class (points, in regression) in the pool; by default just enough that no example repeats.
+        examples per class (points, in regression) in the pool. The default is
+        just enough that no example repeats.
     tail_shots
-        examples of each class in a separate tail; by default enough for ``size``.
+        examples per class in a separate tail. The default is enough for
+        ``size``.
+
+    Raises
+    ------
+    SettingsError
+        if a number is below 1, if ``tail`` or ``order`` has another value, or
+        if ``tail_shots`` is set without a separate tail.
     """
 
     k: int = setting(
@@ -145,16 +167,21 @@ class MinibatchSchedule:
             )
         if self.tail == "shared" and self.tail_shots is not None:
             raise SettingsError(
-                "tail_shots is for a separate tail: set tail='separate', or no tail_shots (--tail-shots none)"
+                f"tail_shots is {self.tail_shots}, but only a separate tail has tail_shots: "
+                "set tail='separate', or tail_shots to None (--tail-shots none)"
             )
 
     @property
     def cut(self) -> int:
-        """Mini-batches cut from the pool: k, or k - 1 with a separate tail."""
+        """The number of mini-batches cut from the pool.
+
+        It is k, or k - 1 with a separate tail.
+        """
         return self.k - (self.tail == "separate")
 
     def shots_each(self, ways: int) -> tuple[int, int]:
-        """(shots, tail_shots) of each of ``ways`` classes, the defaults filled in."""
+        """(shots, tail_shots) per class for ``ways`` classes, defaults filled
+        in."""
         shots = self.shots if self.shots is not None else -(-self.cut * self.size // ways)
         if self.tail == "shared":
             return shots, 0
@@ -163,7 +190,8 @@ class MinibatchSchedule:
     def indices(self, rng: np.random.Generator, tasks: int, ways: int = 1) -> list[np.ndarray]:
         """k host arrays ``(T, N_i)`` of positions in a task's examples.
 
-        A task's examples are numbered class by class, ``shots + tail_shots`` of each, the pool's first.
+        A task's examples are numbered class by class. Each class has ``shots``
+        examples of the pool, then ``tail_shots`` of the tail.
         """
         shots, tail_shots = self.shots_each(ways)
         first = (shots + tail_shots) * np.arange(ways)[:, None]
@@ -181,19 +209,24 @@ class MinibatchSchedule:
 def draw_positions(
     rng: np.random.Generator, tasks: int, examples: int, k: int, size: int, order: Order = "cycle"
 ) -> np.ndarray:
-    """Positions of k mini-batches of ``size`` among ``examples``, for each task anew: ``(k, T, size)`` on the host.
+    """The positions of k mini-batches of ``size`` among ``examples``.
+
+    The result is ``(k, T, size)`` on the host. Every task draws its own
+    positions.
 
     Raises
     ------
     SettingsError
-        if there are no examples, or fewer than ``size`` to draw at once.
+        if there are no examples, or fewer than ``size`` with order
+        "replacement".
     """
     _check_order(order)
     if k == 0:
         return np.empty((0, tasks, size), dtype=np.int64)
     if examples < 1 or (order == "replacement" and examples < size):
         raise SettingsError(
-            f"mini-batches of {size} cannot be drawn ({order}) from {examples} examples"
+            f"mini-batches of {size} cannot be drawn ({order}) from {examples} examples: "
+            "use a smaller size or more examples"
         )
     passes = k if order == "replacement" else -(-k * size // examples)
     shuffled = rng.permuted(np.tile(np.arange(examples), (tasks, passes, 1)), axis=2)
@@ -214,7 +247,10 @@ def minibatches_of(
     size: int,
     order: Order = "cycle",
 ) -> Minibatches:
-    """k mini-batches of ``size`` cut from a given set of examples, x ``(T, n, *input)`` and y ``(T, n, *target)``."""
+    """k mini-batches of ``size`` cut from a given set of examples.
+
+    ``examples`` is x ``(T, n, *input)`` and y ``(T, n, *target)``.
+    """
     x, y = examples
     xp = array_module(x)
     rows = xp.arange(x.shape[0])[:, None]

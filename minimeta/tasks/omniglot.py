@@ -1,8 +1,11 @@
-"""Omniglot (Lake, Salakhutdinov and Tenenbaum 2015), prepared as the Reptile authors' program does.
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum 2015).
 
-All 1623 characters of both official archives, sorted by alphabet and character; each of 20 drawings reduced to 28 x 28 by
-nearest neighbour, ink 0 and paper 1; shuffled, the first 1200 to train, the rest to test; the training characters turned by
-90, 180 and 270 degrees are classes of their own.
+The data are prepared as in the Reptile authors' program. All 1623 characters of
+both official archives are sorted by alphabet and character. Each of the 20
+drawings of a character is reduced to 28 x 28 by nearest neighbour, with ink 0
+and paper 1. The characters are shuffled. The first 1200 are for training, the
+rest for testing. The training characters rotated by 90, 180 and 270 degrees are
+further classes.
 """
 
 from __future__ import annotations
@@ -35,11 +38,17 @@ CHECKSUMS = {
 }
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 DRAWINGS, SOURCE_SIZE, SIZE, TRAIN_CHARACTERS = 20, 105, 28, 1200
-_PREPARATION = "28x28 nearest, packed bits, 1"  # part of a cache's name: change it with what is done to the images
+# A part of a cache's name: change it whenever the preparation of the images
+# changes.
+_PREPARATION = "28x28 nearest, packed bits, 1"
 
 
 class Characters(NamedTuple):
-    """``names``: "ALPHABET/characterNN", sorted; ``images: (characters, 20, 28, 28)``, uint8, ink 0 and paper 1."""
+    """The characters of Omniglot.
+
+    ``names`` are "ALPHABET/characterNN", sorted. ``images`` is (characters, 20,
+    28, 28), uint8, with ink 0 and paper 1.
+    """
 
     names: list[str]
     images: np.ndarray
@@ -48,20 +57,27 @@ class Characters(NamedTuple):
 def load_omniglot(
     data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
 ) -> Characters:
-    """All characters, from ``images_background.zip`` and ``images_evaluation.zip`` or the folders they unpack to.
+    """All characters of both halves of Omniglot.
+
+    The sources are ``images_background.zip`` and ``images_evaluation.zip``, or
+    the folders that these archives unpack to.
 
     Parameters
     ----------
     data
-        the folder that holds them, or one with a folder ``omniglot`` that does; by default the environment variable
-        ``MINIMETA_DATA``, else where ``download_omniglot`` puts them.
+        the folder that holds the sources, or a folder whose subfolder
+        ``omniglot`` holds them. The default is the environment variable
+        ``MINIMETA_DATA``, else the folder of ``download_omniglot``.
     cache
-        folder for the compact array file made on first reading; by default ``MINIMETA_CACHE``, else the user's cache folder.
+        the folder for the compact array file that the first call writes. The
+        default is the environment variable ``MINIMETA_CACHE``, else the user's
+        cache folder.
 
     Raises
     ------
     DataError
-        if the data are missing, incomplete, truncated or altered. Nothing on disk is changed.
+        if the data are missing, incomplete, truncated or altered. Nothing on
+        disk is changed.
     """
     sources = _find_sources(data_folder(data))
     cached = (
@@ -74,9 +90,12 @@ def load_omniglot(
 def split_omniglot(
     images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled by ``seed``: the first ``train`` characters with their rotations, and the rest.
+    """The training and the test classes, after a shuffle by ``seed``.
 
-    From ``(characters, 20, 28, 28)`` to ``(4 train, 20, 28, 28, 1)`` and ``(characters - train, 20, 28, 28, 1)``, uint8.
+    ``images`` is ``(characters, 20, 28, 28)``. The training classes are the
+    first ``train`` characters and their rotations, ``(4 train, 20, 28, 28,
+    1)``. The test classes are the other characters, ``(characters - train, 20,
+    28, 28, 1)``. All are uint8.
     """
     shuffled = images[np.random.default_rng([seed, 1623]).permutation(len(images))]
     turned = [np.rot90(shuffled[:train], turns, axes=(2, 3)) for turns in range(4)]
@@ -86,12 +105,15 @@ def split_omniglot(
 def download_omniglot(
     data: str | os.PathLike | None = None, base_url: str = BASE_URL
 ) -> list[Path]:
-    """Fetch the official archives into ``data``/omniglot and verify their checksums; what is there and right is kept.
+    """Downloads the official archives into ``data``/omniglot.
+
+    The checksums are verified. An archive that is already there is kept.
+    Returns the paths of the archives.
 
     Raises
     ------
     DataError
-        if a file cannot be fetched, or differs from its checksum.
+        if a file cannot be downloaded, or does not match its checksum.
     """
     import pooch
 
@@ -100,7 +122,8 @@ def download_omniglot(
         there = folder / name
         if there.exists() and not pooch.hashes.hash_matches(str(there), checksum):
             raise DataError(
-                f"{there} is not the official archive ({checksum} expected): move it away to download it anew"
+                f"{there} is not the official archive ({checksum} expected): "
+                "move the file away and download again"
             )
     try:
         return [
@@ -124,7 +147,8 @@ def _find_sources(folder: Path) -> dict[str, Path]:
         if found is None:
             raise DataError(
                 f"Omniglot is not in {folder}: neither {half}.zip nor a folder {half} is there. "
-                "'minimeta data omniglot' downloads it; --data or MINIMETA_DATA names another folder"
+                "Run 'minimeta data omniglot' to download it, or name another folder with --data "
+                "or MINIMETA_DATA"
             )
         sources[half] = found
     return sources
@@ -139,7 +163,8 @@ def _state(source: Path) -> bytes:
 
 
 def _read_sources(sources: dict[str, Path]) -> Characters:
-    """Both halves as one list of characters, sorted by alphabet and character."""
+    """Both halves as one list of characters, sorted by alphabet and
+    character."""
     drawings: dict[str, dict[str, np.ndarray]] = {}
     for half, source in sources.items():
         found: dict[str, dict[str, np.ndarray]] = {}
@@ -149,8 +174,8 @@ def _read_sources(sources: dict[str, Path]) -> Characters:
         uneven = [name for name, images in found.items() if len(images) != DRAWINGS]
         if len(found) != CHARACTERS[half] or uneven:
             raise DataError(
-                f"{source} is not the whole of {half}: {len(found)} of {CHARACTERS[half]} characters, "
-                f"{len(uneven)} of them without {DRAWINGS} drawings"
+                f"{source} is not the whole of {half}: it holds {len(found)} of "
+                f"{CHARACTERS[half]} characters, {len(uneven)} of them without {DRAWINGS} drawings"
             )
         drawings |= found
     names = sorted(drawings)
@@ -161,7 +186,10 @@ def _read_sources(sources: dict[str, Path]) -> Characters:
 
 
 def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Path and 28 x 28 image of every PNG in an archive (read in memory, never unpacked) or a folder."""
+    """The path and the 28 x 28 image of every PNG in an archive or a folder.
+
+    An archive is read in memory and never unpacked.
+    """
     from PIL import Image
     from tqdm import tqdm
 
@@ -176,7 +204,8 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
             with Image.open(io.BytesIO(content)) as image:
                 if image.size != (SOURCE_SIZE, SOURCE_SIZE):
                     raise DataError(
-                        f"{source}: {name} is {image.size} and not {SOURCE_SIZE} x {SOURCE_SIZE}"
+                        f"{source}: {name} must be {SOURCE_SIZE} x {SOURCE_SIZE} pixels, "
+                        f"got {image.size}"
                     )
                 small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
                 yield name, np.asarray(small, dtype=np.uint8)

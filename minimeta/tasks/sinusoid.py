@@ -1,4 +1,5 @@
-"""Sine-wave regression: f(x) = a sin(x + b), one amplitude and phase a task."""
+"""Sine-wave regression: f(x) = a sin(x + b), one amplitude and phase per
+task."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from .minibatches import Episode, Minibatches, MinibatchSchedule
 
 @dataclass(frozen=True)
 class Sinusoid:
-    """Tasks a ~ U[amplitudes], b ~ U[phases], with x in ``domain``; x and y have shape ``(T, N, 1)``.
+    """Tasks f(x) = a sin(x + b) with a ~ U[amplitudes] and b ~ U[phases].
 
-    Defaults are the Reptile paper's (section 4); ``phases=(0, math.pi)`` is the MAML paper's. With ``grid`` points, a
-    task's examples are a random choice of that many evenly spaced x (the Reptile authors' demo uses 50); without, every x
-    is uniform in ``domain``.
+    x lies in ``domain``. x and y have shape ``(T, N, 1)``. The defaults are the
+    Reptile paper's (section 4). The MAML paper uses ``phases=(0, math.pi)``.
+    With ``grid``, a task's examples are drawn without repetition from ``grid``
+    evenly spaced x (the Reptile authors' demo uses 50). Without ``grid``, every
+    x is uniform in ``domain``.
     """
 
     amplitudes: tuple[float, float] = (0.1, 5.0)
@@ -36,7 +39,13 @@ class Sinusoid:
         dtype: Any = np.float64,
         xp: ModuleType = np,
     ) -> Minibatches:
-        """A meta-batch for training."""
+        """A meta-batch for training, x and y ``(k, T, N, 1)``.
+
+        Raises
+        ------
+        SettingsError
+            if the schedule takes more points than the grid has.
+        """
         wave = self.waves(rng, tasks)
         points = self._points(rng, tasks, sum(schedule.shots_each(ways=1)))
 
@@ -57,8 +66,12 @@ class Sinusoid:
         dtype: Any = np.float64,
         xp: ModuleType = np,
     ) -> Episode:
-        """``shots`` uniform points to adapt on; ``queries`` evenly spaced ones over the domain to score on, so that the
-        mean squared error approximates the integral (8)."""
+        """An episode for evaluation.
+
+        The support holds ``shots`` uniform points. The query holds ``queries``
+        evenly spaced points over the domain, so that the mean squared error
+        approximates the integral of equation (8).
+        """
         wave = self.waves(rng, tasks)
         sets = (
             rng.uniform(*self.domain, (tasks, shots)),
@@ -82,7 +95,8 @@ class Sinusoid:
             return rng.uniform(*self.domain, (tasks, count))
         if count > self.grid:
             raise SettingsError(
-                f"the schedule takes {count} points of a grid of {self.grid}: set shots to {self.grid} or less"
+                f"the schedule takes {count} points from a grid of {self.grid}: "
+                f"set shots to {self.grid} or less"
             )
         spaced = np.linspace(*self.domain, self.grid)
         return rng.permuted(np.broadcast_to(spaced, (tasks, self.grid)), axis=1)[:, :count]

@@ -1,8 +1,10 @@
-"""Floor 7: how minimeta checks itself, for users' own layers and algorithms too.
+"""The checks of minimeta, which also check users' own layers and algorithms.
 
-``complex_step`` is the oracle: a directional derivative to rounding error, without a difference. ``checks`` and
-``inner_checks`` state what a layer, network, loss, objective, algorithm, inner rule or trajectory must satisfy;
-``strategies`` draws them (needs hypothesis). ``without_hessian`` makes an objective first-order. ``strict`` is an array
+``complex_step`` is the oracle: a directional derivative to rounding error,
+without a difference. ``checks`` and ``inner_checks`` state the properties of a
+correct layer, network, loss, objective, algorithm, inner rule or trajectory.
+``strategies`` draws random examples of these (needs hypothesis).
+``without_hessian`` makes an objective first-order. ``strict`` is an array
 module that refuses to mix with NumPy, as CuPy does.
 """
 

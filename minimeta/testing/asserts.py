@@ -1,4 +1,4 @@
-"""Two assertions that name what is wrong and by how much."""
+"""Two assertions whose messages give the name and the size of the error."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import numpy as np
 
 
 def assert_same(got: np.ndarray, want: np.ndarray, what: str) -> None:
-    """Raise an AssertionError that names ``what`` unless ``got`` and ``want`` are equal to the last bit."""
+    """Raise an AssertionError that names ``what`` unless got == want, to the
+    bit."""
     assert np.array_equal(got, want), f"{what} differs by {np.abs(got - want).max():.1e}"
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float, what: str) -> None:
-    """Raise an AssertionError that names ``what`` unless max |got - want| <= tolerance * max |want|, and shapes agree.
+    """Raise an AssertionError that names ``what`` unless ``got`` is close.
 
-    ``want`` must be finite.
+    The shapes must agree, ``want`` must be finite, and max |got - want| <=
+    tolerance * max |want|.
     """
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"

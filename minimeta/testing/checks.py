@@ -1,8 +1,12 @@
-"""What a layer, a network, a loss, an objective and an algorithm must satisfy: one function each, for minimeta's own and
-for yours. Inner rules and trajectories: inner_checks.py.
+"""Checks of a layer, a network, a loss, an objective and an algorithm.
 
-The oracles are two. The complex step decides, to ten digits. A real difference, to five, guards the complex step: it sees
-what is not analytic (an absolute value, a norm, a real part kept in a cache) and what the complex step therefore misses.
+Each has one check, for minimeta's own classes and for yours. inner_checks.py
+checks inner rules and trajectories.
+
+There are two oracles. The complex step decides, to ten digits. A real
+difference, to five digits, guards the complex step. The complex step misses
+every part of a function that is not analytic (an absolute value, a norm, a real
+part stored in a cache), and the real difference sees those parts.
 """
 
 from __future__ import annotations
@@ -29,12 +33,18 @@ from ..tasks import Minibatches
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings, reported
 
-TOLERANCE = (
-    1e-10  # float64 rounding (1e-16) through sums of a few thousand terms and a few divisions
-)
-ROUGH = 1e-5  # of a real difference with step 1e-7: its error is about 1e-9, more where a function bends sharply
-SINGLE = 1e-2  # of float32 results from float64 ones: a guard against another function, not against rounding
-ZERO = 1e-3  # what is this small beside its terms is compared to thirteen digits of them, not to ten of itself
+# Rounding of float64 (1e-16) through sums of a few thousand terms and a few
+# divisions.
+TOLERANCE = 1e-10
+# A real difference with step 1e-7 has an error of about 1e-9, and more where a
+# function bends sharply.
+ROUGH = 1e-5
+# Float32 results differ from float64 ones by rounding; this bound only catches
+# a different function.
+SINGLE = 1e-2
+# A result this small beside its terms is compared to thirteen digits of the
+# terms, and not to ten digits of itself.
+ZERO = 1e-3
 PASSES = ("forward", "backward", "forward_tangent", "backward_tangent")
 
 
@@ -49,22 +59,28 @@ def check_layer(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """The four passes of ``layer`` are each other's derivatives and transposes, at random float64 inputs.
+    """Checks the four passes of ``layer`` at random float64 inputs.
 
-    ``forward_tangent`` is the derivative of ``forward``; ``backward`` is its transpose, <dy, J u> = <J^T dy, u> task by task
-    and term by term; ``backward_tangent`` is the derivative of ``backward``. No pass changes its inputs, upcasts float32, or
-    lets one task see another; parameters shared by all tasks (leading axis 1) give the results of equal copies: ``shared``
-    chooses one of the two, by default both are checked. All passes but ``forward`` take ``on_data``. With ``on_data=True``
-    they give what they give where x_dot = 0, and may leave out dx and dx_dot.
+    ``forward_tangent`` must be the derivative of ``forward``. ``backward`` must
+    be its transpose, <dy, J u> = <J^T dy, u>, task by task and term by term.
+    ``backward_tangent`` must be the derivative of ``backward``. No pass may
+    change its inputs, upcast float32, or let one task depend on another.
+    Parameters shared by all tasks (leading axis 1) must give the same results
+    as equal copies. ``shared`` selects shared parameters or copies; by default
+    both are checked. All passes except ``forward`` must take ``on_data``. With
+    ``on_data=True`` they must give the same results as with x_dot = 0, and may
+    return None for dx and dx_dot.
 
-    Without an ``input_shape``, every shape among small ones is tried that the layer's ``output_shape`` takes.
+    Without an ``input_shape``, the check uses small shapes of one and of three
+    axes that the layer's ``output_shape`` accepts.
 
-    Returns the largest relative difference that was met.
+    Returns the largest relative difference found.
 
     Raises
     ------
     CheckError
-        naming each pass and term that is wrong and by how much, and the passes that agree.
+        naming each pass and term that is wrong and by how much, and the passes
+        that agree.
     """
     name = _name(layer)
     missing = [pass_name for pass_name in PASSES if not callable(getattr(layer, pass_name, None))]
@@ -73,7 +89,8 @@ def check_layer(
     shapes = [input_shape] if input_shape is not None else list(_shapes_taken(layer))
     if not shapes:
         raise CheckError(
-            f"{name}.output_shape takes none of the small shapes tried: give check_layer an input_shape"
+            f"{name}.output_shape takes none of the small shapes that check_layer tries: "
+            "give check_layer an input_shape"
         )
     worst = 0.0
     for shape in shapes:
@@ -85,7 +102,7 @@ def check_layer(
 
 
 class _LayerCheck:
-    """One layer at one set of random inputs."""
+    """The check of one layer at one set of random inputs."""
 
     def __init__(
         self, layer, input_shape, tasks, examples, shared, seed, tolerance, findings
@@ -103,7 +120,7 @@ class _LayerCheck:
         self.dy, self.dy_dot = rng.standard_normal((2, *self.y_shape))
 
     def run(self) -> None:
-        """Every comparison."""
+        """Makes every comparison."""
         results = self.passes(
             self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot, np.float64
         )
@@ -123,7 +140,10 @@ class _LayerCheck:
                 )
 
     def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
-        """Results of the four passes, checked for form: ``forward``, ``backward`` and so on, each a tree of arrays."""
+        """The results of the four passes by name, after a check of their form.
+
+        Each result is a tree of arrays.
+        """
         layer, call, shapes = self.layer, self.findings.call, self.layer.shapes
         tasks = x.shape[0]
         y_shape = (tasks, *self.y_shape[1:])
@@ -159,9 +179,15 @@ class _LayerCheck:
         y_dot, cache_dot = pair("forward_tangent", tangent, ("y_dot", "cache_dot"))
         self.findings.array("forward_tangent", "y_dot", y_dot, y_shape, dtype)
         back_tangent = call(
-            "backward_tangent", layer.backward_tangent,
-            theta=theta, theta_dot=theta_dot, cache=cache, cache_dot=cache_dot, dy=dy, dy_dot=dy_dot,
-        )  # fmt: skip
+            "backward_tangent",
+            layer.backward_tangent,
+            theta=theta,
+            theta_dot=theta_dot,
+            cache=cache,
+            cache_dot=cache_dot,
+            dy=dy,
+            dy_dot=dy_dot,
+        )
         return {
             "forward": y,
             "backward": gradients("backward", back, ("dx", "dtheta")),
@@ -186,7 +212,8 @@ class _LayerCheck:
         )
 
     def check_backward(self, results: dict[str, Any]) -> None:
-        """Each of dx and dtheta is the transpose of y's derivative along that argument alone."""
+        """dx and each dtheta is the transpose of y's derivative by that
+        argument."""
         dx, dtheta = results["backward"]
         none = {key: 0 * value for key, value in self.theta_dot.items()}
         terms = [("dx", dx, self.x_dot, (none, self.x_dot))]
@@ -200,7 +227,10 @@ class _LayerCheck:
             self.findings.close("backward", term, got, want, self.tolerance, sizes)
 
     def check_backward_tangent(self, results: dict[str, Any]) -> None:
-        """dx_dot and dtheta_dot are the derivatives of dx and dtheta along (theta_dot, x_dot, dy_dot)."""
+        """dx_dot and dtheta_dot are the derivatives of dx and dtheta.
+
+        The direction is (theta_dot, x_dot, dy_dot).
+        """
         dx_dot, dtheta_dot = results["backward_tangent"]
         at, along = (self.theta, self.x, self.dy), (self.theta_dot, self.x_dot, self.dy_dot)
 
@@ -214,8 +244,8 @@ class _LayerCheck:
                 dtheta_dot[key],
                 lambda *z, key=key: backward(*z)[1][key],
             )
-        # A derivative that is zero, such as that of batch norm over one value, is zero
-        # up to the rounding of its terms, which are of the size of dy.
+        # A derivative that is zero, such as batch norm's over one value, is
+        # zero up to the rounding of its terms, which are of the size of dy.
         floor = ZERO * (np.abs(self.dy).max() + np.abs(self.dy_dot).max())
         for term, (got, function) in terms.items():
             compare(
@@ -231,7 +261,8 @@ class _LayerCheck:
             )
 
     def check_on_data(self) -> None:
-        """With ``on_data`` the passes give what they give for x_dot = 0, but for dx."""
+        """With ``on_data`` the passes give the results for x_dot = 0, except
+        dx."""
         if not self.take_on_data():
             return
         layer, theta, theta_dot, none = self.layer, self.theta, self.theta_dot, 0 * self.x_dot
@@ -259,7 +290,10 @@ class _LayerCheck:
                 self.findings.close(pass_name, with_on_data, a, b, self.tolerance)
 
     def take_on_data(self) -> bool:
-        """Whether each pass but ``forward`` takes ``on_data``; notes each that does not."""
+        """Whether every pass except ``forward`` takes ``on_data``.
+
+        Every pass that does not is noted as a finding.
+        """
         lowest, prefix = self.layer, ""
         if isinstance(lowest, _AsLayer) and lowest.wrapped.layers:
             lowest = lowest.wrapped.layers[0]
@@ -280,7 +314,11 @@ class _LayerCheck:
         return all_do
 
     def check_tasks_and_sharing(self, results: dict[str, Any]) -> None:
-        """The last task alone gives the same as among others; shared parameters the same as copies."""
+        """Tasks are independent, and shared parameters act as copies.
+
+        The last task gives the same results alone as among the others. Shared
+        parameters give the same results as equal copies.
+        """
         inputs = (self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot)
         last = tree_map(lambda a: a[-1:], inputs)
         theta = self.theta if self.shared else tree_map(lambda a: a[-1:], self.theta)
@@ -313,19 +351,27 @@ def check_network(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """The four passes of ``network`` are those of a layer with one parameter, phi, and satisfy all that check_layer asks.
+    """Checks the four passes of ``network`` by ``check_layer``.
 
-    Returns the largest relative difference that was met.
+    The network is checked as a layer with one parameter, phi.
+
+    Returns the largest relative difference found.
 
     Raises
     ------
     CheckError
-        naming each pass and term that is wrong and by how much, and the passes that agree.
+        naming each pass and term that is wrong and by how much, and the passes
+        that agree.
     """
     return check_layer(
-        _AsLayer(network), network.input_shape,
-        tasks=tasks, examples=examples, shared=shared, seed=seed, tolerance=tolerance,
-    )  # fmt: skip
+        _AsLayer(network),
+        network.input_shape,
+        tasks=tasks,
+        examples=examples,
+        shared=shared,
+        seed=seed,
+        tolerance=tolerance,
+    )
 
 
 @dataclass(frozen=True)
@@ -366,7 +412,10 @@ class _AsLayer(Layer):
 
 
 def _name(layer: Layer) -> str:
-    """The layer's class, or that of what it stands for: a wrapper tells by an attribute ``wrapped``."""
+    """The name of the layer's class, or of the class that a wrapper wraps.
+
+    A wrapper holds the wrapped layer in an attribute ``wrapped``.
+    """
     return type(getattr(layer, "wrapped", layer)).__name__
 
 
@@ -374,9 +423,12 @@ def _name(layer: Layer) -> str:
 def check_loss(
     loss: Loss, z: np.ndarray, target: np.ndarray, *, seed: int = 0, tolerance: float = TOLERANCE
 ) -> float:
-    """``backward`` and ``backward_tangent`` are the first and second derivative of ``forward`` at float64 ``z``.
+    """Checks the derivatives of ``loss`` at float64 ``z``.
 
-    Returns the largest relative difference that was met.
+    ``backward`` and ``backward_tangent`` must be the first and the second
+    derivative of ``forward``.
+
+    Returns the largest relative difference found.
 
     Raises
     ------
@@ -400,9 +452,15 @@ def check_loss(
             findings, "backward", "dz", dots(dz, z_dot), value_at, (z,), (z_dot,), tolerance, sizes
         )
         compare(
-            findings, "backward_tangent", "dz_dot", dz_dot,
-            lambda p: loss.backward(loss.forward(p, target)[1]), (z,), (z_dot,), tolerance,
-        )  # fmt: skip
+            findings,
+            "backward_tangent",
+            "dz_dot",
+            dz_dot,
+            lambda p: loss.backward(loss.forward(p, target)[1]),
+            (z,),
+            (z_dot,),
+            tolerance,
+        )
     return findings.worst
 
 
@@ -416,19 +474,25 @@ def check_objective(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad`` at float64 phi, ``(D,) or (T, D)``; hvp is linear
-    and symmetric; a task's numbers do not depend on the tasks beside it; a shared phi, or v, is the same as equal copies.
+    """Checks the derivatives of ``objective`` at float64 phi, ``(D,) or (T,
+    D)``.
 
-    ``true_loss`` maps phi ``(T, D)`` to losses ``(T,)`` by the definition: with it, ``loss`` must be just that.
-    Where a point has them, ``input_grad`` is the derivative of ``loss`` along the inputs x, and ``third(v, w)`` that of
+    ``grad`` must be the derivative of ``loss``, and ``hvp`` the derivative of
+    ``grad``. ``hvp`` must be linear and symmetric. Tasks must be independent. A
+    shared phi or v must give the same results as equal copies. Where a point
+    has ``input_grad``, it must be the derivative of ``loss`` along the inputs
+    x. Where a point has ``third``, ``third(v, w)`` must be the derivative of
     ``hvp(v)`` along w.
 
-    Returns the largest relative difference that was met.
+    ``true_loss`` maps phi ``(T, D)`` to losses ``(T,)`` by their definition. If
+    it is given, ``loss`` must agree with it.
+
+    Returns the largest relative difference found.
 
     Raises
     ------
     CheckError
-        naming what is wrong, and by how much.
+        naming each wrong result, and by how much.
     """
     rng = np.random.default_rng(seed)
     with Findings(type(objective).__name__).reporting() as findings:
@@ -546,21 +610,27 @@ def check_algorithm(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """``direction``, coupled, is the gradient of ``true_objective``, a function from float64 meta
-    ``(M,)`` to losses ``(T,)``, and its losses are that function's; or to one number ``()``, the
-    objective of the whole meta-batch, of which the *mean* of the directions is the gradient. meta is
-    not changed. An uncoupled direction of a task does not depend on the tasks beside it (coupling
-    them is for ``couple``).
+    """Checks ``direction``, after ``couple``, against a definition.
 
-    Reptile and FOMAML are no function's gradient. For such an algorithm ``expected`` gives
-    the direction, the losses and the inner rule's last state from meta in another way:
-    Reptile's direction is phi - adapt(phi), FOMAML's is MAML's with the Hessian replaced by
-    zero (``without_hessian``). An entry of ``expected`` that is None is not compared. With
-    neither function only form and independence are checked.
+    ``true_objective`` is a function of float64 meta ``(M,)``. If its result is
+    losses ``(T,)``, each direction must be the gradient of its task's loss, and
+    the outcome's losses must be those losses. If its result is one number
+    ``()``, the objective of the whole meta-batch, the *mean* of the directions
+    must be its gradient. In both cases meta must not change. The uncoupled
+    direction of a task must not depend on other tasks, since only ``couple``
+    may couple them.
 
-    ``state`` is the inner rule's at the start, shared by all tasks or their own.
+    The directions of Reptile and FOMAML are not the gradient of any function.
+    For such an algorithm ``expected`` computes the direction, the losses and
+    the inner rule's last state from meta in another way. Reptile's direction is
+    phi - adapt(phi). FOMAML's is MAML's with the Hessian replaced by zero
+    (``without_hessian``). An entry of ``expected`` that is None is not
+    compared. Without both functions, only form and independence are checked.
 
-    Returns the largest relative difference that was met.
+    ``state`` is the inner rule's state at the start, shared by all tasks or per
+    task.
+
+    Returns the largest relative difference found.
 
     Raises
     ------
@@ -626,7 +696,7 @@ def check_algorithm(
 
 
 def _but_state(parts: Outcome) -> list[np.ndarray]:
-    """The arrays of an outcome, a row a task: all but the inner rule's state."""
+    """The per-task arrays of an outcome: everything except the rule's state."""
     return [parts.direction, parts.loss, *(parts.coupling or ())]
 
 
@@ -642,16 +712,18 @@ def compare(
     scale: Any = None,
     floor: float = 0.0,
 ) -> None:
-    """``got`` is the derivative of ``function`` at ``at`` along ``along``, by both oracles.
+    """Compares ``got`` with the derivative of ``function`` by both oracles.
 
-    Differences are relative to ``scale``, or else to max |want| + ``floor``.
+    The derivative is taken at ``at`` along ``along``. Differences are relative
+    to ``scale``, or to max |want| + ``floor`` where ``scale`` is None.
     """
     try:
         want = complex_step(function, at, along)
     except Exception as error:
         raise CheckError(
-            f"{findings.name}: a pass does not take complex input ({type(error).__name__}: {error}), which the complex step "
-            "needs: compare by real part, and allocate with the dtype of the input"
+            f"{findings.name}: a pass does not take complex input "
+            f"({type(error).__name__}: {error}), which the complex step needs: compare by real "
+            "part, and allocate with the dtype of the input"
         ) from error
     if scale is None:
         scale = np.abs(want).max(initial=0.0) + floor
@@ -659,22 +731,24 @@ def compare(
         return
     size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0)
     smooth = True
-    for h in (
-        1e-7,
-        1e-8,
-    ):  # two kinks within a step can bend alike and pass for smooth: in both steps, hardly ever
+    # Two kinks within one step can cancel in the test of smoothness. With two
+    # step sizes this hardly ever happens.
+    for h in (1e-7, 1e-8):
         slope, bend = real_difference(function, at, along, h)
-        smooth = smooth & (
-            bend <= ROUGH * size
-        )  # elsewhere there is a kink, here or within the step, and no derivative
+        # A large bend means a kink within the step, where there is no
+        # derivative.
+        smooth = smooth & (bend <= ROUGH * size)
         if np.abs((got - slope) * smooth).max(initial=0.0) <= ROUGH * size:
             break
-    note = f"{term} from a real difference (does the pass take an absolute value, a norm or a real part?): it"
+    note = (
+        f"{term} from a real difference "
+        "(does the pass take an absolute value, a norm or a real part?): it"
+    )
     findings.close(pass_name, note, got * smooth, slope * smooth, ROUGH, size)
 
 
 def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """<a, b> task by task, ``(T,)``."""
+    """The per-task <a, b>, ``(T,)``."""
     return (a * b).reshape(len(a), -1).sum(axis=1)
 
 
@@ -686,7 +760,10 @@ def leaves(tree: Any) -> list[np.ndarray]:
 
 
 def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
-    """Small input shapes of one and three axes that the layer takes: its own sizes as channels, if it has any."""
+    """Small input shapes of one and of three axes that the layer accepts.
+
+    The layer's own integer fields are tried first as the number of channels.
+    """
     sizes = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
     channels = list(
         dict.fromkeys(
@@ -697,7 +774,7 @@ def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
         for count in channels:
             try:
                 layer.output_shape((*axes, count))
-            except Exception:  # however a layer refuses: this shape is not for it
+            except Exception:  # a layer may refuse a shape by any exception
                 continue
             yield (*axes, count)
             break

@@ -1,9 +1,12 @@
-"""The complex step: Im F(x + i h v) / h is the derivative of F along v, exact to rounding.
+"""The complex step: Im F(x + i h v) / h is the derivative of F along v.
 
-For F analytic, F(x + i h v) = F(x) + i h F'(x) v + O(h^2). With h = 1e-30 the error h^2 is far below rounding, and nothing
-is subtracted, so nothing cancels. All passes of minimeta accept complex input for this reason: they compare by real part
-and never take an absolute value or a conjugate. A function that does is not analytic, and the complex step does not see
-those paths; ``real_difference`` does, to about eight digits, and is the second oracle of every check.
+For F analytic, F(x + i h v) = F(x) + i h F'(x) v + O(h^2). With h = 1e-30 the
+error h^2 is far below rounding. Nothing is subtracted, so nothing cancels, and
+the derivative is exact to rounding. All passes of minimeta accept complex input
+for this reason: they compare by real part, and never take an absolute value or
+a conjugate. A function that takes one is not analytic, and the complex step
+does not see the paths through it. ``real_difference`` sees them, to about eight
+digits, and is the second oracle of every check.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ STEP = 1e-30
 
 
 def complex_step(function: Callable[..., Any], at: tuple, along: tuple) -> Any:
-    """Derivative of ``function(*at)`` along ``along``.
+    """The derivative of ``function(*at)`` along ``along``.
 
-    Arguments are float64 arrays, or dicts or tuples of them; so is the result, in which whatever stays real has derivative
-    zero.
+    Arguments and result are float64 arrays, or dicts or tuples of arrays. A
+    part of the result that stays real has derivative zero.
     """
     return tree_map(lambda y: np.imag(y) / STEP, function(*_moved(at, along, 1j * STEP)))
 
@@ -28,10 +31,13 @@ def complex_step(function: Callable[..., Any], at: tuple, along: tuple) -> Any:
 def real_difference(
     function: Callable[..., np.ndarray], at: tuple, along: tuple, h: float = 1e-7
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same derivative without complex numbers, for a function with one array as its result.
+    """The same derivative without complex numbers, and the bend.
 
-    (F(x + h v) - F(x - h v)) / 2h, and how much the slopes on the two sides differ, |F(x + h v) - 2 F(x) + F(x - h v)| / h:
-    of the order of h where F is smooth, not so at a kink. h = 1e-7 balances the two errors: h^2, and rounding of F over h.
+    ``function`` returns one array. The derivative is (F(x + h v) - F(x - h v))
+    / 2h. The bend is the difference of the slopes on the two sides, |F(x + h v)
+    - 2 F(x) + F(x - h v)| / h. It is of the order of h where F is smooth, and
+    larger at a kink. h = 1e-7 balances the two errors, h^2 and rounding of F
+    over h.
     """
     ahead, here, behind = (function(*_moved(at, along, step)) for step in (h, 0.0, -h))
     return (ahead - behind) / (2 * h), np.abs(ahead - 2 * here + behind) / h
@@ -42,7 +48,10 @@ def _moved(at: tuple, along: tuple, step: complex) -> tuple:
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``function`` on every array of a tree of dicts and tuples (and of its like)."""
+    """``function`` on every array of a tree of dicts and tuples.
+
+    ``others`` are trees of the same form, whose arrays are further arguments.
+    """
     if isinstance(tree, dict):
         return {
             name: tree_map(function, tree[name], *(other[name] for other in others))

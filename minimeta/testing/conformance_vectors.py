@@ -1,12 +1,17 @@
-"""Floor 7: conformance vectors: small problems with their exact results, for implementations in any language.
+"""Conformance vectors, for implementations in any language.
 
-A folder of vectors holds
+Conformance vectors are small problems with their exact results. A folder of
+vectors holds
 
-index.json           what every problem is: network, layout of phi, loss, inner rule, shapes, checksums, documentation
-index.json.sha256    the index's own checksum, as ``sha256sum`` writes it
-NAME.npz             one a problem: inputs and exact results, float64 (class labels int64)
+    index.json           the description of every problem: network, layout of
+                         phi, loss, inner rule, shapes, checksums; and the
+                         documentation
+    index.json.sha256    the checksum of the index, as ``sha256sum`` writes it
+    NAME.npz             one per problem: inputs and exact results, float64
+                         (class labels int64)
 
-docs/vectors.md specifies it. ``write`` makes one, ``read`` opens one and verifies it, ``grade`` compares results with it.
+docs/vectors.md specifies the format. ``write`` writes a folder, ``read`` opens
+and verifies a folder, and ``grade`` compares results with a folder.
 """
 
 from __future__ import annotations
@@ -40,32 +45,45 @@ RESULTS = {
     "loss": "(T,): L_1 at phi: the loss of each task's mini-batch 1.",
     "grad": "(T, D): the gradient of L_1 with respect to phi, at phi.",
     "hvp": "(T, D): the Hessian of L_1 at phi, times v.",
-    "adapted": "(T, D): phi_{k+1}: each task's parameters after one inner step on each of its k mini-batches, in order.",
-    "final_loss": "(T,): L_k at phi_k: the loss of mini-batch k before the step on it. Of Reptile, FOMAML and MAML alike.",
+    "adapted": "(T, D): phi_{k+1}: each task's parameters after one inner step on each of its k "
+    "mini-batches, in order.",
+    "final_loss": "(T,): L_k at phi_k: the loss of mini-batch k before the step on it. Of Reptile, "
+    "FOMAML and MAML alike.",
     "reptile": "(T, D): Reptile's direction, phi - phi_{k+1}.",
     "fomaml": "(T, D): FOMAML's direction, g_k: the gradient of L_k at phi_k.",
-    "maml": "(T, D): MAML's direction: the gradient of L_k(phi_k) with respect to phi, through the k-1 inner steps.",
+    "maml": "(T, D): MAML's direction: the gradient of L_k(phi_k) with respect to phi, through the "
+    "k-1 inner steps.",
 }
 
 _DOCUMENTATION = {
-    "words": "T tasks, k mini-batches, N_i examples in mini-batch i, D parameters. phi_1 = phi, g_i = the gradient of L_i "
-    "at phi_i, phi_{i+1} = the inner step from phi_i with g_i. Tasks share phi and do not mix; the inner rule starts afresh "
+    "words": "T tasks, k mini-batches, N_i examples in mini-batch i, D parameters. phi_1 = phi, "
+    "g_i = the gradient of L_i "
+    "at phi_i, phi_{i+1} = the inner step from phi_i with g_i. Tasks share phi and do not mix; the "
+    "inner rule starts afresh "
     "for each.",
-    "layout": "phi holds the parameters layer by layer, in a layer in the order listed (weight before bias, scale before "
+    "layout": "phi holds the parameters layer by layer, in a layer in the order listed (weight "
+    "before bias, scale before "
     "shift), each in C order; 'offset' counts from 0.",
     "arrays": {
         "phi": "(D,): the initial parameters.",
         "v": "(T, D): the vector that the Hessian is multiplied by.",
-        "x_i": "(T, N_i, *input): the inputs of mini-batch i, for i = 1 .. k; images are (height, width, channels).",
-        "y_i": "(T, N_i, *output) of float64 for MeanSquaredError; (T, N_i) of int64, from 0, for SoftmaxCrossEntropy.",
+        "x_i": "(T, N_i, *input): the inputs of mini-batch i, for i = 1 .. k; images are (height, "
+        "width, channels).",
+        "y_i": "(T, N_i, *output) of float64 for MeanSquaredError; (T, N_i) of int64, from 0, for "
+        "SoftmaxCrossEntropy.",
     },
     "layers": {
         "Dense": "y = x W + b; weight (inputs, outputs), bias (outputs).",
-        "Conv2D": "Cross-correlation of channels-last images, no flip; weight (height, width, inputs, outputs), bias "
-        "(outputs). Padding as TensorFlow's 'same': ceil(size / stride) outputs, zeros around, the odd one below and right.",
-        "BatchNorm": "y = scale (x - mean) / sqrt(variance + eps) + shift, mean and biased variance over the examples and "
-        "pixels of one channel of one task's current mini-batch, always; derivatives go through both.",
-        "MaxPool2D": "Largest value of each 2 x 2 window, stride 2; ceil(size / 2) outputs, windows at an odd edge are cut.",
+        "Conv2D": "Cross-correlation of channels-last images, no flip; weight (height, width, "
+        "inputs, outputs), bias "
+        "(outputs). Padding as TensorFlow's 'same': ceil(size / stride) outputs, zeros around, the "
+        "odd one below and right.",
+        "BatchNorm": "y = scale (x - mean) / sqrt(variance + eps) + shift, mean and biased "
+        "variance over the examples and "
+        "pixels of one channel of one task's current mini-batch, always; derivatives go through "
+        "both.",
+        "MaxPool2D": "Largest value of each 2 x 2 window, stride 2; ceil(size / 2) outputs, "
+        "windows at an odd edge are cut.",
         "ReLU": "max(x, 0), with derivative 0 at 0.",
         "Tanh": "tanh(x).",
         "Softplus": "log(1 + exp(x)).",
@@ -77,8 +95,10 @@ _DOCUMENTATION = {
     },
     "rules": {
         "SGD": "phi' = phi - lr g.",
-        "Adam": "m' = beta1 m + (1 - beta1) g, v' = beta2 v + (1 - beta2) g^2, from m = v = 0; at step t = 1, 2, ...: "
-        "phi' = phi - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps). MAML differentiates through m' and v'. "
+        "Adam": "m' = beta1 m + (1 - beta1) g, v' = beta2 v + (1 - beta2) g^2, from m = v = 0; at "
+        "step t = 1, 2, ...: "
+        "phi' = phi - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps). MAML "
+        "differentiates through m' and v'. "
         "Where all gradients so far were 0, so is the derivative of sqrt(v').",
     },
     "results": RESULTS,
@@ -88,9 +108,12 @@ _DOCUMENTATION = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A network and a loss, an inner rule, and the sizes of the k mini-batches of each of ``tasks``. Its name seeds its
-    numbers. With ``dead_unit`` the first unit of an MLP never fires: all its gradients are exactly zero, and where Adam
-    divides by their root, 0 / 0 lies in wait in the derivative."""
+    """A network, a loss, an inner rule, and the sizes of k mini-batches.
+
+    The problem's name seeds its numbers. With ``dead_unit`` the first unit of
+    an MLP never fires, so all gradients of that unit are exactly zero. Adam
+    divides by the root of their mean square, and a naive derivative is 0 / 0.
+    """
 
     name: str
     network: Network
@@ -103,7 +126,8 @@ class Problem:
     def arrays(self) -> dict[str, np.ndarray]:
         """Inputs and exact results, by name.
 
-        All parameters are moved away from their initial values, or a swap of two zero biases would go unnoticed.
+        All parameters are moved away from their initial values, because a swap
+        of two zero biases would go unnoticed.
         """
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         objective = Objective(self.network, self.loss)
@@ -119,7 +143,11 @@ class Problem:
         return inputs | self._results(objective, phi, v, batches)
 
     def _batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """x of standard normal numbers, or of pixels from 0 to 1; y of the kind that the loss takes."""
+        """A random mini-batch (x, y).
+
+        x holds standard normal numbers, or pixels from 0 to 1. y is of the kind
+        that the loss takes.
+        """
         outputs = self.network.output_shape[0]
         draw = rng.random if len(self.network.input_shape) == 3 else rng.standard_normal
         x = draw((self.tasks, size, *self.network.input_shape))
@@ -151,7 +179,8 @@ class Problem:
 
 
 def _describe_network(network: Network) -> dict[str, Any]:
-    """Layers with their sizes, shapes, and the place of each parameter in phi."""
+    """The layers as JSON, with their sizes, shapes and parameter offsets in
+    phi."""
     layers, shape, offset = [], network.input_shape, 0
     for layer in network.layers:
         entry = {"type": type(layer).__name__, **asdict(layer), "input_shape": list(shape)}
@@ -172,8 +201,10 @@ _OMNIGLOT, _MINI_IMAGENET = (
     mini_imagenet_convnet(ways=3, filters=2),
 )
 
-# Adam's derivative has a factor 1 / (sqrt(v) + eps), which multiplies the rounding error of gradients that are zero in exact
-# arithmetic: those of a bias before a batch norm. With an eps of 1e-3 the convolutional problems keep 13 digits.
+# Adam's derivative has a factor 1 / (sqrt(v) + eps). The factor multiplies the
+# rounding error of gradients that are zero in exact arithmetic, such as the
+# gradient of a bias before a batch norm. With an eps of 1e-3 the convolutional
+# problems keep 13 digits.
 PROBLEMS = (
     Problem("linear-mse-sgd-k3", mlp([3, 2]), _MSE, SGD(0.05), (4, 4, 4)),
     Problem("relu-mse-sgd-k1", mlp([1, 8, 8, 1]), _MSE, SGD(0.02), (5,), tasks=1),
@@ -221,18 +252,23 @@ PROBLEMS = (
 
 
 def write(folder: Path) -> tuple[int, int]:
-    """Compute all vectors into a new ``folder``, the index last; return the number of problems and of bytes.
+    """Writes all vectors into a new ``folder``, the index last.
+
+    Returns the number of problems and the number of bytes.
 
     Raises
     ------
     VectorsError
-        if ``folder`` holds anything already, or cannot be written.
+        if ``folder`` is not empty, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise VectorsError(f"{folder} is not empty: name a new folder, nothing is overwritten")
-        # BLAS at one thread: the bits of a sum must not depend on the number of cores.
+            raise VectorsError(
+                f"{folder} is not empty, and nothing is overwritten: name a new folder"
+            )
+        # BLAS runs on one thread because the bits of a sum must not depend on
+        # the number of cores.
         with threads.workers(1):
             entries = [_write_problem(folder, problem) for problem in PROBLEMS]
         index = {"format": FORMAT, "version": VERSION, "dtype": "float64", "tolerance": TOLERANCE}
@@ -250,7 +286,7 @@ def write(folder: Path) -> tuple[int, int]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The index of the vectors in ``folder``, after all checksums were found right.
+    """The index of the vectors in ``folder``, after all checksums are verified.
 
     Raises
     ------
@@ -264,26 +300,27 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz, by name; nothing is unpickled.
+    """All arrays of an npz by name. Nothing is unpickled.
 
     Raises
     ------
     VectorsError
-        if it cannot be read.
+        if the file cannot be read.
     """
     try:
         with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as stored:
             return {name: np.asarray(stored[name]) for name in stored.files}
-    except (
-        Exception
-    ) as error:  # whatever a reader of archives may meet in bytes that are not what was written
+    except Exception as error:  # a reader of archives may raise anything on damaged bytes
         raise VectorsError(f"{path} is damaged: {error}") from error
 
 
 @dataclass(frozen=True)
 class Grade:
-    """One result of one problem: its ``error`` max|got - want| / max|want| where it could be compared, or a ``note`` on
-    why it could not."""
+    """The grade of one result of one problem.
+
+    ``error`` is max|got - want| / max|want| where the result could be compared.
+    Otherwise ``note`` says why it could not.
+    """
 
     problem: str
     quantity: str
@@ -293,32 +330,39 @@ class Grade:
 
 
 def grade(folder: Path, results: Path, tolerance: float = TOLERANCE) -> list[Grade]:
-    """Compare the npz files in ``results``, named like those of the vectors in ``folder``, with the exact results.
+    """Compares the npz files in ``results`` with the exact results in
+    ``folder``.
 
-    What is wrong with a result is its grade; it stops nothing.
+    Each file in ``results`` has the name of a file of the vectors. A faulty
+    result gets a failing grade and does not stop the others.
 
     Raises
     ------
     VectorsError
         if the vectors are damaged, or ``results`` holds nothing to compare.
     SettingsError
-        if the tolerance is no number from 0 up.
+        if the tolerance is negative or not finite.
     """
     if not 0 <= tolerance < math.inf:
-        raise SettingsError(f"tolerance must be a number from 0 up, got {tolerance}")
+        raise SettingsError(f"tolerance must be 0 or more and finite, got {tolerance}")
     grades = []
     for entry in read(folder)["problems"]:
         want = load(folder / entry["file"])
         grades += _grade_problem(entry["name"], want, results / entry["file"], tolerance)
     if all(each.status == "missing" for each in grades):
         raise VectorsError(
-            f"{results} holds no results: an npz named like each of {folder}, with {', '.join(RESULTS)}"
+            f"{results} holds no results: write one npz there for every npz in {folder}, with the "
+            f"same name and the arrays {', '.join(RESULTS)}"
         )
     return grades
 
 
 def report(grades: Sequence[Grade], tolerance: float) -> str:
-    """A table problem x result of errors, what could not be compared and why, and a count."""
+    """The grades as text.
+
+    The text is a table of errors by problem and result, then the results that
+    could not be compared and why, then a count.
+    """
     cells: dict[str, dict[str, str]] = {}
     for each in grades:
         shown = (
@@ -350,7 +394,7 @@ def report(grades: Sequence[Grade], tolerance: float) -> str:
 
 
 def _write_problem(folder: Path, problem: Problem) -> dict[str, Any]:
-    """Write a problem's npz; return its entry in the index."""
+    """Writes a problem's npz and returns the problem's entry in the index."""
     arrays, file = problem.arrays(), io.BytesIO()
     np.savez(file, **arrays)
     path = folder / f"{problem.name}.npz"
@@ -368,7 +412,11 @@ def _write_problem(folder: Path, problem: Problem) -> dict[str, Any]:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """The index. Its format and version are judged first: another version may keep its checksum elsewhere."""
+    """The index, after its checksum is verified.
+
+    Format and version are checked first, because another version may keep the
+    checksum elsewhere.
+    """
     path = folder / INDEX
     if not path.is_file():
         raise VectorsError(f"{folder} is not a folder of vectors: it has no {INDEX}")
@@ -387,7 +435,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _verified(path: Path, checksum: str | None = None) -> bytes:
-    """The bytes of a file of vectors, whose SHA-256 must be ``checksum`` where it is given."""
+    """The bytes of a file of vectors. Its SHA-256 must be ``checksum``, if
+    given."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -396,7 +445,7 @@ def _verified(path: Path, checksum: str | None = None) -> bytes:
         raise VectorsError(f"{path} cannot be read: {error}") from error
     if checksum is not None and _sha256(content) != checksum:
         raise VectorsError(
-            f"{path} is damaged: its checksum is not the one noted when it was written"
+            f"{path} is damaged: its checksum is not the one noted when the file was written"
         )
     return content
 

@@ -1,4 +1,8 @@
-"""What a check has found: every comparison is made before any is reported, so that a report tells wrong from right."""
+"""The findings of a check.
+
+Every comparison is made before any is reported, so a report can name both the
+wrong passes and the right ones.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,17 @@ _EXACT = 1e-6  # comparisons with a larger tolerance are rough: they guard the e
 
 
 class CheckError(AssertionError):
-    """A layer, loss, objective or algorithm is wrong: the message says which pass and which term, and by how much."""
+    """A layer, loss, objective or algorithm is wrong.
+
+    The message names the pass and the term, and says by how much it is wrong.
+    """
 
 
 class Findings:
-    """Collects comparisons under the names of passes. ``where``, if given, ends every report: at what inputs."""
+    """Collects comparisons under the names of passes.
+
+    ``where`` describes the inputs. If given, it ends every report.
+    """
 
     def __init__(self, name: str, where: str = "") -> None:
         self.name, self._where = name, f" ({where})" if where else ""
@@ -27,7 +37,7 @@ class Findings:
         self.worst = 0.0  # the largest relative difference that an exact comparison met
 
     def error(self, problem: str) -> CheckError:
-        """The CheckError of a problem that leaves nothing more to compare."""
+        """The CheckError of a problem after which nothing can be compared."""
         return CheckError(f"{self.name}.{problem}{self._where}")
 
     def call(self, pass_name: str, function: Callable[..., Any], **inputs: Any) -> Any:
@@ -36,7 +46,8 @@ class Findings:
         Raises
         ------
         CheckError
-            at once, if it raises anything, or changes one of its inputs in place: nothing after that would mean anything.
+            at once, if ``function`` raises, or changes one of its inputs in
+            place, since later comparisons would mean nothing.
         """
         before = copy.deepcopy(inputs)
         try:
@@ -50,7 +61,7 @@ class Findings:
         return result
 
     def require(self, pass_name: str, holds: bool, problem: str) -> None:
-        """Note that ``problem`` was found in a pass, unless ``holds``."""
+        """Notes ``problem`` as found in a pass, unless ``holds``."""
         self._passes[pass_name] = self._passes.get(pass_name, True) and bool(holds)
         if not holds:
             self._wrong.append(f"{self.name}.{pass_name}: {problem}")
@@ -58,12 +69,13 @@ class Findings:
     def array(
         self, pass_name: str, term: str, value: Any, shape: tuple[int, ...], dtype: Any = None
     ) -> None:
-        """A result must be an array of ``shape`` (and ``dtype``), of finite numbers.
+        """Requires a result to be a finite array of ``shape`` (and ``dtype``).
 
         Raises
         ------
         CheckError
-            at once, for a wrong shape or a number that is not finite: comparing them would only confuse.
+            at once, for a wrong shape or a number that is not finite, since a
+            comparison would only confuse.
         """
         found = getattr(value, "shape", None)
         if found != shape:
@@ -80,12 +92,12 @@ class Findings:
             )
 
     def names(self, pass_name: str, term: str, value: Any, expected: set[str]) -> None:
-        """A result must be a dict with exactly the ``expected`` names.
+        """Requires a result to be a dict with exactly the ``expected`` names.
 
         Raises
         ------
         CheckError
-            at once, if it is not.
+            at once, if the result is not such a dict.
         """
         found = set(value) if isinstance(value, dict) else type(value).__name__
         if found != expected:
@@ -96,10 +108,15 @@ class Findings:
     def close(
         self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None
     ) -> bool:
-        """Whether |got - want| <= tolerance * scale, everywhere; ``scale`` is max |want| unless given."""
+        """Whether |got - want| <= tolerance * scale everywhere.
+
+        ``scale`` is max |want| unless given. A difference that is too large is
+        noted.
+        """
         if np.shape(got) != np.shape(want):
             raise self.error(
-                f"{pass_name}: {term} cannot be compared, shapes are {np.shape(got)} and {np.shape(want)}"
+                f"{pass_name}: {term} cannot be compared, "
+                f"shapes are {np.shape(got)} and {np.shape(want)}"
             )
         if not (np.isfinite(got).all() and np.isfinite(want).all()):
             raise self.error(
@@ -116,7 +133,10 @@ class Findings:
         return bool(holds)
 
     def report(self) -> None:
-        """Raise the CheckError that tells all that is wrong, and which passes agree; return if nothing is wrong."""
+        """Raises a CheckError if anything is wrong.
+
+        The message lists all that is wrong, and the passes that agree.
+        """
         if self._wrong:
             right = [pass_name for pass_name, holds in self._passes.items() if holds]
             agree = f"; {', '.join(right)} agree{'s' * (len(right) == 1)}" if right else ""
@@ -124,13 +144,16 @@ class Findings:
 
     @contextmanager
     def reporting(self) -> Iterator[Findings]:
-        """Report at the end of a block."""
+        """Reports at the end of a block."""
         yield self
         self.report()
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two trees of arrays are equal to the last bit; what is no array counts as equal."""
+    """Whether two trees of arrays are equal to the last bit.
+
+    Parts that are not arrays count as equal.
+    """
     if isinstance(a, dict):
         return set(a) == set(b) and all(same(a[name], b[name]) for name in a)
     if isinstance(a, (tuple, list)):
@@ -141,7 +164,10 @@ def same(a: Any, b: Any) -> bool:
 
 
 def reported(check: Callable[..., Any]) -> Callable[..., Any]:
-    """A check in which whatever else goes wrong is told as a CheckError that names what was being checked."""
+    """``check``, with every other exception turned into a CheckError.
+
+    The CheckError names the checked object.
+    """
 
     @wraps(check)
     def checked(subject: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,5 +1,8 @@
-"""What an inner rule and a trajectory must satisfy: adjoints and tangents are those of derivatives
-that the oracles give."""
+"""Checks of an inner rule and of a trajectory.
+
+Their adjoints and tangents must agree with derivatives by the oracles of
+checks.py.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +29,29 @@ def check_rule(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """``tangent`` is the derivative of ``step``, and ``adjoint`` is its transpose, with a fresh state
-    and after each of ``steps`` random steps.
+    """Checks ``tangent`` and ``adjoint`` of ``rule`` against its ``step``.
 
-    For F = <a', phi'> + <b', state'> with random a' and b', and for b' = 0: the gradients
-    that ``adjoint`` gives with respect to phi, g, the arrays of the state, and the rates,
-    are F's, each moved alone. ``tangent`` moves all of them at once, and without the
-    state and the rates. The rates are moved one a parameter, however ``rule.lr`` gives
-    them, so ``Adjoint.lr`` is checked element by element. ``rule`` is a dataclass with a
-    field ``lr``. Its ``Adjoint.state`` holds one gradient for each array of the state, in
-    their order, and so do the directions of states that ``tangent`` takes and gives.
+    ``tangent`` must be the derivative of ``step``, and ``adjoint`` its
+    transpose, with a fresh state and after each of ``steps`` random steps.
+    ``rule`` is a dataclass with a field ``lr``.
 
-    All this once more with a parameter whose gradients have all been zero, but without
-    moving that parameter's state, where the root in Adam has no derivative. Give Adam an
-    eps of 1e-3 or so: with less, a first step is so nearly the sign of g that its
-    derivative is what rounding leaves of two large terms.
+    Let F = <a', phi'> + <b', state'> with random a', and with b' random or 0.
+    The gradients that ``adjoint`` returns, with respect to phi, g, the arrays
+    of the state, and the rates, must be F's. Each argument is moved alone.
+    ``tangent`` is checked with all arguments moving at once, and with phi and g
+    alone. The rates move per parameter, whatever the form of ``rule.lr``, so
+    ``Adjoint.lr`` is checked element by element. ``Adjoint.state`` must hold
+    one gradient for each array of the state, in the order of the arrays. The
+    directions of states that ``tangent`` takes and returns have the same form.
 
-    Where the rates are one a parameter their number is the ``size``, and where they are
-    one per step no step is made without one.
+    Everything is checked once more with a parameter whose gradients have all
+    been zero. That parameter's state does not move, because there the root in
+    Adam has no derivative. Give Adam an eps of about 1e-3. With a smaller eps
+    the first step is nearly the sign of g, and its derivative is the rounding
+    error of the difference of two large terms.
+
+    If ``rule.lr`` holds one rate per parameter, their number replaces ``size``.
+    If it holds one rate per step, the check takes no step beyond the last rate.
 
     Raises
     ------
@@ -63,7 +71,8 @@ def check_rule(
 
 
 class _RuleCheck:
-    """Step number ``j`` of one rule, at random gradients of phi' and of the state."""
+    """The check of step ``j`` of a rule, at random gradients of phi' and
+    state'."""
 
     def __init__(self, rule, g, state, j, alive, rng, tolerance, findings) -> None:
         rates = _one_rate_a_parameter(rule.lr, g.shape[1])
@@ -78,7 +87,8 @@ class _RuleCheck:
         self.dstate = tuple(rng.standard_normal(g.shape) for _ in _arrays(after))
 
     def run(self) -> None:
-        """With gradients and directions of the state, and without them."""
+        """Checks with gradients and directions of the state, and without
+        them."""
         self.check_adjoint(())
         if self.dstate:
             self.check_adjoint(self.dstate)
@@ -94,7 +104,7 @@ class _RuleCheck:
         return (out, *_arrays(after))
 
     def check_tangent(self, along: tuple) -> None:
-        """Every direction that ``tangent`` gives, against the derivative of ``step``."""
+        """Each direction by ``tangent`` equals the derivative of ``step``."""
         phi_dot, g_dot, held_dot, rates_dot = along
         moving = any(np.any(part) for part in (*held_dot, rates_dot))
         given = {
@@ -118,7 +128,8 @@ class _RuleCheck:
             self.compare("tangent", name, value, lambda *at, i=i: self.outputs(*at)[i], along)
 
     def check_adjoint(self, dstate: tuple[np.ndarray, ...]) -> None:
-        """Every gradient that ``adjoint`` gives, against F moved along its argument alone."""
+        """Each gradient by ``adjoint`` equals F's, with one argument moved
+        alone."""
         _, g, held, _ = self.at
         given = {"g": g, "state": self.state, "j": self.j, "dphi": self.dphi}
         adjoint = self.findings.call("adjoint", self.rule.adjoint, **given, dstate=dstate or None)
@@ -146,8 +157,11 @@ class _RuleCheck:
                 self.compare("adjoint", term, got, scored, along, sizes)
 
     def compare(self, pass_name, term, got, function, along, sizes=None) -> None:
-        """By both oracles; near a gradient of zero by the complex step alone, since a difference
-        would step over eps."""
+        """Compares by both oracles.
+
+        Near a gradient of zero only the complex step is used, since a real
+        difference would step over eps.
+        """
         at, tolerance = self.at, self.tolerance
         if self.alive.all():
             compare(self.findings, pass_name, term, got, function, at, along, tolerance, sizes)
@@ -167,18 +181,22 @@ def check_trajectory(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """``pullback(v)`` is the gradient of <v, phi_{k+1}> with respect to phi ``(D,) or (T, D)`` and to
-    the rule's ``lr``, in whichever way ``lr`` gives the rates. ``pushforward(u)`` is the derivative
-    of phi_{k+1} along u, and along directions of u and ``lr``. The two are transposes,
-    <J u, v> = <u, J^T v>. Whatever the trajectory stores, the numbers are the same.
+    """Checks ``pullback`` and ``pushforward`` of the trajectory of an inner
+    loop.
 
-    ``rule`` is a dataclass with a field ``lr``; ``state`` is its state at the start, held
-    constant.
+    ``pullback(v)`` must be the gradient of <v, phi_{k+1}> with respect to phi,
+    ``(D,) or (T, D)``, and to the rule's ``lr`` in any of its forms.
+    ``pushforward(u)`` must be the derivative of phi_{k+1} along u, and along u
+    and a direction of ``lr`` together. Pullback and pushforward must be
+    transposes, <J u, v> = <u, J^T v>. All stores must give the same numbers.
+
+    ``rule`` is a dataclass with a field ``lr``. ``state`` is the rule's state
+    at the start, held constant.
 
     Raises
     ------
     CheckError
-        naming which derivative is wrong, and by how much.
+        naming the wrong derivative, and by how much.
     """
     where = f"{type(rule).__name__}, {len(minibatches)} steps"
     with Findings("Trajectory", where).reporting() as findings:
@@ -191,7 +209,8 @@ def check_trajectory(
 
 
 class _TrajectoryCheck:
-    """One trajectory, with random v, u and directions of its rates."""
+    """The check of one trajectory, with random v, u and directions of its
+    rates."""
 
     def __init__(self, trajectory, phi, minibatches, state, seed, tolerance, findings) -> None:
         self.trajectory, self.minibatches, self.state = trajectory, minibatches, state
@@ -204,7 +223,7 @@ class _TrajectoryCheck:
         self.lr_dot = rng.standard_normal(self.lr.shape)
 
     def rates(self, lr: np.ndarray) -> Rate:
-        """In the form in which the rule holds them."""
+        """The rates ``lr`` in the form in which the rule holds its own."""
         return tuple(lr) if isinstance(self.rule.lr, (tuple, list)) else lr
 
     def last(self, start: np.ndarray, lr: np.ndarray) -> np.ndarray:
@@ -213,7 +232,8 @@ class _TrajectoryCheck:
         return adapt(objective, start, self.minibatches, rule, self.state)
 
     def check_pullback(self) -> None:
-        """dphi and dlr, each against <v, phi_{k+1}> moved along its argument alone."""
+        """dphi and dlr equal the derivatives of <v, phi_{k+1}>, one at a
+        time."""
         v, at = self.v, (self.rows, self.lr)
 
         def scored(start, lr):
@@ -232,7 +252,8 @@ class _TrajectoryCheck:
             compare(self.findings, "pullback", term, got, scored, at, along, self.tolerance, sizes)
 
     def check_pushforward(self) -> None:
-        """J u, and J u with moving rates, against the derivative; and <J u, v> = <u, J^T v>."""
+        """J u, with fixed and moving rates, is the derivative and the
+        transpose."""
         trajectory, u, v, tolerance = self.trajectory, self.u, self.v, self.tolerance
         at, lr_dot = (self.rows, self.lr), self.rates(self.lr_dot)
         pushed = self.findings.call("pushforward", trajectory.pushforward, u=u)
@@ -259,7 +280,7 @@ class _TrajectoryCheck:
 
 
 def _arrays(state: Any) -> list[np.ndarray]:
-    """The arrays among the numbers of an inner rule's state, in order."""
+    """The arrays of an inner rule's state, in order, without its numbers."""
     return [leaf for leaf in leaves(state) if isinstance(leaf, np.ndarray)]
 
 
@@ -272,7 +293,7 @@ def _with_arrays(state: Any, arrays: Iterator[np.ndarray]) -> Any:
 
 
 def _one_rate_a_parameter(lr: Rate, size: int) -> np.ndarray:
-    """The same rates as ``(size,)``, or ``(k, size)`` where there is one per step."""
+    """The rates as ``(size,)``, or as ``(k, size)`` if ``lr`` is per step."""
     rates, steps = np.asarray(lr, dtype=np.float64), len(lr) if is_per_step(lr) else 1
     spread = np.array(np.broadcast_to(rates.reshape(steps, -1), (steps, size)))
     return spread if is_per_step(lr) else spread[0]

@@ -1,9 +1,10 @@
-"""The definition of every algorithm: an objective whose gradient its direction must be, or its
-direction computed in another way.
+"""The definition of every algorithm, against which its direction is checked.
 
-``oracle(algorithm, objective, minibatches, state)`` gives the arguments of
-``check_algorithm``. The definitions take no derivative of their own beyond an
-objective's gradient and Hessian products. The complex step differentiates them.
+A definition is an objective whose gradient the direction must be, or the
+direction computed in another way. ``oracle(algorithm, objective, minibatches,
+state)`` returns the arguments of ``check_algorithm``. A definition uses no
+derivatives except an objective's gradient and Hessian products. The complex
+step differentiates the definition.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def oracle(
     Raises
     ------
     TypeError
-        for an algorithm that has none here.
+        for an algorithm without an oracle in this file.
     """
     raise TypeError(f"no oracle is known for {type(algorithm).__name__}")
 
@@ -50,8 +51,12 @@ def oracle(
 def after_adaptation(
     algorithm: Any, objective: Differentiable, minibatches: Sequence[Batch], state: Any = None
 ) -> Callable[[np.ndarray], Outcome]:
-    """From meta to the losses of the last mini-batch after ``algorithm``'s inner loop on the others,
-    and the rule's state there."""
+    """The function from meta to the losses after ``algorithm``'s inner loop.
+
+    The inner loop runs on all mini-batches except the last, and the losses are
+    the last mini-batch's. The outcome holds the rule's state at the end of the
+    inner loop.
+    """
 
     def scored(meta: np.ndarray) -> Outcome:
         descended, start, rule = algorithm.problem(objective, meta)
@@ -63,14 +68,16 @@ def after_adaptation(
 
 @oracle.register
 def _(algorithm: MAML, objective, minibatches, state=None):
-    """MAML, and every algorithm that differs from it in its inner problem alone."""
+    """MAML, and every algorithm that differs from MAML only in its inner
+    problem."""
     scored = after_adaptation(algorithm, objective, minibatches, state)
     return {"true_objective": lambda meta: scored(meta).loss, "expected": scored}
 
 
 @oracle.register
 def _(algorithm: FOMAML, objective, minibatches, state=None):
-    """MAML's direction with every Hessian replaced by zero; or the change of the last inner step."""
+    """MAML's direction without Hessians, or the change of the last inner
+    step."""
     if algorithm.update == "step":
         return {"expected": _change(algorithm.rule, objective, minibatches, state, since=-1)}
     maml, flat = MAML(algorithm.rule), without_hessian(objective)
@@ -90,7 +97,7 @@ def _change(
     state: Any,
     since: int,
 ) -> Callable[[np.ndarray], Outcome]:
-    """From phi to the iterate before step number ``since`` less the last iterate, step by step."""
+    """The function from phi to iterate ``since`` minus the last iterate."""
 
     def change(phi: np.ndarray) -> Outcome:
         before, held = [phi], state
@@ -149,7 +156,8 @@ def _(algorithm: ADML, objective, minibatches, state=None):
 
 @oracle.register
 def _(algorithm: TAML, objective, minibatches, state=None):
-    """MAML's mean loss plus the weighted inequality of the losses before adaptation."""
+    """MAML's mean loss plus the weighted inequality of the losses before
+    adaptation."""
     scored = after_adaptation(algorithm, objective, minibatches, state)
 
     def whole(meta: np.ndarray) -> np.ndarray:

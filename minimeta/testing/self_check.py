@@ -1,11 +1,15 @@
-"""Floor 7: ``minimeta check``: is the mathematics right on this machine, with this NumPy or CuPy and this BLAS?
+"""``minimeta check``, which checks the mathematics on this machine.
 
-In float64: every layer's passes, every loss, network and inner rule, MAML and its kin against the complex step; FOMAML
-against MAML with the Hessian replaced by zero; Reptile against its definition, iMAML against a solution of its equations;
-the slopes of the Taylor remainders; the coefficients of the expected updates. In float32 nothing is derived anew: each
-direction, the family's too, is compared with its float64 counterpart, which the first part proves.
+It tests this NumPy or CuPy and this BLAS. In float64, the complex step checks
+the passes of every layer, every loss, network and inner rule, MAML, and the
+algorithms like MAML. FOMAML is checked against MAML with the Hessian replaced
+by zero, Reptile against its definition, and iMAML against a solution of its
+equations. The slopes of the Taylor remainders and the coefficients of the
+expected updates are checked too. In float32 each direction is compared with its
+float64 counterpart, which the float64 checks verify.
 
-On a GPU the oracles stay on the host: ``_LayerThere`` and its like move what goes in to the device, and back what comes out.
+On a GPU the oracles stay on the host. ``_LayerThere`` and similar wrappers move
+arguments to the device and results back.
 """
 
 from __future__ import annotations
@@ -47,19 +51,32 @@ from .checks import TOLERANCE
 from .complex_step import tree_map
 from .oracles import oracle
 
-SINGLE = 1e-3  # float32: rounding of 6e-8, times a few hundred terms a sum, times what two or three inner steps amplify
+# Float32 rounding (6e-8), times a few hundred terms per sum, times the
+# amplification of two or three inner steps.
+SINGLE = 1e-3
 SLOPE, COEFFICIENT = 0.1, 1e-3
 LAYERS: tuple[Layer, ...] = (
-    layers.Dense(3, 4), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.Context(2), layers.FiLM(3, 2), layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(),
-)  # fmt: skip
+    layers.Dense(3, 4),
+    layers.Conv2D(2, 3),
+    layers.Conv2D(2, 3, stride=2),
+    layers.BatchNorm(3),
+    layers.MaxPool2D(),
+    layers.Context(2),
+    layers.FiLM(3, 2),
+    layers.ReLU(),
+    layers.Tanh(),
+    layers.Softplus(),
+    layers.Flatten(),
+)
 NETWORKS: dict[str, Network] = {
     "mlp tanh": mlp([2, 8, 8, 3], "tanh"),
     "mlp relu": mlp([2, 8, 8, 3]),
     "omniglot": omniglot_convnet(3, filters=4),
     "mini-imagenet": mini_imagenet_convnet(3, filters=2),
 }
-# Rounding may carry a value across a kink of ReLU or max pooling, and then it is no rounding any more: smooth ones only.
+# Float32 rounding may carry a value across a kink of ReLU or max pooling, which
+# changes the result by more than rounding. So float32 uses smooth networks
+# only.
 SMOOTH: dict[str, Network] = {
     "mlp tanh": NETWORKS["mlp tanh"],
     "mlp softplus": mlp([2, 8, 8, 3], "softplus"),
@@ -74,14 +91,21 @@ SMOOTH: dict[str, Network] = {
         ),
     ),
 }
-# The family, each with the context parameters that CAVIA alone adapts, in two inner steps.
+# All members of the family run on one network with context parameters, which
+# only CAVIA adapts alone. They take two inner steps.
 CONTEXTUAL = mlp([2, 6, 3], "tanh", context=2)
 FAMILY: dict[str, Algorithm] = {
-    "Meta-SGD": MetaSGD(), "ANIL": ANIL(SGD(0.05)), "CAVIA": CAVIA(SGD(0.5)), "ADML": ADML(SGD(0.05)),
-    **{f"TAML, {name}": TAML(SGD(0.05), measure=measure(), weight=0.5) for name, measure in MEASURES.items()},
+    "Meta-SGD": MetaSGD(),
+    "ANIL": ANIL(SGD(0.05)),
+    "CAVIA": CAVIA(SGD(0.5)),
+    "ADML": ADML(SGD(0.05)),
+    **{
+        f"TAML, {name}": TAML(SGD(0.05), measure=measure(), weight=0.5)
+        for name, measure in MEASURES.items()
+    },
     "TAML, entropy": EntropyTAML(SGD(0.05), weight=0.5),
     "iMAML": IMAML(SGD(0.05), regularization=5.0, cg_steps=2 * CONTEXTUAL.size, tolerance=0.0),
-}  # fmt: skip
+}
 RULES = {
     "SGD": SGD(0.05),
     "Adam": Adam(0.01, eps=1e-3),
@@ -91,7 +115,11 @@ RULES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: what was measured, its value, what is allowed or expected, and whether it holds."""
+    """One line of the report.
+
+    It names the section and the item, gives the measured and the expected (or
+    allowed) value, and says whether the item holds.
+    """
 
     section: str
     item: str
@@ -101,7 +129,10 @@ class Row:
 
 
 def run_checks(xp: ModuleType = np, dtype: str = "float64", deep: bool = False) -> Iterator[Row]:
-    """The report, line by line as it is computed, for the arrays of ``xp``; ``deep`` tries thirty times as many inputs."""
+    """The report for the array module ``xp``, line by line as it is computed.
+
+    ``deep`` tries thirty times as many inputs.
+    """
     seeds = range(30 if deep else 1)
     if dtype == "float32":
         yield from single_precision(xp, seeds)
@@ -113,7 +144,8 @@ def run_checks(xp: ModuleType = np, dtype: str = "float64", deep: bool = False) 
 
 
 def derivatives(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
-    """Layers, losses, networks and algorithms against the complex step."""
+    """Checks layers, losses, networks and algorithms against the complex
+    step."""
     for layer in LAYERS:
         there = _LayerThere(layer, xp)
         yield _judged(
@@ -144,7 +176,10 @@ def derivatives(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
 
 
 def family(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
-    """The rest of the algorithms, each against its own objective, and the weights of gradient agreement."""
+    """Checks the other algorithms, and the weights of gradient agreement.
+
+    Each algorithm is checked against its own objective.
+    """
     for name in FAMILY:
         yield _judged(
             "family", name, lambda seed, name=name: _check_of_family(name, xp, seed), seeds
@@ -153,7 +188,8 @@ def family(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
 
 
 def slopes(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
-    """The remainder after order n of the Taylor series falls as alpha^(n + 1)."""
+    """The remainder after order n of the Taylor series falls as alpha^(n +
+    1)."""
     alphas = np.logspace(-4, -3, 5)
     for k in ks:
         objective, phi, batches = _problem("mlp tanh", k, xp, np.random.default_rng(k))
@@ -174,7 +210,10 @@ def slopes(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
 
 
 def recovered(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
-    """c1 and c2 by regression of exact expected updates on AvgGrad and AvgGradInner (equations 33-41)."""
+    """c1 and c2 by regression of exact expected updates (equations 33-41).
+
+    The regressors are AvgGrad and AvgGradInner.
+    """
     alphas = np.linspace(0.00125, 0.01, 8)
     objective, phi, batches = _problem("mlp tanh", 2, xp, np.random.default_rng(0))
     averages = (
@@ -205,7 +244,10 @@ def recovered(xp: ModuleType, ks: Iterable[int]) -> Iterator[Row]:
 
 
 def single_precision(xp: ModuleType, seeds: Iterable[int]) -> Iterator[Row]:
-    """Directions in float32 against the same in float64: max |difference| / max |direction|."""
+    """Compares float32 directions with the same directions in float64.
+
+    The measure is max |difference| / max |direction|.
+    """
 
     def difference(algorithm: Algorithm, problem: tuple[Objective, Any, Minibatches]) -> float:
         objective, phi, batches = problem
@@ -245,7 +287,10 @@ def _judged(
     seeds: Iterable[int],
     tolerance: float = TOLERANCE,
 ) -> Row:
-    """The worst of a check over ``seeds``; a CheckError becomes the line's text."""
+    """The worst result of a check over ``seeds``.
+
+    The text of an exception becomes the text of the line.
+    """
     try:
         worst = np.max([check(seed) for seed in seeds])
     except Exception as error:  # one broken part must not hide the others
@@ -256,7 +301,10 @@ def _judged(
 def _problem(
     name: str, k: int, xp: ModuleType, rng: np.random.Generator
 ) -> tuple[Objective, Any, Minibatches]:
-    """A network's cross-entropy, phi moved off its kinks (biases at zero), and k mini-batches of two tasks."""
+    """A network's cross-entropy, phi, and k mini-batches of two tasks.
+
+    phi is moved away from the kinks at zero biases.
+    """
     network = (NETWORKS | SMOOTH)[name]
     phi = network.init(rng, np.float64) + 0.01 * rng.standard_normal(network.size)
     x = rng.standard_normal((k, 2, 4, *network.input_shape))
@@ -281,7 +329,8 @@ def _check_loss(loss: Loss, xp: ModuleType, seed: int) -> float:
 
 
 def _check_algorithm(kind: str, name: str, rule: str, xp: ModuleType, seed: int) -> float:
-    """The direction is the gradient, or the direction, by the algorithm's definition."""
+    """The direction is the gradient, or the direction, by the algorithm's
+    definition."""
     problem = _problem(name, 4, np, np.random.default_rng(seed))
     return _check_direction(_algorithm(kind, rule), problem, xp, seed)
 
@@ -301,7 +350,11 @@ def _check_direction(
 def _problem_of_family(
     algorithm: Algorithm, xp: ModuleType, rng: np.random.Generator
 ) -> tuple[Objective, Any, Minibatches]:
-    """The contextual network's cross-entropy, meta-parameters, moved, and three mini-batches of two tasks."""
+    """The contextual network's cross-entropy, meta, and three mini-batches.
+
+    meta is moved away from its initial value. The mini-batches are of two
+    tasks.
+    """
     objective = Objective(CONTEXTUAL, SoftmaxCrossEntropy())
     meta = algorithm.init(objective, rng, np.float64)
     meta = meta + 0.1 * rng.standard_normal(meta.shape)
@@ -315,19 +368,20 @@ def _check_of_family(name: str, xp: ModuleType, seed: int) -> float:
 
 
 def _check_agreement(xp: ModuleType, seed: int) -> float:
-    """w_i = sum_j g_i . g_j / sum_k |sum_j g_k . g_j|, by all pairs."""
+    """w_i = sum_j g_i . g_j / sum_k |sum_j g_k . g_j|, computed from all
+    pairs."""
     g = np.random.default_rng(seed).standard_normal((5, 20)) + 1.0
     s = (g @ g.T).sum(axis=1)
     return float(np.abs(to_host(agreement_weights(xp.asarray(g))) - s / np.abs(s).sum()).max())
 
 
 def _there(xp: ModuleType, tree: Any) -> Any:
-    """Host arrays of a tree, on the device."""
+    """A tree with its host arrays moved to the device."""
     return tree_map(lambda a: xp.asarray(a) if isinstance(a, np.ndarray) else a, tree)
 
 
 def _here(tree: Any) -> Any:
-    """Device arrays of a tree, on the host."""
+    """A tree with its device arrays moved to the host."""
     return tree_map(to_host, tree)
 
 
@@ -403,7 +457,8 @@ class _LossThere(Loss):
 
 
 class _AlgorithmThere:
-    """``algorithm``, computed by the array module ``xp``, seen from the host."""
+    """``algorithm``, computed by the array module ``xp``, seen from the
+    host."""
 
     def __init__(self, algorithm: Algorithm, xp: ModuleType) -> None:
         self._algorithm, self._xp = algorithm, xp
@@ -427,7 +482,8 @@ class _AlgorithmThere:
 
 
 def _outcome_here(outcome: Outcome) -> Outcome:
-    """An outcome on the host, without the rule's state, which stays on the device."""
+    """An outcome on the host, without the rule's state, which stays on the
+    device."""
     direction, loss, _, coupling = outcome
     coupling = None if coupling is None else _here(coupling)
     return Outcome(_here(direction), _here(loss), None, coupling)

@@ -1,4 +1,7 @@
-"""Hypothesis strategies: layers with the shapes they take, networks, objectives with their data, inner rules."""
+"""Hypothesis strategies for layers, networks, objectives and inner rules.
+
+Layers come with a shape that they take, objectives with data.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,10 @@ def networks(draw) -> Network:
 def minibatches(
     draw, input_shape: tuple[int, ...], outputs: int, classify: bool = True, max_k: int = 5
 ) -> Minibatches:
-    """k mini-batches of T tasks, float64 inputs of ``input_shape``; labels below ``outputs``, or that many real targets."""
+    """k mini-batches of T tasks with float64 inputs of ``input_shape``.
+
+    Targets are labels below ``outputs``, or ``outputs`` real numbers.
+    """
     rng, k = np.random.default_rng(draw(seeds)), draw(st.integers(1, max_k))
     shape = (k, draw(task_counts), draw(small))
     y = rng.integers(0, outputs, shape) if classify else rng.standard_normal((*shape, outputs))
@@ -92,7 +98,10 @@ def minibatches(
 def problems(
     draw, max_k: int = 5
 ) -> tuple[Objective | Quadratic | Polynomial, np.ndarray, Minibatches]:
-    """An objective, a float64 phi ``(D,)`` and k mini-batches of T tasks; the last may have another size."""
+    """An objective, a float64 phi ``(D,)`` and k mini-batches of T tasks.
+
+    The last mini-batch may have another size.
+    """
     rng = np.random.default_rng(draw(seeds))
     k, tasks, size, last = (
         draw(st.integers(1, max_k)),
@@ -128,9 +137,11 @@ def problems(
                 y.append(rng.standard_normal((tasks, n, draw(st.integers(1, 5)))))
     phi = objective.init(rng, np.float64)
     if kind == "network":
-        # A context of zero meets weights whose gradient is then exactly zero, where Adam's g / (|g| + eps) has a kink
-        # in its slope: no place for a real difference. A large one may shift all that FiLM gives below 0: the batch norm
-        # above the ReLU then sees a constant and gives rounding about 0, the kink of the next ReLU.
+        # With a context of zero, the gradient of the context's weights is
+        # exactly zero. There the slope of Adam's g / (|g| + eps) has a kink,
+        # and a real difference fails. A large context may shift all outputs of
+        # FiLM below 0. Then the batch norm above the ReLU sees a constant, and
+        # returns rounding around 0, the kink of the next ReLU.
         phi[network.context] = 0.1 * rng.standard_normal(
             network.context.stop - network.context.start
         )
@@ -138,8 +149,9 @@ def problems(
 
 
 rates = st.floats(1e-4, 0.1)
-# Adam's derivative has a factor 1 / (sqrt(v) + eps), which multiplies the rounding error of gradients that are zero in
-# exact arithmetic (a bias before a batch norm). An eps of 1e-3 keeps 13 digits; the usual 1e-8 would keep 8.
+# Adam's derivative has a factor 1 / (sqrt(v) + eps), which multiplies the
+# rounding error of gradients that are zero in exact arithmetic (a bias before a
+# batch norm). An eps of 1e-3 keeps 13 digits. The usual 1e-8 would keep 8.
 inner_rules = st.one_of(
     st.builds(SGD, rates),
     st.builds(SGD, st.lists(rates, min_size=5, max_size=5).map(tuple)),

@@ -1,8 +1,10 @@
-"""An array module as strict as CuPy, on the CPU: code that runs on it does not mix devices.
+"""An array module on the CPU that is as strict as CuPy.
 
-Its arrays hold a NumPy array and refuse every NumPy function and every operation with a NumPy array, as CuPy's do; only
-``asarray`` takes host data in, and only ``get`` gives them out. It offers the functions of CuPy that the library may use,
-and no others.
+Code that runs on this module does not mix devices. Its arrays hold a NumPy
+array. Like CuPy's arrays, they refuse every NumPy function and every operation
+with a NumPy array. Only ``asarray`` and ``array`` take host data in, and only
+``get`` and Python's ``bool``, ``int``, ``float`` and ``complex`` give data out.
+The module offers the CuPy functions that the library may use, and no others.
 """
 
 from __future__ import annotations
@@ -134,7 +136,8 @@ class StrictArray:
 
     def __array_function__(self, function: Callable, *_: Any) -> Any:
         raise TypeError(
-            f"numpy.{function.__name__} was called on a device array: use array_module(x).{function.__name__}"
+            f"numpy.{function.__name__} was called on a device array: "
+            f"use array_module(x).{function.__name__}"
         )
 
     def __array_namespace__(self) -> ModuleType:
@@ -182,12 +185,15 @@ class StrictArray:
     imag = property(lambda self: StrictArray(self._values.imag))
 
 
-_no_waiting: list[None] = []  # as long as the contexts that are open
+_no_waiting: list[None] = []  # one entry per open no_waiting context
 
 
 @contextmanager
 def no_waiting() -> Iterator[None]:
-    """Inside, all that would make the host wait for the device raises: ``get``, and an array as a bool or a number."""
+    """Inside, every operation that makes the host wait for the device raises.
+
+    These operations are ``get``, and the use of an array as a bool or a number.
+    """
     _no_waiting.append(None)
     try:
         yield
@@ -196,7 +202,7 @@ def no_waiting() -> Iterator[None]:
 
 
 def _item(self: StrictArray, key: Any) -> Any:
-    """``self[key]``; how many items a mask chooses is known only on the device."""
+    """``self[key]``. Only the device knows how many items a mask selects."""
     keys = key if isinstance(key, tuple) else (key,)
     if _no_waiting and any(
         isinstance(each, StrictArray) and each.dtype.kind == "b" for each in keys
@@ -208,7 +214,10 @@ def _item(self: StrictArray, key: Any) -> Any:
 
 
 def _inside(value: Any) -> Any:
-    """The NumPy array in a StrictArray, through tuples and lists; refuses a bare one."""
+    """The NumPy array in a StrictArray, also inside tuples and lists.
+
+    A bare NumPy array raises a TypeError.
+    """
     if isinstance(value, StrictArray):
         return value._values
     if isinstance(value, np.ndarray):

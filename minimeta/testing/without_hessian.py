@@ -1,4 +1,7 @@
-"""An objective with its Hessian replaced by zero: what turns a second-order method into its first-order approximation."""
+"""An objective with its Hessian replaced by zero.
+
+On it, a second-order method becomes its first-order approximation.
+"""
 
 from __future__ import annotations
 
@@ -26,5 +29,8 @@ class _WithoutHessian(Derived):
 
 
 def without_hessian(objective: Differentiable) -> Differentiable:
-    """``objective`` with the same losses and gradients, and H = 0. MAML on it is FOMAML on ``objective``."""
+    """``objective`` with the same losses and gradients, and H = 0.
+
+    MAML on the result is FOMAML on ``objective``.
+    """
     return _WithoutHessian(objective)

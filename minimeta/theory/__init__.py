@@ -1,1 +1,2 @@
-"""Section 5 of the Reptile paper: Taylor predictions, and how far the directions are apart."""
+"""Section 5 of the Reptile paper: Taylor series and comparison of
+directions."""

@@ -1,22 +1,31 @@
-"""Floor 5: a gradient microscope: the directions of MAML, FOMAML, Reptile and a Taylor prediction, at one phi on one data.
+"""Directions of MAML, FOMAML, Reptile and a Taylor series, compared at one phi.
 
-Section 5.1 of the Reptile paper says what they are for small alpha; here is how far apart they are at the alpha and the
-phi of a training. All come from one inner loop of SGD on mini-batches 1 .. k, whose gradients are g_1 .. g_k:
+Section 5.1 of the Reptile paper predicts the directions for small alpha. This
+file measures how far apart they are at the alpha and the phi of a training run.
+All directions come from one inner loop of SGD on mini-batches 1 .. k with
+gradients g_1 .. g_k:
 
-    maml      (I - alpha H_1) ... (I - alpha H_{k-1}) g_k                     equations (17)-(21)
-    fomaml    g_k                                                             maml without its Hessians
-    reptile   (g_1 + ... + g_k) / k = (phi - phi~) / (k alpha)                a step's mean: comparable with one gradient
-    taylor    maml's power series in alpha, cut after alpha^n                 equations (22)-(24); taylor.py
+    maml      (I - alpha H_1) ... (I - alpha H_{k-1}) g_k, equations (17)-(21)
+    fomaml    g_k, which is maml without its Hessians
+    reptile   (g_1 + ... + g_k) / k = (phi - phi~) / (k alpha), the mean of the
+              steps' gradients, which is comparable with one gradient
+    taylor    maml's power series in alpha, cut after alpha^n, equations
+              (22)-(24); taylor.py
 
-For unit vectors u and v the cosine is u . v = 1 - |u - v|^2 / 2. The right side is what is computed: the difference from 1,
-``apart``, then keeps its digits down to the square of rounding, where a cosine itself is 1. If two directions differ by
-alpha^m w + O(alpha^(m+1)), and w_ is the part of w orthogonal to their common limit g, then to leading order
+For unit vectors u and v the cosine is u . v = 1 - |u - v|^2 / 2. The code
+computes the right side. The difference from 1, ``apart``, then keeps its digits
+down to the square of rounding, where the cosine itself rounds to 1. Let two
+directions differ by alpha^m w + O(alpha^(m+1)), and let w_ be the part of w
+orthogonal to their common limit g. Then to leading order
 
-    1 - cosine = alpha^(2m) |w_|^2 / (2 |g|^2),
+    1 - cosine = alpha^(2m) |w_|^2 / (2 |g|^2).
 
-so from maml it falls like alpha^2 to fomaml, since maml - fomaml = -alpha sum_{j<k} Hbar_j gbar_k + O(alpha^2), and like
-alpha^(2(n+1)) to taylor. To reptile it does not fall: at alpha = 0 that is the mean of all gbar_j, not gbar_k. The same
-holds of directions averaged over tasks, where the limits of all four are samples of AvgGrad (equation 28).
+Between maml and fomaml, 1 - cosine falls like alpha^2, since maml - fomaml =
+-alpha sum_{j<k} Hbar_j gbar_k + O(alpha^2). Between maml and taylor it falls
+like alpha^(2(n+1)). Between maml and reptile it does not fall, because at alpha
+= 0 reptile is the mean of all gbar_j, and maml is gbar_k. The same holds for
+directions averaged over tasks, where the limits of all four directions are
+samples of AvgGrad (equation 28).
 """
 
 from __future__ import annotations
@@ -32,7 +41,10 @@ from .taylor import expand, gradients
 
 
 class Directions(NamedTuple):
-    """What is compared, each ``(T, D)``; also the order of rows and columns in ``Measures``."""
+    """The compared directions, each ``(T, D)``.
+
+    ``Measures`` has its rows and columns in this order.
+    """
 
     maml: Array
     fomaml: Array
@@ -41,12 +53,17 @@ class Directions(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """Of four directions, in the order of ``Directions``; of T times four with a leading axis of T.
+    """Measures of four directions, in the order of ``Directions``.
 
-    cosines         ``(4, 4)``: of every pair; nan where a direction is zero, which has none
-    apart           ``(4, 4)``: 1 - cosine, with all digits where the cosine rounds to 1
+    For the directions of T tasks every array has a leading axis of T.
+
+    cosines         ``(4, 4)``: the cosine of every pair; nan where a direction
+                    is zero
+    apart           ``(4, 4)``: 1 - cosine, with all digits where the cosine
+                    rounds to 1
     norms           ``(4,)``
-    second_order    ``()``: |maml - fomaml| / |maml|, the share of the terms with a Hessian; nan where maml is zero
+    second_order    ``()``: |maml - fomaml| / |maml|, the share of the terms
+                    with a Hessian; nan where maml is zero
     """
 
     cosines: Array
@@ -55,13 +72,18 @@ class Measures(NamedTuple):
     second_order: Array
 
     def cosine(self, one: str, other: str) -> Array:
-        """Of two directions by name, such as ``cosine("maml", "fomaml")``."""
+        """The cosine of two directions, such as ``cosine("maml",
+        "fomaml")``."""
         return self.cosines[..., Directions._fields.index(one), Directions._fields.index(other)]
 
 
 class Comparison(NamedTuple):
-    """``of_mean``: of the directions averaged over the meta-batch, which an outer step uses. ``of_each``: of each task's,
-    every array with a leading axis of T."""
+    """The directions and their measures.
+
+    ``of_mean`` measures the directions averaged over the meta-batch, which an
+    outer step uses. ``of_each`` measures the directions of each task, so every
+    array has a leading axis of T.
+    """
 
     directions: Directions
     of_mean: Measures
@@ -69,7 +91,7 @@ class Comparison(NamedTuple):
 
     @property
     def mean_of_each(self) -> Measures:
-        """Means over tasks: nan where any task has no cosine."""
+        """Means over tasks, nan where a task has a zero direction."""
         return Measures(*(each.mean(axis=0) for each in self.of_each))
 
     @property
@@ -89,12 +111,15 @@ def compare_directions(
     alpha: float,
     order: int = 1,
 ) -> Comparison:
-    """Directions, cosines and norms at ``phi``, ``(D,) or (T, D)``, for an inner SGD of step ``alpha``.
+    """Directions, cosines and norms at ``phi`` for an inner SGD of step
+    ``alpha``.
 
-    ``order``, 1 or 2, is the Taylor prediction's. Nothing of a training is changed: call it beside any meta-step, with
-    the meta-batch of that step or, better, with one that is kept aside, always the same. It costs as much as two to four
-    MAML directions; order 2, whose third derivatives take complex numbers, ten to thirty. The host does not wait for a
-    device.
+    ``phi`` is ``(D,)`` or ``(T, D)``. ``order``, 1 or 2, is the order of the
+    Taylor series. The function does not change the state of a training run.
+    Call it beside any meta-step, with the meta-batch of that step or, better,
+    with one fixed meta-batch set aside. It costs as much as two to four MAML
+    directions. Order 2 costs ten to thirty, because its third derivatives use
+    complex numbers. The host does not wait for a device.
 
     Raises
     ------
@@ -103,7 +128,8 @@ def compare_directions(
     """
     if not isinstance(alpha, Real):
         raise SettingsError(
-            f"the series are in one step size: alpha must be a number, not {type(alpha).__name__}"
+            f"the series are in one step size: alpha must be one number, not a "
+            f"{type(alpha).__name__}"
         )
     alpha = float(alpha)  # a NumPy number would set the precision
     series = expand(objective, phi, minibatches, order).maml
@@ -114,14 +140,17 @@ def compare_directions(
 
 
 def measure(directions: Array) -> Measures:
-    """Of stacked directions, ``(n, D) or (T, n, D)``, maml and fomaml first; ``compare_directions`` has n = 4."""
+    """The measures of n stacked directions, ``(n, D) or (T, n, D)``.
+
+    maml and fomaml must be the first two. ``compare_directions`` has n = 4.
+    """
     xp = array_module(directions)
 
     def length(v: Array) -> Array:
         return xp.sqrt((v * v).sum(axis=-1))
 
     def or_nan(lengths: Array) -> Array:
-        """Zeros become nan, and whatever is divided by them, without a warning."""
+        """``lengths`` with nan for 0, so that no division by zero warns."""
         return xp.where(lengths == 0, xp.nan * lengths, lengths)
 
     norms = length(directions)

@@ -1,7 +1,9 @@
-"""Floor 6: the outer loop. Data flows one way: tasks, directions, one combined direction, one outer step.
+"""The outer loop.
 
-Everything random at iteration i comes from a generator seeded by (seed, i), so iteration i draws the same tasks however
-often the run was interrupted before it.
+Data flow in one direction: tasks, directions, one combined direction, one outer
+step. All random numbers of iteration i come from a generator seeded by (seed,
+i). So iteration i draws the same tasks however often the run was interrupted
+before.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _INIT, _TASKS = 0, 1  # streams of random numbers under one seed
 
 
 class TaskDistribution(Protocol):
-    """What meta-training needs of a distribution of tasks."""
+    """The part of a task distribution that meta-training uses."""
 
     def sample(
         self,
@@ -37,11 +39,13 @@ class TaskDistribution(Protocol):
         dtype: Any,
         xp: ModuleType,
     ) -> Minibatches:
-        """A meta-batch."""
+        """A meta-batch of ``tasks`` tasks, of ``dtype``, in the array module
+        ``xp``."""
 
 
 class MetaState(NamedTuple):
-    """All that changes during meta-training: what a checkpoint holds."""
+    """Everything that changes during meta-training, which a checkpoint
+    holds."""
 
     iteration: int  # meta-steps done
     meta: Array  # (M,)
@@ -51,13 +55,22 @@ class MetaState(NamedTuple):
 
 @dataclass(frozen=True)
 class MetaTraining:
-    """A meta-training run: everything that does not change.
+    """The part of a meta-training run that does not change.
 
-    The outer step is meta <- outer rule(meta, combine(directions)), its step size falling linearly from the rule's own,
-    epsilon, to ``epsilon_final`` over ``iterations``: epsilon_i = (1 - i/n) epsilon + (i/n) epsilon_final, i = 0 .. n-1.
+    The outer step is meta <- outer rule(meta, combine(directions)). Its step
+    size falls linearly over n = ``iterations`` steps, from the outer rule's own
+    epsilon to ``epsilon_final``: epsilon_i = (1 - i/n) epsilon + (i/n)
+    epsilon_final, i = 0 .. n-1.
 
-    ``carry_inner_state``: the inner rule's state (Adam's moments) passes from one meta-batch to the next, merged over its
-    tasks by the rule's ``merge``. ``workers`` threads share the tasks of a meta-batch; the numbers do not depend on it.
+    With ``carry_inner_state`` the inner rule's state (Adam's moments) passes
+    from one meta-batch to the next, merged over the tasks by the rule's
+    ``merge``. ``workers`` threads share the tasks of a meta-batch. The numbers
+    do not depend on ``workers``.
+
+    Raises
+    ------
+    SettingsError
+        if ``iterations`` or ``meta_batch`` is below 1.
     """
 
     objective: Differentiable
@@ -78,7 +91,8 @@ class MetaTraining:
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.meta_batch < 1:
             raise SettingsError(
-                f"meta-training needs iterations >= 1 and meta_batch >= 1, got {self.iterations} and {self.meta_batch}"
+                "meta-training needs iterations >= 1 and meta_batch >= 1, "
+                f"got {self.iterations} and {self.meta_batch}"
             )
 
     def start(self) -> MetaState:
@@ -89,7 +103,7 @@ class MetaTraining:
         )
 
     def epsilon_at(self, iteration: int) -> float:
-        """Outer step size of meta-step ``iteration``, from 0."""
+        """The outer step size of meta-step ``iteration``, counted from 0."""
         done = iteration / self.iterations
         return (1 - done) * self.outer.lr + done * self.epsilon_final
 
@@ -100,7 +114,11 @@ class MetaTraining:
 
     @contextmanager
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
-        """A function from a state to the next state and the meta-batch's losses ``(T,)``, with its threads."""
+        """A context that holds the threads and gives the function of one
+        meta-step.
+
+        The function maps a state to the next state and the losses ``(T,)``.
+        """
         count = self.workers or self._default_workers()
         with threads.workers(count) as starmap:
             parallel = TaskParallel(
@@ -136,12 +154,14 @@ class MetaTraining:
 
 
 def checked_mean(losses: Sequence[Array], first_iteration: int) -> float:
-    """Mean of the losses ``(T,)`` of consecutive meta-steps, of which the first is number ``first_iteration``, from 1.
+    """The mean of the losses ``(T,)`` of consecutive meta-steps.
+
+    ``first_iteration`` is the number of the first meta-step, counted from 1.
 
     Raises
     ------
     DivergenceError
-        naming the first meta-step whose loss is not finite.
+        if a loss is not finite. The message names the first such meta-step.
     """
     means = to_host(array_module(losses[0]).stack(losses).mean(axis=1))
     bad = np.flatnonzero(~np.isfinite(means))

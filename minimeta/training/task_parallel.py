@@ -183,6 +183,6 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(first, (int, float)) and all(part == first for part in parts):
         return first
     raise SettingsError(
-        "an inner rule's state must be made of arrays with a task axis, numbers, None, and tuples "
-        f"of these: got {first!r}"
+        "an inner rule's state must be made of arrays with a task axis, numbers equal in all "
+        f"tasks, None, and tuples of these, got {first!r}"
     )

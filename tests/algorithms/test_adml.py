@@ -345,7 +345,7 @@ def test_objectives_without_inputs_to_attack_and_empty_meta_batches_are_refused(
     batches = mm.Minibatches(matrices, centres)
     with pytest.raises(
         mm.SettingsError,
-        match=r"input_grad, and Quadratic\(size=1\) has none: use Objective\(network, loss",
+        match=r"the input_grad of a point, but Quadratic\(size=1\) has none: use Objective\(network, loss",
     ):
         mm.ADML(mm.SGD(0.1)).direction(mm.Quadratic(1), np.zeros(1), batches)
     objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())

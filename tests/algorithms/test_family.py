@@ -287,11 +287,11 @@ def test_settings_that_make_no_sense_are_refused_with_what_to_use():
     batches = mm.Minibatches(*np.zeros((2, 2, 1, 3, 1)))
     with pytest.raises(mm.SettingsError, match="low <= high"):
         mm.MetaSGD(0.2, 0.1)
-    with pytest.raises(mm.ShapeError, match=r"phi and alpha, shape \(4,\)"):
+    with pytest.raises(mm.ShapeError, match=r"phi and alpha, so its shape must be \(4,\)"):
         mm.MetaSGD().direction(objective, np.zeros(2), batches)
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
         mm.MetaSGD().direction(objective, np.zeros(4), batches[:0])
-    with pytest.raises(mm.SettingsError, match="one step size"):
+    with pytest.raises(mm.SettingsError, match="one number as its step size"):
         mm.ANIL(mm.SGD((0.1, 0.2))).direction(objective, np.zeros(2), batches)
     with pytest.raises(mm.SettingsError, match="head"):
         mm.ANIL(mm.SGD(0.1)).adapt(Quadratic(2), np.zeros(2), batches)

@@ -408,5 +408,5 @@ def test_settings_that_make_no_sense_are_refused(settings, says):
 @pytest.mark.parametrize("k", [0, 1])
 def test_it_needs_a_minibatch_to_train_on_and_one_to_score(k):
     objective, phi, batches = _quadratic(0, 2, 3, 1)
-    with pytest.raises(mm.ShapeError, match=f"at least two mini-batches a task, got {k}"):
+    with pytest.raises(mm.ShapeError, match=f"at least two mini-batches per task, got {k}"):
         mm.IMAML(mm.SGD(0.1)).direction(objective, phi, batches[:k])

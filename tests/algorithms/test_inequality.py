@@ -247,7 +247,7 @@ def test_on_a_strict_module_the_numbers_are_the_same(measure):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 2)])
 def test_another_shape_is_refused(measure, shape):
     for method in (measure.value, measure.gradient):
-        with pytest.raises(mm.ShapeError, match="one number a task"):
+        with pytest.raises(mm.ShapeError, match="one number per task"):
             method(np.ones(shape))
 
 

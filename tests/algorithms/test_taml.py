@@ -334,13 +334,13 @@ def test_what_makes_no_sense_is_refused_with_what_to_use():
     batches = mm.Minibatches(np.zeros((2, 1, 3, 1)), np.zeros((2, 1, 3, 2)))
     for regression in (objective, mm.Quadratic(4)):
         with pytest.raises(
-            mm.SettingsError, match=r"use an inequality measure, TAML\(measure=Theil\(\)\)"
+            mm.SettingsError, match=r"use an inequality measure: TAML\(measure=Theil\(\)\)"
         ):
             mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(regression, np.zeros(4), batches)
     classes = mm.Objective(objective.network, mm.SoftmaxCrossEntropy())
     for count in (0, 1):
         with pytest.raises(
-            mm.ShapeError, match=f"two mini-batches a task, got {count}: .* use MAML"
+            mm.ShapeError, match=f"two mini-batches per task, got {count}: .* use MAML"
         ):
             mm.EntropyTAML(mm.SGD(0.1)).meta_gradient(classes, np.zeros(4), batches[:count])
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):

@@ -132,5 +132,5 @@ def test_one_rate_per_step_runs_out_with_a_sentence():
     for j in (0, 1):
         phi, _ = rule.step(phi, np.ones(1), None, j)
     assert phi == pytest.approx(0.7)
-    with pytest.raises(mm.SettingsError, match="2 inner steps, but step 3"):
+    with pytest.raises(mm.SettingsError, match="2 inner steps, but the inner loop takes step 3"):
         rule.step(phi, np.ones(1), None, 2)

@@ -61,5 +61,5 @@ def test_what_cannot_be_drawn_is_refused():
         mm.FewShotImages(IMAGES[..., 0])
     with pytest.raises(mm.SettingsError, match="10-way tasks cannot be drawn from 9 classes"):
         mm.FewShotImages(IMAGES, 10)
-    with pytest.raises(mm.SettingsError, match="13 images of a class are asked for"):
+    with pytest.raises(mm.SettingsError, match="asked for 13 images per class"):
         mm.FewShotImages(IMAGES, 5).episode(np.random.default_rng(0), 1, 12, 1)

@@ -150,7 +150,7 @@ def test_a_part_is_refused_unless_asked_for(folders, archives, monkeypatch):
     for _ in range(2):  # the second time beside a cache
         with pytest.raises(
             DataError,
-            match=r"is a part of mini-ImageNet, 3 of 4 images of each class: set part \(part=True",
+            match=r"is a part of mini-ImageNet, 3 of 4 images per class: to use the part, set part \(part=True",
         ):
             mm.load_mini_imagenet(folders, "train")
         assert np.array_equal(
@@ -172,7 +172,7 @@ def test_uneven_and_missing_classes_are_refused(folders, part):
     ):
         mm.load_mini_imagenet(folders, "train", part)
     shutil.rmtree(folders / "mini-imagenet" / "train" / "n00000002")
-    with pytest.raises(DataError, match="is not mini-ImageNet's train split: 2 of 3 classes"):
+    with pytest.raises(DataError, match="is not mini-ImageNet's train split: it holds 2 of 3 classes"):
         mm.load_mini_imagenet(folders, "train", part)
 
 
@@ -190,7 +190,7 @@ def test_a_class_in_two_splits_is_refused(folders, archives):
 
 def test_missing_data_and_splits_are_one_line(tmp_path, capsys):
     with pytest.raises(
-        DataError, match="train split is not in .*no official download.*put train.zip"
+        DataError, match="train split is not in .*no official download.*Put train.zip"
     ):
         mm.load_mini_imagenet(tmp_path)
     with pytest.raises(SettingsError, match="split must be one of train, val, test, got 'dev'"):
@@ -222,11 +222,11 @@ def test_the_command_line_says_where_the_data_are(archives, capsys):
         (lambda text: "", "must begin with the line filename,label, got ''"),
         (
             lambda text: text.replace("n00000004_1.JPEG", "n00000004_9.JPEG"),
-            "names 'n00000004_9.JPEG', which is not in",
+            "the image 'n00000004_9.JPEG' is not in",
         ),
         (
             lambda text: text.replace("n00000004_1.JPEG", "../images/n00000004_1.JPEG"),
-            "which is not in",
+            "is not in",
         ),
         (
             lambda text: text.replace("n00000004_1.JPEG", "n00000004_0.jpg"),
@@ -234,13 +234,13 @@ def test_the_command_line_says_where_the_data_are(archives, capsys):
         ),
         (
             lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG,cat"),
-            "line 4: an image and a class such as n01532829",
+            "line 4: expected an image and a class such as n01532829",
         ),
         (
             lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG"),
-            "line 4: an image and a class such as n01532829",
+            "line 4: expected an image and a class such as n01532829",
         ),
-        (lambda text: text[: len(text) // 2], "line 3: an image and a class such as n01532829"),
+        (lambda text: text[: len(text) // 2], "line 3: expected an image and a class such as n01532829"),
         (lambda text: text + "\x00,\xff\n", "val.csv is damaged: .*utf-8"),
     ],
     ids=["header", "empty", "missing", "outside", "twice", "label", "row", "truncated", "bytes"],
@@ -311,7 +311,7 @@ def test_a_damaged_cache_is_told_and_left(archives):
     np.savez(other, names=np.array(["n00000004"]), images=np.zeros((1, 4, 28, 28, 1), np.uint8))
     for content in (whole[:-50], whole[: len(whole) // 2], bytes(altered), b"", other.getvalue()):
         cache.write_bytes(content)
-        with pytest.raises(DataError, match="the cache .* is damaged .*delete it"):
+        with pytest.raises(DataError, match="the cache .* is damaged .*delete the file"):
             mm.load_mini_imagenet(archives, "val")
         assert cache.read_bytes() == content
 
@@ -326,7 +326,7 @@ def test_a_changed_source_is_read_anew(folders):
 
 def test_a_cache_that_cannot_be_written_is_a_warning(folders, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="could not be cached") as told:
+    with pytest.warns(UserWarning, match="could not be written") as told:
         assert mm.load_mini_imagenet(
             folders, "val", cache=tmp_path / "file" / "cache"
         ).images.shape == (1, 4, 84, 84, 3)
@@ -385,7 +385,7 @@ def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypat
     ]
     assert main(words) == 1
     assert (
-        "is a part of mini-ImageNet, 100 of 600 images of each class: set part"
+        "is a part of mini-ImageNet, 100 of 600 images per class: to use the part, set part"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "run").exists()

@@ -212,7 +212,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_one_line(tiny):
         b"",
     ):
         cache.write_bytes(damaged)
-        with pytest.raises(DataError, match="damaged.*delete it"):
+        with pytest.raises(DataError, match="damaged.*delete the file"):
             mm.load_omniglot(tiny)
         assert cache.read_bytes() == bytes(damaged)
 
@@ -220,7 +220,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_one_line(tiny):
 def test_a_cache_that_cannot_be_written_is_a_warning(tiny, monkeypatch):
     (tiny.parent / "file").write_text("")
     monkeypatch.setenv("MINIMETA_CACHE", str(tiny.parent / "file" / "cache"))
-    with pytest.warns(UserWarning, match="could not be cached"):
+    with pytest.warns(UserWarning, match="could not be written"):
         assert mm.load_omniglot(tiny).images.shape == (5, 4, 28, 28)
 
 

@@ -305,18 +305,18 @@ def test_every_damage_is_one_line(folder, results, capsys, damage, line):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["FOLDER"], "is not empty: name a new folder"),
-        (["RESULTS"], "is not empty: name a new folder"),
+        (["FOLDER"], "is not empty, and nothing is overwritten"),
+        (["RESULTS"], "is not empty, and nothing is overwritten"),
         (["FILE"], "cannot be written"),
         (["FOLDER", "--verify", "NEW"], "holds no results"),
         (["FOLDER", "--verify", "FILE"], "holds no results"),
         (
             ["FOLDER", "--verify", "RESULTS", "--tolerance", "nan"],
-            "tolerance must be a number from 0 up",
+            "tolerance must be 0 or more and finite",
         ),
         (
             ["FOLDER", "--verify", "RESULTS", "--tolerance", "-1"],
-            "tolerance must be a number from 0 up",
+            "tolerance must be 0 or more and finite",
         ),
         (["NEW", "--tolerance", "1"], "--tolerance belongs to --verify"),
     ],

@@ -258,9 +258,9 @@ def test_precision_follows_phi(dtype, alpha):
 
 def test_what_cannot_be_compared_is_refused():
     objective, phi, batches = _problem("tanh", 2)
-    with pytest.raises(mm.SettingsError, match="alpha must be a number, not ndarray"):
+    with pytest.raises(mm.SettingsError, match="alpha must be one number, not a ndarray"):
         mm.compare_directions(objective, phi, batches, np.full(phi.shape, 0.1))
-    with pytest.raises(mm.SettingsError, match="order 1 and 2, not 3"):
+    with pytest.raises(mm.SettingsError, match="order must be 1 or 2, got 3"):
         mm.compare_directions(objective, phi, batches, 0.1, order=3)
     with pytest.raises(mm.ShapeError, match="at least one mini-batch"):
         mm.compare_directions(objective, phi, [], 0.1)

@@ -257,7 +257,7 @@ def test_the_third_derivative_is_symmetric_and_homogeneous(kind):
 
 def test_what_is_not_known_is_refused():
     objective, phi, batches = _problem("tanh", 2)
-    with pytest.raises(mm.SettingsError, match="order 1 and 2, not 3"):
+    with pytest.raises(mm.SettingsError, match="order must be 1 or 2, got 3"):
         taylor.expand(objective, phi, batches, order=3)
     with pytest.raises(mm.SettingsError, match="'imaml'"):
         taylor.coefficients("imaml", 2)
