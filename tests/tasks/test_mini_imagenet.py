@@ -172,7 +172,9 @@ def test_uneven_and_missing_classes_are_refused(folders, part):
     ):
         mm.load_mini_imagenet(folders, "train", part)
     shutil.rmtree(folders / "mini-imagenet" / "train" / "n00000002")
-    with pytest.raises(DataError, match="is not mini-ImageNet's train split: it holds 2 of 3 classes"):
+    with pytest.raises(
+        DataError, match="is not mini-ImageNet's train split: it holds 2 of 3 classes"
+    ):
         mm.load_mini_imagenet(folders, "train", part)
 
 
@@ -240,7 +242,10 @@ def test_the_command_line_says_where_the_data_are(archives, capsys):
             lambda text: text.replace("_1.JPEG,n00000004", "_1.JPEG"),
             "line 4: expected an image and a class such as n01532829",
         ),
-        (lambda text: text[: len(text) // 2], "line 3: expected an image and a class such as n01532829"),
+        (
+            lambda text: text[: len(text) // 2],
+            "line 3: expected an image and a class such as n01532829",
+        ),
         (lambda text: text + "\x00,\xff\n", "val.csv is damaged: .*utf-8"),
     ],
     ids=["header", "empty", "missing", "outside", "twice", "label", "row", "truncated", "bytes"],
