@@ -14,7 +14,7 @@ import numpy as np
 
 from ..inner import STORES, InnerRule, Rate, Trajectory, adapt, is_per_step, unroll
 from ..objectives import Batch, Differentiable
-from .checks import TOLERANCE, compare, dots, leaves
+from .comparing import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
 from .findings import Findings, reported
 

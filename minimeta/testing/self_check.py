@@ -47,7 +47,7 @@ from ..objectives import Network, Objective, mini_imagenet_convnet, mlp, omniglo
 from ..tasks import Minibatches
 from ..theory import taylor
 from . import CheckError, check_algorithm, check_layer, check_loss, check_network
-from .checks import TOLERANCE
+from .comparing import TOLERANCE
 from .complex_step import tree_map
 from .oracles import oracle
 
