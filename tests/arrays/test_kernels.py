@@ -1,4 +1,5 @@
-"""Every kernel computes its plainest expression, and leaves its inputs as they are."""
+"""Every kernel computes its plainest expression, and leaves its inputs as they
+are."""
 
 import numpy as np
 import pytest
@@ -53,15 +54,15 @@ def test_adam_is_its_formula_to_the_last_bit(tasks, size, dtype, beta1, steps, o
             assert_same(got, want, "adam_moments")
 
 
-# Odd and even sizes, rows on one axis or three; the last two are large enough that
-# several rows are taken as one long row.
+# Odd and even sizes, rows on one axis or three; the last two are large enough
+# that several rows are taken as one long row.
 channel_shapes = st.sampled_from(
     [(3, 5, 2), (2, 1, 3, 3, 4), (1, 7, 1), (2, 0, 3), (2, 10, 14, 14, 64), (1, 8191, 9)]
 )
 
 
 def strided(a):
-    """The same numbers, in an array of which no axis is contiguous."""
+    """The same numbers in an array without a contiguous axis."""
     wide = np.zeros(tuple(2 * size for size in a.shape), a.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in a.shape)]
     view[...] = a
@@ -69,7 +70,8 @@ def strided(a):
 
 
 def ways(kernel, /, *arrays, **options):
-    """The kernel's result on the arrays, on strided views of them, on a strict module.
+    """The kernel's result on the arrays, on strided views, and on a strict
+    module.
 
     All are equal to the last bit, and no input has changed.
     """
@@ -87,7 +89,8 @@ def ways(kernel, /, *arrays, **options):
 
 
 def combined(*arrays, ones=(), shifted=True):
-    """channel_combination of arrays in a row: factor, array, ..., and the shift."""
+    """channel_combination of arrays in a row: factor, array, ..., and the
+    shift."""
     *pairs, shift = arrays
     terms = zip(pairs[::2], pairs[1::2], strict=True)
     terms = [(1 if i in ones else factor, a) for i, (factor, a) in enumerate(terms)]
@@ -95,13 +98,14 @@ def combined(*arrays, ones=(), shifted=True):
 
 
 def rounding(dtype, terms):
-    """Of ``terms`` terms, multiplied and added in another order."""
+    """The rounding of ``terms`` terms, multiplied and added in another
+    order."""
     return 2 * (terms + 2) * np.finfo(dtype).eps
 
 
 @given(channel_shapes, dtypes, seeds)
 def test_sums_and_dots_are_those_over_all_rows(shape, dtype, seed):
-    """In another order of the additions, so to the rounding of so many terms."""
+    """Sums in another order agree to the rounding of their number of terms."""
     rng = np.random.default_rng(seed)
     a, b = draw(rng, shape, dtype), draw(rng, shape, dtype)
     axes, count = tuple(range(1, len(shape) - 1)), int(np.prod(shape[1:-1]))
@@ -127,8 +131,8 @@ def test_a_combination_is_its_broadcast_expression_to_the_last_bit(
 ):
     """Each element sees the same operations in the same order.
 
-    Complex products may differ by a rounding, because NumPy fuses a multiplication
-    with an addition in some of its loops and not in others.
+    Complex products may differ by a rounding, because NumPy fuses a
+    multiplication with an addition in some of its loops and not in others.
     """
     rng = np.random.default_rng(seed)
     tasks, channels = shape[0], shape[-1]
@@ -180,7 +184,8 @@ def multiplied(*arrays, shifted=True):
     seeds,
 )
 def test_products_are_summed_to_the_last_bit(shape, dtype, pairs, shifted, shared, seed):
-    """Views in another layout go another way through BLAS: to the rounding of a sum."""
+    """BLAS sums views of another layout in another order: equal up to
+    rounding."""
     rng = np.random.default_rng(seed)
     tasks, count, channels = shape
     arrays, want, size = [], 0, 0
@@ -205,7 +210,7 @@ image_shapes = st.tuples(small, st.integers(1, 3), st.integers(1, 7), st.integer
 
 @given(image_shapes, st.integers(1, 4), st.integers(1, 3), dtypes, seeds)
 def test_patches_are_the_windows_of_the_padded_image(shape, kernel, stride, dtype, seed):
-    """A copy, so to the last bit."""
+    """Patches are copies, so they agree to the last bit."""
     x = draw(np.random.default_rng(seed), shape, dtype)
     tasks, examples, height, width, channels = shape
     high, wide = -(-height // stride), -(-width // stride)
@@ -267,7 +272,7 @@ def test_a_mask_keeps_or_clears(shape, dtype, seed):
 
 @given(image_shapes, st.sampled_from([2, 3]), dtypes, st.booleans(), seeds)
 def test_pairs_are_selected_by_real_part_and_given_back(shape, axis, dtype, ties, seed):
-    """Selections, so to the last bit; the transpose is exact too, value by value."""
+    """Selections agree to the last bit, and so do their transposes."""
     rng = np.random.default_rng(seed)
     x, other = draw(rng, shape, dtype), draw(rng, shape, dtype)
     if ties:

@@ -57,7 +57,8 @@ def test_convolution_is_its_definition_with_tensorflows_same_padding(
     x = rng.standard_normal((height, width, inputs))
     y, _ = layer.forward({"weight": weight[None], "bias": bias[None]}, x[None, None])
     rows, columns = -(-height // stride), -(-width // stride)
-    # TensorFlow's "SAME": total = max((out - 1) * stride + kernel - in, 0), the smaller half before.
+    # TensorFlow's "SAME": total = max((out - 1) * stride + kernel - in, 0), the
+    # smaller half before.
     top = max((rows - 1) * stride + kernel - height, 0) // 2
     left = max((columns - 1) * stride + kernel - width, 0) // 2
     want = np.tile(bias, (rows, columns, 1))
@@ -167,7 +168,8 @@ def test_the_complex_step_is_exact_where_a_difference_is_not():
 
 
 class _Doubled(layers.Dense):
-    """2 (x W + 1 b^T), which says nothing of data; a pass that it changes serves both."""
+    """2 (x W + 1 b^T), with passes that give the same results with
+    ``on_data``."""
 
     def forward(self, theta, x):
         y, cache = super().forward(theta, x)
@@ -223,7 +225,8 @@ def test_a_layer_without_the_argument_works_anywhere_but_lowest_and_the_check_sa
 
 @dataclass(frozen=True)
 class _WrongOnData(layers.Dense):
-    """A Dense layer whose ``wrong`` pass doubles what it gives on data."""
+    """A Dense layer whose ``wrong`` pass doubles its result with
+    ``on_data``."""
 
     wrong: str = ""
 
