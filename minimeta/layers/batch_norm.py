@@ -18,8 +18,8 @@ where the path from s2 to mu vanishes, because sum(u) = 0.
 
 The tangents are the product rule, line by line:
 
-    u_dot = x_dot - mean(x_dot),  s2_dot = 2 mean(u o u_dot),  r_dot = -1/2 r^3 s2_dot,
-    a_dot = gamma_dot r + gamma r_dot,
+    u_dot = x_dot - mean(x_dot),  s2_dot = 2 mean(u o u_dot),
+    r_dot = -1/2 r^3 s2_dot,  a_dot = gamma_dot r + gamma r_dot,
     y_dot = a o u_dot + a_dot o u + beta_dot,
 
     sigma_dot = sum(dy_dot o u) + sum(dy o u_dot),

@@ -18,7 +18,8 @@ since dL = <dy, gamma o dx + dgamma o x + dbeta> and
 
     s_dot = [sum(dy_dot o x) + sum(dy o x_dot), sum(dy_dot)],
     dx_dot = gamma o dy_dot + gamma_dot o dy,
-    dc_dot = s_dot W^T + s W_dot^T,  dW_dot = c^T s_dot + c_dot^T s,  db_dot = s_dot.
+    dc_dot = s_dot W^T + s W_dot^T,  dW_dot = c^T s_dot + c_dot^T s,
+    db_dot = s_dot.
 """
 
 from __future__ import annotations

@@ -69,10 +69,10 @@ def classified(draw, k=st.integers(2, 4), convnets=True):
 
 
 def _has_losses(problem):
-    """Skips problems whose losses are not positive.
+    """Whether the losses of a problem are positive.
 
-    With one class the loss is 0. A quadratic or polynomial of any sign may be
-    negative.
+    The cross-entropy of one class is 0, and a quadratic or polynomial of any
+    sign may be negative.
     """
     objective, _, _ = problem
     network = getattr(objective, "network", None)

@@ -151,11 +151,16 @@ def test_a_nan_is_never_swallowed(layer):
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (layers.Dense(3, 2), (4,)), (layers.Dense(3, 2), (3, 3)), (layers.Conv2D(2, 3), (5, 5, 3)),
-        (layers.Conv2D(2, 3), (5, 2)), (layers.BatchNorm(2), (5, 3)), (layers.MaxPool2D(), (4, 4)),
-        (layers.FiLM(2, 4), (5, 4)), (layers.FiLM(2, 4), ()),
+        (layers.Dense(3, 2), (4,)),
+        (layers.Dense(3, 2), (3, 3)),
+        (layers.Conv2D(2, 3), (5, 5, 3)),
+        (layers.Conv2D(2, 3), (5, 2)),
+        (layers.BatchNorm(2), (5, 3)),
+        (layers.MaxPool2D(), (4, 4)),
+        (layers.FiLM(2, 4), (5, 4)),
+        (layers.FiLM(2, 4), ()),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_shape_names_the_layer_what_it_expects_and_what_came(layer, shape):
     with pytest.raises(ShapeError) as caught:
         layer.output_shape(shape)

@@ -52,9 +52,17 @@ class Scale(Layer):
 
 
 BUILT_IN = [
-    layers.Dense(3, 2), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(), Scale(3),
-]  # fmt: skip
+    layers.Dense(3, 2),
+    layers.Conv2D(2, 3),
+    layers.Conv2D(2, 3, stride=2),
+    layers.BatchNorm(3),
+    layers.MaxPool2D(),
+    layers.ReLU(),
+    layers.Tanh(),
+    layers.Softplus(),
+    layers.Flatten(),
+    Scale(3),
+]
 
 
 @pytest.mark.parametrize("layer", BUILT_IN, ids=repr)
@@ -74,9 +82,14 @@ def _said(layer, **options):
 
 
 def test_a_dropped_term_is_named_and_so_are_the_passes_that_agree():
-    said = _said(_broken(backward_tangent=lambda self, theta, td, x, xd, dy, dyd, on_data=False: (
-        dyd * theta["factor"][:, None] + dy * td["factor"][:, None], {"factor": (x * dyd).sum(axis=1)}
-    )))  # fmt: skip
+    said = _said(
+        _broken(
+            backward_tangent=lambda self, theta, td, x, xd, dy, dyd, on_data=False: (
+                dyd * theta["factor"][:, None] + dy * td["factor"][:, None],
+                {"factor": (x * dyd).sum(axis=1)},
+            )
+        )
+    )
     assert "Broken.backward_tangent: dtheta_dot['factor'] differs by" in said
     assert "dx_dot" not in said
     assert said.endswith("; forward, backward, forward_tangent agree (inputs of shape (3,))")

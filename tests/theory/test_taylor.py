@@ -197,8 +197,9 @@ def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alph
     """With L_i' = A_i phi - b_i and M_i = I - alpha A_i, k steps of SGD from
     phi_1 = phi are
 
-    phi_i = M_{i-1} ... M_1 phi + alpha sum_{j<i} M_{i-1} ... M_{j+1} b_j,       g_i = A_i phi_i - b_i,
-    g_MAML = M_1 ... M_{k-1} g_k,       g_FOMAML = g_k,       g_Reptile = g_1 + ... + g_k.
+    phi_i = M_{i-1} ... M_1 phi + alpha sum_{j<i} M_{i-1} ... M_{j+1} b_j,
+    g_i = A_i phi_i - b_i,    g_MAML = M_1 ... M_{k-1} g_k,
+    g_FOMAML = g_k,           g_Reptile = g_1 + ... + g_k.
     """
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((k, 2, 3, dim, dim))
