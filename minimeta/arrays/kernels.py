@@ -120,7 +120,7 @@ def patches_transpose(
     """S^T sum_i A_i B_i^T, with S as in ``patches``: each entry back to its
     pixel.
 
-    ``image_shape`` is that of x, ``(T, N, height, width, C)``, and of the
+    ``image_shape`` is the shape of x, ``(T, N, height, width, C)``, and of the
     result. ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C,
     K_i)``. The sum over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is
     made tap by tap, because all patches at once are nine times an image, and

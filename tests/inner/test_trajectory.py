@@ -227,16 +227,16 @@ def test_what_is_alive_at_once_and_what_is_computed_again(k):
     assert rule.iterates.most == rule.iterates.shown == k
 
     points, rule = _counted_maml(k, "checkpoints")
-    length = (
-        isqrt(k - 1) + 1 if k else 0
-    )  # sqrt(k), rounded up, so that there are no more segments than steps in one
+    # sqrt(k), rounded up, so that there are at most as many segments as steps
+    # in one.
+    length = isqrt(k - 1) + 1 if k else 0
     segments = -(-k // length) if k else 0
     assert points.most == 1
-    assert points.shown == 2 * k + 1 + (k - segments)  # a segment's first iterate is not made again
-    # On the way back: all starts but phi_1, the end of all, and a segment made
-    # again but for its start: 2 sqrt(k) - 1. On the way forth, in the last
-    # segment: all starts but phi_1, and of a step what goes in and what comes
-    # out.
+    assert points.shown == 2 * k + 1 + (k - segments)  # first iterates are stored
+    # Going backward, the alive iterates are all starts except phi_1, the end of
+    # the loop, and the recomputed segment except its start, together 2 sqrt(k)
+    # - 1. Going forward, in the last segment, they are all starts except phi_1,
+    # and the input and output of one step.
     for alive in (rule.iterates, rule.moments):
         assert alive.most <= max(2 * length - 1, segments + 1)
 
