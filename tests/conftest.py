@@ -1,6 +1,8 @@
-"""Hypothesis as the whole suite uses it: no deadlines, since machines are shared; HYPOTHESIS_PROFILE=thorough tries more.
+"""The Hypothesis profiles of the suite, and the marker ``needs_data``.
 
-``needs_data(NAME)`` skips a test where MINIMETA_DATA names no folder that holds NAME.
+There are no deadlines, because machines are shared. HYPOTHESIS_PROFILE=thorough
+tries more examples. ``needs_data(NAME)`` skips a test unless MINIMETA_DATA
+names a folder that holds NAME.
 """
 
 import os

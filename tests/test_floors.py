@@ -1,4 +1,4 @@
-"""Folders are floors: each imports only from itself and from those before it."""
+"""Folders are floors: each imports only from itself and from earlier floors."""
 
 import ast
 from pathlib import Path
@@ -32,7 +32,8 @@ MODULES = sorted(path.relative_to(HOUSE).with_suffix("").parts for path in HOUSE
 
 
 def _imported(module):
-    """The parts of every module of the package that ``module`` imports, wherever in its text."""
+    """The parts of the package that ``module`` imports, anywhere in its
+    text."""
     tree = ast.parse(HOUSE.joinpath(*module).with_suffix(".py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:

@@ -67,7 +67,7 @@ class Adam:
         v', (am, av), are (am', av') plus the paths through phi':
 
             dphi'/dm' = -lr / (c1 (s + eps)),
-            dphi'/dv' = lr m^ / (s + eps)^2 . ds/dv',      ds/dv' = 1 / (2 c2 s),
+            dphi'/dv' = lr m^ / (s + eps)^2 . ds/dv',  ds/dv' = 1 / (2 c2 s),
 
             am = am' - lr a' / (c1 (s + eps)),
             av = av' + lr a' m^ / (2 c2 s (s + eps)^2).
@@ -102,10 +102,12 @@ class Adam:
     ) -> tuple[Array, tuple[Array, Array]]:
         """The derivative of every line of ``Adam``:
 
-            m'_dot = beta1 m_dot + (1 - beta1) g_dot,           m^_dot = m'_dot / c1,
-            v'_dot = beta2 v_dot + 2 (1 - beta2) g o g_dot,     s_dot = v'_dot / (2 c2 s),
-            phi'_dot = phi_dot - lr o (m^_dot / (s + eps) - m^ o s_dot / (s + eps)^2)
-                       - lr_dot o m^ / (s + eps).
+            m'_dot = beta1 m_dot + (1 - beta1) g_dot,
+            v'_dot = beta2 v_dot + 2 (1 - beta2) g o g_dot,
+            m^_dot = m'_dot / c1,    s_dot = v'_dot / (2 c2 s),
+            phi'_dot = phi_dot
+                - lr o (m^_dot / (s + eps) - m^ o s_dot / (s + eps)^2)
+                - lr_dot o m^ / (s + eps).
 
         The term of s_dot is zero where v' = 0, as in ``adjoint``.
         """

@@ -18,7 +18,8 @@ Adjoint and tangent treat g as independent of phi. The trajectory applies the
 chain rule through g(phi). Adjoint and tangent are transposes of each other:
 
     <a', phi'_dot> + <b', s'_dot>
-        = <dF/dphi, phi_dot> + <dF/dg, g_dot> + <dF/ds, s_dot> + <dF/dlr, lr_dot>.
+        = <dF/dphi, phi_dot> + <dF/dg, g_dot>
+        + <dF/ds, s_dot> + <dF/dlr, lr_dot>.
 
 A state is ``None`` before the first step. A rule with memory returns a state
 made of arrays, numbers, ``None`` and (named) tuples of these.

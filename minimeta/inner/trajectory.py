@@ -2,7 +2,7 @@
 
 The inner loop is
 
-    (phi_{j+1}, s_{j+1}) = U_j(phi_j, g_j, s_j; lr),    g_j = dL_j/dphi at phi_j,
+    (phi_{j+1}, s_{j+1}) = U_j(phi_j, g_j, s_j; lr),  g_j = dL_j/dphi at phi_j,
 
 for j = 1 .. k on mini-batches 1 .. k. U is an inner rule with state s. H_j is
 the Hessian of L_j at phi_j, and J = dphi_{k+1}/dphi_1.

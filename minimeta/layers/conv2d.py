@@ -26,7 +26,7 @@ from .base import Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 class _Cache(NamedTuple):
     patches: Array  # S x: (T, N * height' * width', kernel * kernel * inputs)
-    image_shape: Shape  # that of x: (T, N, height, width, inputs)
+    image_shape: Shape  # the shape of x: (T, N, height, width, inputs)
 
 
 @dataclass(frozen=True)

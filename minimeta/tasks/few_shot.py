@@ -127,7 +127,7 @@ class FewShotImages:
         if xp is not None and xp is not own:
             raise SettingsError(
                 f"the images are {own.__name__} arrays, but the sample must be in {xp.__name__}: "
-                f"move the images first, with {xp.__name__}.asarray"
+                f"give FewShotImages the images as {xp.__name__} arrays"
             )
         rows, each = np.arange(len(classes))[:, None], drawings.shape[2]
 

@@ -1,4 +1,8 @@
-"""ADML: the attack is the steepest within its box, and the direction is the gradient of both crossed losses."""
+"""ADML.
+
+The attack is the steepest within its box. The direction is the gradient of the
+sum of the two crossed losses.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +30,10 @@ def _moved(batches):
 
 @st.composite
 def attackable(draw, convnets=True, max_k=4):
-    """A smooth MLP, or the convolutional network with batch norm: objective, phi, mini-batches of inputs about [-2, 2]."""
+    """Objective, phi, and mini-batches with inputs in about [-2, 2].
+
+    The network is a smooth MLP, or the convolutional network with batch norm.
+    """
     rng = np.random.default_rng(draw(seeds))
     k, tasks = draw(st.integers(1, max_k)), draw(task_counts)
     counts = [draw(st.integers(2, 4))] * (k - 1) + [draw(st.integers(2, 4))]
@@ -53,7 +60,7 @@ def boxes(draw):
 
 
 def _attacked(objective, phi, batches, box):
-    """Every mini-batch attacked at phi, by the definition; complex phi by its real part."""
+    """Every mini-batch attacked at the real part of phi, by the definition."""
     eps, low, high = box
     slopes = [objective.at(phi, batch).input_grad().real for batch in batches]
     x = [
@@ -64,7 +71,10 @@ def _attacked(objective, phi, batches, box):
 
 
 def _crossed(objective, batches, rule, box):
-    """phi -> L'_k after adaptation on clean data plus L_k after that on adversarial data, attacked anew at each phi."""
+    """The function phi -> L'_k(phi_clean) + L_k(phi_adv).
+
+    The data are attacked again at each phi.
+    """
 
     def loss(phi):
         attacked = _attacked(objective, phi, batches, box)
@@ -77,7 +87,10 @@ def _crossed(objective, batches, rule, box):
 
 
 def _no_sign_in_doubt(objective, phi, batches):
-    """No slope is so small that rounding would choose its sign; behind ReLUs at rest it is exactly 0."""
+    """No slope is so small that rounding could change its sign.
+
+    Behind inactive ReLUs the slope is exactly 0.
+    """
     slopes = [np.abs(objective.at(phi, batch).input_grad()) for batch in batches]
     return all(((slope > 1e-9 * slope.max()) | (slope == 0)).all() for slope in slopes)
 
@@ -96,7 +109,10 @@ def test_it_is_the_gradient_of_the_crossed_losses_though_the_attack_moves_with_p
 
 @given(attackable(), boxes())
 def test_the_attack_is_the_steepest_in_its_box(problem, box):
-    """No other point within eps and the bounds has a larger <dL/dx, x' - x>: not a corner, not a point inside."""
+    """<dL/dx, x' - x> is largest at the attack's x' within eps and the bounds.
+
+    The test compares it with corners and with interior points of the box.
+    """
     objective, phi, batches = problem
     eps, low, high = box
     x, y = np.clip(batches.x[0], low, high), batches.y[0]
@@ -116,7 +132,8 @@ def test_the_attack_is_the_steepest_in_its_box(problem, box):
 
 @given(attackable(convnets=False))
 def test_the_loss_rises_by_eps_times_the_sum_of_the_slopes_up_to_eps_squared(problem):
-    """L(x + eps s) = L(x) + eps sum |dL/dx| + eps^2/2 s H s + O(eps^3), s the signs and H = d^2 L / dx^2."""
+    """L(x + eps s) = L(x) + eps sum |dL/dx| + eps^2/2 s H s + O(eps^3), s the
+    signs and H = d^2 L / dx^2."""
     objective, phi, batches = problem
     x, y = batches[0]
     here = objective.at(phi, (x, y))
@@ -135,7 +152,8 @@ def test_the_loss_rises_by_eps_times_the_sum_of_the_slopes_up_to_eps_squared(pro
 
 
 def test_a_clipped_pixel_stops_at_the_bound_one_without_a_slope_stays_and_one_outside_is_brought_in():
-    """L = (w x - t)^2 with w = 1 has slope 2 (x - t); an input whose weights are 0 has slope 0."""
+    """L = (w x - t)^2 with w = 1 has slope 2 (x - t); an input whose weights
+    are 0 has slope 0."""
     objective, phi = mm.Objective(mm.mlp([2, 1]), mm.MeanSquaredError()), np.array([1.0, 0.0, 0.0])
     x = np.array(
         [[[0.0, 0.0], [0.05, 0.3], [0.5, 0.5], [0.75, 1.0], [0.95, 0.2], [1.0, 0.7], [1.5, -2.0]]]
@@ -345,7 +363,8 @@ def test_objectives_without_inputs_to_attack_and_empty_meta_batches_are_refused(
     batches = mm.Minibatches(matrices, centres)
     with pytest.raises(
         mm.SettingsError,
-        match=r"the input_grad of a point, but Quadratic\(size=1\) has none: use Objective\(network, loss",
+        match=r"the input_grad of a point, but Quadratic\(size=1\) has none: use "
+        r"Objective\(network, loss",
     ):
         mm.ADML(mm.SGD(0.1)).direction(mm.Quadratic(1), np.zeros(1), batches)
     objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())

@@ -1,4 +1,4 @@
-"""Reptile, FOMAML and MAML: what each direction is."""
+"""The directions of Reptile, FOMAML and MAML."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,8 @@ def test_maml_through_the_papers_networks_at_full_size(network, rule):
 
 @given(st.integers(1, 5), rates, st.sampled_from([0.0, 0.9]), seeds)
 def test_maml_through_adam_with_its_usual_eps(k, lr, beta1, seed):
-    """Without batch norm no gradient is zero in exact arithmetic, and 1 / (sqrt(v) + 1e-8) does no harm."""
+    """Without batch norm no gradient is zero in exact arithmetic, and 1 /
+    (sqrt(v) + 1e-8) does no harm."""
     rng = np.random.default_rng(seed)
     objective = mm.Objective(mm.mlp([2, 5, 2], "tanh"), mm.MeanSquaredError())
     phi, rule = objective.init(rng, np.float64), mm.Adam(lr, beta1=beta1)
@@ -115,7 +116,10 @@ def test_reptile_sums_the_inner_gradients_and_fomamls_step_is_the_last(problem, 
 
 @given(problems(max_k=1), rates)
 def test_with_one_minibatch_every_algorithm_is_joint_training(problem, alpha):
-    """Equations (6) and (7): the mean gradient of the tasks' losses at phi; for Reptile, one SGD step on it."""
+    """Equations (6) and (7): the mean gradient of the tasks' losses at phi.
+
+    For Reptile the direction is one SGD step on that mean loss.
+    """
     objective, phi, batches = problem
     grad = objective.at(phi, batches[0]).grad
     rule = mm.SGD(alpha)

@@ -1,4 +1,8 @@
-"""Meta-SGD, ANIL and gradient agreement: each is the gradient of what it says, and does what its paper says."""
+"""Meta-SGD, ANIL, CAVIA and gradient agreement.
+
+Each direction is the gradient of its objective. Each algorithm has the
+properties that its paper states.
+"""
 
 import numpy as np
 import pytest
@@ -110,7 +114,8 @@ def test_the_head_is_the_last_layer_with_parameters():
 
 @st.composite
 def contextual(draw):
-    """A network with context, and a phi whose context is not 0: it must not matter."""
+    """A network with context, and a phi whose nonzero context must not
+    matter."""
     rng, size = np.random.default_rng(draw(seeds)), draw(st.integers(1, 3))
     smooth = draw(st.sampled_from(["tanh", "softplus"]))
     film = (layers.Dense(2, 3), layers.FiLM(3, size), layers.Tanh(), layers.Dense(3, 2))
@@ -128,7 +133,10 @@ def test_cavia_is_the_gradient_through_the_context_alone_from_zero(problem, rule
 
 
 def _images(network, k, dtype=np.float64):
-    """A phi near its start, where a FiLM layer's context is not 0, and k mini-batches of 2 tasks of 4 images."""
+    """A phi near its initial value, and k mini-batches of 2 tasks of 4 images.
+
+    The context of the FiLM layer is not 0.
+    """
     rng = np.random.default_rng(k)
     objective = mm.Objective(network, mm.SoftmaxCrossEntropy())
     phi = objective.init(rng, dtype) + 0.1 * rng.standard_normal(objective.size).astype(dtype)
@@ -165,7 +173,10 @@ def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores
 
 
 def _check_cavia(algorithm, objective, phi, batches):
-    """The direction against the loss after an adaptation written out; only the context moves, and only the rest learns."""
+    """The direction is the gradient of the loss after a written-out adaptation.
+
+    The inner loop moves only the context, and the outer loop only the rest.
+    """
     rule, place = algorithm.rule, objective.part("context")
 
     def loss(meta):

@@ -1,4 +1,5 @@
-"""iMAML: the direction is the gradient of the loss at the regularised optimum."""
+"""iMAML: the direction is the gradient of the loss at the regularised
+optimum."""
 
 import numpy as np
 import pytest
@@ -31,7 +32,10 @@ def _symmetric(rng, tasks, dim, smallest=0.0):
 
 
 def _quadratic(seed, tasks, dim, steps):
-    """A problem of ``steps`` inner steps, each on the whole training set: objective, phi, mini-batches."""
+    """Objective, phi and mini-batches for ``steps`` inner steps.
+
+    Every inner step is on the whole training set.
+    """
     rng = np.random.default_rng(seed)
     train = _symmetric(rng, tasks, dim), rng.standard_normal((tasks, 1, dim))
     test = _symmetric(rng, tasks, dim), rng.standard_normal((tasks, 1, dim))
@@ -53,15 +57,20 @@ def _optimum(batches, strength):
 
 
 def _to_convergence(strength):
-    """The rule of the fixed step that contracts errors by at most 1 - lambda / (lambda + LARGEST), and how many steps
-    leave 1e-13 of them."""
+    """An SGD rule, and the number of steps that reduce errors to 1e-13.
+
+    A step contracts errors by at most 1 - lambda / (lambda + LARGEST).
+    """
     return mm.SGD(1 / (strength + LARGEST)), int(
         30 / -np.log1p(-strength / (strength + LARGEST))
     ) + 1
 
 
 def _krylov(dim):
-    """Settings that solve a system of ``dim`` unknowns to rounding: a few steps more than exact arithmetic needs."""
+    """Settings that solve a system of ``dim`` unknowns to rounding.
+
+    They take a few steps more than exact arithmetic needs.
+    """
     return dict(cg_steps=dim + 5, tolerance=1e-14)
 
 
@@ -103,12 +112,14 @@ def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_i
     exact = np.linalg.solve(matrix, g)
     for steps in range(1, dim + 1):
         (direction,), *_ = mm.IMAML(rule, strength, steps, 0.0).direction(objective, phi, batches)
-        # The least A-norm of the error over span(g, A g, ..., A^(steps-1) g): that projection, by an orthonormal basis.
+        # The least A-norm of the error over span(g, A g, ..., A^(steps-1) g):
+        # that projection, by an orthonormal basis.
         basis = np.linalg.qr(
             np.stack([np.linalg.matrix_power(matrix, i) @ g for i in range(steps)], axis=1)
         )[0]
         best = basis @ np.linalg.solve(basis.T @ matrix @ basis, basis.T @ g)
-        # The powers of A are nearly dependent once the error is small; then both are exact to the same digits.
+        # The powers of A are nearly dependent once the error is small; then
+        # both are exact to the same digits.
         assert_close(direction, best, 1e-6, f"{steps} steps")
     assert_close(direction, exact, 1e-9, "as many steps as unknowns")
 
@@ -116,8 +127,12 @@ def test_as_many_steps_as_unknowns_are_exact_on_quadratics_and_each_is_best_in_i
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
 @given(seed=seeds)
 def test_with_a_large_lambda_it_is_fomaml_less_the_hessians_product_over_lambda(activation, seed):
-    """(I + H/lambda)^{-1} g = g - H g / lambda + O(1 / lambda^2). Steps of 1 / lambda^2 keep the iterates near FOMAML's:
-    the pull of lambda moves them by 1 / lambda^3. No tolerance for the solve: lambda would multiply what it leaves."""
+    """(I + H/lambda)^{-1} g = g - H g / lambda + O(1 / lambda^2).
+
+    Steps of 1 / lambda^2 keep the iterates near FOMAML's, since the pull of
+    lambda moves them by 1 / lambda^3. The solve has no tolerance, because
+    lambda would multiply the remaining residual.
+    """
     rng = np.random.default_rng(seed)
     objective = mm.Objective(mm.mlp([2, 4, 2], activation), mm.MeanSquaredError())
     phi = objective.init(rng, np.float64)
@@ -135,7 +150,8 @@ def test_with_a_large_lambda_it_is_fomaml_less_the_hessians_product_over_lambda(
 
 
 class _Pulled:
-    """L(theta) + lambda/2 |theta - c|^2 on vectors (theta, c), ``(T, 2D)``: the optimum moves with c as well."""
+    """L(theta) + lambda/2 |theta - c|^2 on vectors (theta, c), ``(T, 2D)``: the
+    optimum moves with c as well."""
 
     def __init__(self, objective, strength):
         self.objective, self.strength, self.size = objective, strength, 2 * objective.size
@@ -161,7 +177,10 @@ class _PulledPoint:
 
 
 def _unrolled(objective, phi, batches, alpha, strength):
-    """MAML's direction through the regularised inner loop: phi is both where it starts and what it is pulled towards."""
+    """MAML's direction through the regularised inner loop.
+
+    phi is both the start and the centre of the pull.
+    """
     both = np.concatenate([phi, phi])
     rule = mm.SGD(np.repeat([alpha, 0.0], len(phi)))  # the centre stays
     way = mm.unroll(_Pulled(objective, strength), both, batches[:-1], rule)
@@ -174,7 +193,7 @@ def _unrolled(objective, phi, batches, alpha, strength):
 
 @given(seeds, st.integers(1, 4), st.integers(5, 20))
 def test_the_unrolled_gradient_is_that_of_the_loss_after_regularised_adaptation(seed, dim, steps):
-    """What the next test compares with is itself right: its derivative by the complex step."""
+    """The reference of the next test agrees with the complex step."""
     objective, phi, batches = _quadratic(seed, 2, dim, steps)
     algorithm = mm.IMAML(mm.SGD(0.2), 1.5)
 
@@ -191,7 +210,8 @@ def test_the_unrolled_gradient_is_that_of_the_loss_after_regularised_adaptation(
 
 
 def _smooth_problem(kind, rng):
-    """An objective, phi, and one mini-batch to train on and one to score with."""
+    """An objective, phi, and one mini-batch to train on and one to score
+    with."""
     if kind == "network":
         objective = mm.Objective(mm.mlp([2, 4, 2], "tanh"), mm.MeanSquaredError())
         return objective, *rng.standard_normal((2, 2, 2, 5, 2))
@@ -204,9 +224,11 @@ def _smooth_problem(kind, rng):
 @pytest.mark.parametrize("kind", ["polynomial", "network"])
 @given(seed=seeds)
 def test_unrolling_the_inner_loop_gives_the_same_and_the_difference_falls_geometrically(kind, seed):
-    """One inner step contracts the distance from the optimum by rho, the largest |1 - alpha (lambda + h)| of eigenvalues h
-    of H there; a product of k such steps, along iterates that come nearer, differs from the optimum's by O(k rho^k). Against
-    the first difference: between two later ones, the fast modes may cancel the slow ones."""
+    """One inner step contracts the distance from the optimum by rho, the
+    largest |1 - alpha (lambda + h)| of eigenvalues h of H there; a product of k
+    such steps, along iterates that come nearer, differs from the optimum's by
+    O(k rho^k). Against the first difference: between two later ones, the fast
+    modes may cancel the slow ones."""
     rng = np.random.default_rng(seed)
     objective, x, y = _smooth_problem(kind, rng)
     phi, strength, alpha = 0.5 * objective.init(rng, np.float64), 12.0, 0.025
@@ -283,7 +305,10 @@ def _network_problem(tasks=4, dtype=np.float64):
 
 @pytest.mark.parametrize("kind", ["network", "quadratic"])
 def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(kind):
-    """Tasks that rest at different steps, and one whose curvature is negative, leave the others alone."""
+    """Tasks that stop at different steps do not affect each other.
+
+    One task has negative curvature.
+    """
     objective, phi, batches = _network_problem() if kind == "network" else _quadratic(5, 4, 6, 3)
     if kind == "quadratic":
         batches.x[0][2] *= -9  # the same array serves every training mini-batch
@@ -318,7 +343,11 @@ def test_a_task_rests_at_the_first_step_whose_residual_the_tolerance_takes(seed,
 
 
 def test_a_direction_that_bends_down_ends_the_solve_before_it():
-    """A = diag(3, -11), lambda = 1: along g = (0, 1) at once, which leaves g; along g = (1, 0.1) after one step."""
+    """A = diag(3, -11), lambda = 1.
+
+    The solve stops at once along g = (0, 1), with the result g, and after one
+    step along g = (1, 0.1).
+    """
     matrix = np.broadcast_to(np.diag([2.0, -12.0]), (2, 1, 2, 2))
     centre = np.array([[[0.0, 1.0]], [[1.0, 0.1]]])
     batches = mm.Minibatches(
@@ -349,7 +378,11 @@ def test_a_hessian_that_is_not_finite_is_not_taken_for_one_that_bends_down(steps
 
 
 def test_the_inner_rules_state_goes_in_and_comes_out():
-    """Adam's moments from earlier tasks shape the steps on the regularised loss; those after k - 1 steps are handed on."""
+    """Adam's moments from earlier tasks affect the steps on the regularised
+    loss.
+
+    The moments after k - 1 steps are returned.
+    """
     objective, phi, batches = _network_problem()
     rule = mm.Adam(0.01, beta1=0.5, eps=1e-3)
     shared = rule.merge(None, mm.unroll(objective, phi, batches, rule).states[-1], batches.tasks)

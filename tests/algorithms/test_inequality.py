@@ -1,4 +1,4 @@
-"""The inequality measures: their gradients, the axioms of inequality measurement, and numbers known in closed form."""
+"""The inequality measures: gradients, axioms, and values in closed form."""
 
 import math
 
@@ -14,7 +14,8 @@ from minimeta.testing.strategies import seeds
 from minimeta.testing.strict import module as strict
 from minimeta.testing.strict import no_waiting
 
-# Near its excluded orders 0 and 1 the generalized entropy loses digits, as does Atkinson's index near its limit 1.
+# Near its excluded orders 0 and 1 the generalized entropy loses digits, as does
+# Atkinson's index near its limit 1.
 alphas = st.floats(-2, 3).filter(lambda alpha: min(abs(alpha), abs(alpha - 1)) > 0.1)
 epsilons = st.just(1.0) | st.floats(0.1, 3).filter(lambda epsilon: abs(epsilon - 1) > 0.1)
 families = st.one_of(
@@ -32,7 +33,10 @@ every_measure = pytest.mark.parametrize(
 
 
 def _close(got, want, x, tolerance=1e-10):
-    """Whether gradients agree, at their own scale and at that of 1 / (T mu): near equality a gradient cancels."""
+    """Whether gradients agree, at their own scale plus 1 / (T mu).
+
+    Near equality of the numbers a gradient cancels.
+    """
     return np.abs(got - want).max() <= tolerance * (np.abs(want).max() + 1 / x.sum())
 
 
@@ -49,8 +53,11 @@ def test_the_gradient_is_the_complex_step_of_the_value(measure, x):
 @given(measures, unequal, seeds)
 @example(Gini(), np.array([2.0, 1.0, 2.0, 3.0, 2.0]), 0)
 def test_the_gradient_is_a_difference_of_real_values(measure, x, seed):
-    """The second oracle: it sees what the complex step does not, as an absolute value. Taken on both sides, it is at Gini's
-    kinks the mean of their slopes, along any line."""
+    """The second oracle, a real difference on both sides.
+
+    It sees an absolute value, which the complex step does not. At Gini's kinks
+    it is the mean of the slopes on the two sides, along any line.
+    """
     gaps = np.diff(np.sort(x))
     assume(((gaps == 0) | (gaps > 1e-4)).all())  # a kink within the difference is on neither side
     directions = np.random.default_rng(seed).standard_normal((3, len(x))) * x
@@ -103,7 +110,7 @@ def test_replication_changes_nothing(measure, x, times):
 
 @given(families, unequal, st.floats(0.01, 1), st.data())
 def test_a_transfer_from_a_larger_to_a_smaller_lowers_inequality(measure, x, fraction, data):
-    """Half their difference makes the two equal; up to there the larger stays the larger."""
+    """A transfer of up to half the difference does not reverse the order."""
     i, j = (data.draw(st.integers(0, len(x) - 1)) for _ in range(2))
     assume(x[i] < x[j])
     amount = fraction * (x[j] - x[i]) / 2
@@ -117,14 +124,19 @@ def test_a_transfer_from_a_larger_to_a_smaller_lowers_inequality(measure, x, fra
 
 @given(families, numbers)
 def test_larger_numbers_have_larger_derivatives(measure, x):
-    """Schur and Ostrowski: the transfer principle as the gradient says it. Where a number grows, L grows the more, the
-    larger the number is."""
+    """The transfer principle in terms of the gradient (Schur and Ostrowski).
+
+    dL/dx_i is larger for a larger x_i.
+    """
     rising = np.diff(measure.gradient(np.sort(x)))
     assert (rising >= -1e-12 * (np.abs(measure.gradient(x)).max() + 1 / x.sum())).all()
 
 
 def test_the_variance_of_logarithms_breaks_the_transfer_principle():
-    """20 and 100 are both more than e times the geometric mean, about 1.9: the transfer from 100 to 20 raises it."""
+    """A transfer from 100 to 20 raises the variance of logarithms.
+
+    Both are more than e times the geometric mean, which is about 1.9.
+    """
     before, after = np.array([1.0] * 10 + [20, 100]), np.array([1.0] * 10 + [40, 80])
     assert before.sum() == after.sum()
     assert LogVariance().value(after) > 1.05 * LogVariance().value(before)
@@ -136,7 +148,8 @@ def test_the_variance_of_logarithms_breaks_the_transfer_principle():
 
 @given(unequal, st.sampled_from([1e-2, -1e-2, 1e-3, -1e-3]))
 def test_generalized_entropy_tends_to_theil_at_first_order(x, h):
-    """(u^h - 1) / h = log u + h log(u)^2 / 2 + ..., so L(1 + h) = Theil + h (mean(u log(u)^2) / 2 - Theil) + O(h^2)."""
+    """(u^h - 1) / h = log u + h log(u)^2 / 2 + ..., so L(1 + h) = Theil + h
+    (mean(u log(u)^2) / 2 - Theil) + O(h^2)."""
     u = x / x.mean()
     log, reach = np.log(u), np.abs(np.log(u)).max()
     near, theil = GeneralizedEntropy(1 + h), Theil().value(x)
@@ -197,7 +210,8 @@ def test_known_values(measure, x, value):
 
 @pytest.mark.parametrize("tasks", [2, 5, 20])
 def test_where_one_holds_all(tasks):
-    """The upper bounds; with 0 for the others, taken as next to nothing."""
+    """The upper bounds, approached where all numbers except one are nearly
+    0."""
     x = np.full(tasks, 1e-300)
     x[tasks // 2] = 1
     assert math.isclose(Gini().value(x), 1 - 1 / tasks, rel_tol=1e-14)
@@ -271,7 +285,11 @@ def test_senseless_settings_are_refused(kind, setting, told):
 
 @given(unequal)
 def test_the_limit_at_order_zero_is_ordered_as_atkinsons_index(x):
-    """What the refusal of alpha = 0 says: the limit is -mean log u, and 1 - exp of minus it is Atkinson(1)."""
+    """The claim of the error for alpha = 0.
+
+    The limit of the generalized entropy is E = -mean log u, and Atkinson(1) is
+    1 - exp(-E).
+    """
     limit = -np.log(x / x.mean()).mean()
     assert np.isclose(GeneralizedEntropy(1e-6).value(x), limit, rtol=1e-3, atol=1e-8)
     assert np.isclose(Atkinson(1).value(x), 1 - np.exp(-limit), rtol=1e-10)
@@ -279,7 +297,10 @@ def test_the_limit_at_order_zero_is_ordered_as_atkinsons_index(x):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_atkinson_keeps_its_digits_where_epsilon_is_close_to_one(dtype):
-    """Its limit differs by O(1 - epsilon) from it: so where that is below rounding the two agree to rounding."""
+    """Atkinson's index differs from its limit by O(1 - epsilon).
+
+    Where that difference is below rounding, the two agree to rounding.
+    """
     x = np.array([0.5, 1.0, 4.0], dtype)
     limit, near = Atkinson(1.0), Atkinson(1 - np.finfo(dtype).eps / 8)
     assert abs(near.value(x) - limit.value(x)) <= 4 * np.finfo(dtype).eps
@@ -287,7 +308,8 @@ def test_atkinson_keeps_its_digits_where_epsilon_is_close_to_one(dtype):
 
 
 def test_atkinson_has_its_one_sided_slope_as_a_loss_vanishes():
-    """For epsilon = 2 it is 1 - T / (mu sum 1/x): with x_1 -> 0 its slope tends to -T / mu."""
+    """For epsilon = 2 it is 1 - T / (mu sum 1/x): with x_1 -> 0 its slope tends
+    to -T / mu."""
     for tiny in (1e-20, 1e-200):
         gradient = Atkinson(2.0).gradient(np.array([tiny, 1.0, 2.0]))
         rounding = (

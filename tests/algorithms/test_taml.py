@@ -1,5 +1,7 @@
-"""TAML: its directions are the gradients of its two objectives, and what couples a meta-batch's tasks is the same for any
-number of threads."""
+"""TAML: its directions are the gradients of its two objectives.
+
+The coupling of a meta-batch's tasks is the same for any number of threads.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ stores = st.sampled_from(STORES)
 
 @st.composite
 def positive(draw):
-    """Positive definite quadratics, and polynomials (1 + b^2 + b u + u^2) + u^2 (1 + c u + (1 + c^2) u^2)."""
+    """Positive definite quadratics, and polynomials (1 + b^2 + b u + u^2) + u^2
+    (1 + c u + (1 + c^2) u^2)."""
     rng, dim = np.random.default_rng(draw(seeds)), draw(small)
     shape = (draw(st.integers(1, 4)), draw(task_counts), draw(st.integers(2, 4)))
     if draw(st.booleans()):
@@ -63,7 +66,11 @@ def classified(draw, k=st.integers(2, 4), convnets=True):
 
 
 def _has_losses(problem):
-    """Of one class alone the loss is 0; of a quadratic or polynomial of any sign it may be negative."""
+    """Whether the losses of a problem are positive.
+
+    The cross-entropy of one class is 0, and a quadratic or polynomial of any
+    sign may be negative.
+    """
     objective, _, _ = problem
     network = getattr(objective, "network", None)
     return network is not None and (
@@ -281,7 +288,10 @@ def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(
 
 @given(classified(k=st.integers(2, 3), convnets=False), st.floats(0.01, 1), stores)
 def test_beside_a_sum_entropy_is_a_sum_too(problem, weight, store):
-    """With N times the loss and entropy and an N-th of the inner step, phi_k is the same, and F is N times as large."""
+    """N times the loss and entropy, with 1/N of the inner step, gives N F.
+
+    phi_k does not change.
+    """
     objective, phi, batches = problem
     examples = batches.y[0].shape[1]
     assume(all(y.shape[1] == examples for y in batches.y))

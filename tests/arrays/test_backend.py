@@ -1,4 +1,8 @@
-"""The array-module switch: nothing mixes devices, every pass runs on a module other than NumPy, errors name the cure."""
+"""The array-module switch.
+
+No function mixes devices. Every pass runs on a module other than NumPy. Errors
+say what to do.
+"""
 
 import builtins
 import sys

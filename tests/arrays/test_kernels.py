@@ -62,7 +62,7 @@ channel_shapes = st.sampled_from(
 
 
 def strided(a):
-    """The same numbers, in an array of which no axis is contiguous."""
+    """The same numbers in an array without a contiguous axis."""
     wide = np.zeros(tuple(2 * size for size in a.shape), a.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in a.shape)]
     view[...] = a
@@ -98,7 +98,8 @@ def combined(*arrays, ones=(), shifted=True):
 
 
 def rounding(dtype, terms):
-    """Of ``terms`` terms, multiplied and added in another order."""
+    """The rounding of ``terms`` terms, multiplied and added in another
+    order."""
     return 2 * (terms + 2) * np.finfo(dtype).eps
 
 
@@ -218,7 +219,7 @@ image_shapes = st.tuples(small, st.integers(1, 3), st.integers(1, 7), st.integer
 
 @given(image_shapes, st.integers(1, 4), st.integers(1, 3), dtypes, seeds)
 def test_patches_are_the_windows_of_the_padded_image(shape, kernel, stride, dtype, seed):
-    """A copy, so to the last bit."""
+    """Patches are copies, so they agree to the last bit."""
     x = draw(np.random.default_rng(seed), shape, dtype)
     tasks, examples, height, width, channels = shape
     high, wide = -(-height // stride), -(-width // stride)

@@ -1,4 +1,8 @@
-"""Conjugate gradients: exact after as many steps as unknowns, best on the way, each task alone."""
+"""Conjugate gradients.
+
+They are exact after as many steps as unknowns, optimal at every earlier step,
+and independent for every task.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +17,8 @@ dims = st.integers(1, 6)
 
 
 def _systems(seed, tasks, dim, low=0.5, high=4.0):
-    """Symmetric A ``(T, D, D)`` with eigenvalues in [low, high], and g ``(T, D)``."""
+    """Symmetric A ``(T, D, D)`` with eigenvalues in [low, high], and g ``(T,
+    D)``."""
     rng = np.random.default_rng(seed)
     q = np.linalg.qr(rng.standard_normal((tasks, dim, dim)))[0]
     eigenvalues = rng.uniform(low, high, (tasks, 1, dim))
@@ -34,7 +39,8 @@ def _error(a, x, exact):
 def test_as_many_steps_as_unknowns_solve_the_system(seed, tasks, dim):
     a, g = _systems(seed, tasks, dim)
     exact = np.linalg.solve(a, g[..., None])[..., 0]
-    # Rounding spoils the conjugacy of directions: two steps more. Condition numbers are below 8.
+    # Rounding spoils the conjugacy of directions: two steps more. Condition
+    # numbers are below 8.
     assert_close(conjugate_gradients(_product(a), g, dim + 2), exact, 1e-11, "the solution")
 
 

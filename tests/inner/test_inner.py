@@ -1,4 +1,5 @@
-"""Inner rules: adjoints against the complex step, exact cases, and the merged state of side-by-side tasks."""
+"""Inner rules: adjoints against the complex step, exact cases, merged
+states."""
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_adam_and_its_adjoint_survive_gradients_that_are_zero(lr, seed):
 def test_merged_moments_are_those_of_one_task_after_another(
     lr, beta1, beta2, tasks, k, fresh, seed
 ):
-    """With gradients that do not depend on phi the merge is exact; otherwise it differs only as the gradients do."""
+    """The merge is exact for gradients that do not depend on phi."""
     rule, rng = mm.Adam(lr, beta1, beta2), np.random.default_rng(seed)
     shared = None if fresh else _warm(rule, rng, 3, 2)
     gradients = rng.standard_normal((tasks, k, 3))
@@ -105,7 +106,8 @@ def test_merging_tasks_without_gradients_shrinks_the_moments_and_never_below_zer
     merged = rule.merge(shared, side_by_side, tasks)
     assert merged.v.dtype == dtype
     assert (merged.v >= 0).all()
-    # Every task's k roundings may each leave up to one unit in the last place of v.
+    # Every task's k roundings may each leave up to one unit in the last place
+    # of v.
     assert np.abs(merged.v - beta2 ** (k * tasks) * v).max() <= 2 * k * tasks * np.finfo(dtype).eps
 
 

@@ -1,4 +1,7 @@
-"""Trajectories: the pullback is the gradient of anything at the end with respect to the start and the rates."""
+"""Trajectories: the pullback is a gradient with respect to start and rates.
+
+It is the gradient of any function of the last iterate.
+"""
 
 import tracemalloc
 import weakref
@@ -27,7 +30,7 @@ kinds_of_rates = st.sampled_from(["number", "vector", "tuple", "rows", "column"]
 
 
 def _rates(kind, k, size, rng):
-    """For k steps."""
+    """Random rates for k steps, in the form ``kind``."""
     shape = {"number": (), "vector": (size,), "tuple": (k,), "rows": (k, size), "column": (k, 1)}[
         kind
     ]
@@ -46,7 +49,7 @@ def test_rate_gradient_for_every_way_to_give_rates(problem, kind, through_adam, 
 
 @pytest.mark.parametrize("make", [mm.SGD, lambda lr: mm.Adam(lr, eps=1e-3)], ids=["sgd", "adam"])
 def test_rate_gradient_of_a_loop_that_goes_on_from_a_state(make):
-    """A state comes from earlier tasks: the steps of this one begin at the first rate."""
+    """A task starts at the first rate, also with a state from earlier tasks."""
     rng = np.random.default_rng(0)
     objective, phi, rule = mm.Quadratic(3), rng.standard_normal(3), make((0.1, 0.2, 0.3))
     batches = mm.Minibatches(np.tile(np.eye(3), (2, 1, 1, 1, 1)), rng.standard_normal((2, 1, 1, 3)))
@@ -58,7 +61,7 @@ def test_rate_gradient_of_a_loop_that_goes_on_from_a_state(make):
 
 
 def _assert_same_numbers(trajectory, kept, v):
-    """In all that a trajectory offers, and however often it is pulled back."""
+    """All results of a trajectory agree, however often it is pulled back."""
     for name in ("iterates", "states", "grads"):
         got, want = list(getattr(trajectory, name)), list(getattr(kept, name))
         assert len(got) == len(want), name
@@ -92,7 +95,10 @@ def test_storing_less_gives_the_same_numbers(problem, rule, seed):
     seeds,
 )
 def test_storing_less_gives_the_same_numbers_through_many_steps(k, kind, make, goes_on, seed):
-    """In segments of every length, the last one shorter or not; from a fresh start, or from where a step has led."""
+    """Every segment length gives the same results.
+
+    The last segment may be shorter. The loop starts fresh or after a step.
+    """
     rng = np.random.default_rng(seed)
     objective = mm.Objective(mm.mlp([2, 3, 1], "tanh"), mm.MeanSquaredError())
     phi, rule = objective.init(rng, np.float64), make(_rates(kind, k + 1, objective.size, rng))
@@ -106,7 +112,11 @@ def test_storing_less_gives_the_same_numbers_through_many_steps(k, kind, make, g
 
 @given(st.integers(1, 5), st.integers(0, 4), st.floats(0.01, 0.2), seeds)
 def test_sgd_on_quadratics_multiplies_by_the_product_of_i_minus_alpha_h(dim, k, alpha, seed):
-    """Equations (17)-(21): v is multiplied by (I - alpha H_1) ... (I - alpha H_k), the last factor first."""
+    """Equations (17)-(21): the pullback is (I - alpha H_1) ... (I - alpha H_k)
+    v.
+
+    The last factor is applied first.
+    """
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((k, 1, 2, dim, dim))
     batches = mm.Minibatches(root + root.swapaxes(3, 4), rng.standard_normal((k, 1, 2, dim)))
@@ -121,7 +131,7 @@ def test_sgd_on_quadratics_multiplies_by_the_product_of_i_minus_alpha_h(dim, k, 
 
 
 def _peak_bytes(objective, phi, k, store):
-    """The most memory that MAML's direction holds at once, through k inner steps."""
+    """The peak memory of MAML's direction through k inner steps."""
     batch = (np.zeros((1, 20, 14, 14, 1)), np.zeros((1, 20), dtype=int))
     tracemalloc.start()
     try:
@@ -151,7 +161,7 @@ def test_without_stored_points_memory_grows_by_parameters_and_not_by_activations
 
 
 class Alive:
-    """How many of the objects that it was shown are alive now, and were at most."""
+    """Counts the registered objects that are alive, now and at most."""
 
     def __init__(self):
         self.now = self.most = self.shown = 0
@@ -179,7 +189,7 @@ class CountedPoints:
 
 @dataclass(frozen=True)
 class CountedAdam(mm.Adam):
-    """Counts iterates, and second moments, but for those at the start, which are not its own."""
+    """Counts iterates and second moments, except the caller's at the start."""
 
     iterates: Alive = field(default_factory=Alive)
     moments: Alive = field(default_factory=Alive)
@@ -192,7 +202,10 @@ class CountedAdam(mm.Adam):
 
 
 def _counted_maml(k, store):
-    """What was alive during MAML's direction through k inner steps: points, and the rule that counted the rest."""
+    """The objects alive during MAML's direction through k inner steps.
+
+    Returns the count of points, and the rule that counted iterates and moments.
+    """
     rng = np.random.default_rng(0)
     objective, rule = CountedPoints(mm.Quadratic(2)), CountedAdam(0.1)
     batches = mm.Minibatches(
@@ -214,14 +227,16 @@ def test_what_is_alive_at_once_and_what_is_computed_again(k):
     assert rule.iterates.most == rule.iterates.shown == k
 
     points, rule = _counted_maml(k, "checkpoints")
-    length = (
-        isqrt(k - 1) + 1 if k else 0
-    )  # sqrt(k), rounded up, so that there are no more segments than steps in one
+    # sqrt(k), rounded up, so that there are at most as many segments as steps
+    # in one.
+    length = isqrt(k - 1) + 1 if k else 0
     segments = -(-k // length) if k else 0
     assert points.most == 1
-    assert points.shown == 2 * k + 1 + (k - segments)  # a segment's first iterate is not made again
-    # On the way back: all starts but phi_1, the end of all, and a segment made again but for its start: 2 sqrt(k) - 1. On
-    # the way forth, in the last segment: all starts but phi_1, and of a step what goes in and what comes out.
+    assert points.shown == 2 * k + 1 + (k - segments)  # first iterates are stored
+    # Going backward, the alive iterates are all starts except phi_1, the end of
+    # the loop, and the recomputed segment except its start, together 2 sqrt(k)
+    # - 1. Going forward, in the last segment, they are all starts except phi_1,
+    # and the input and output of one step.
     for alive in (rule.iterates, rule.moments):
         assert alive.most <= max(2 * length - 1, segments + 1)
 

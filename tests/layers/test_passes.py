@@ -230,7 +230,8 @@ def test_a_layer_without_the_argument_works_anywhere_but_lowest_and_the_check_sa
 
 @dataclass(frozen=True)
 class _WrongOnData(layers.Dense):
-    """A Dense layer whose ``wrong`` pass doubles what it gives on data."""
+    """A Dense layer whose ``wrong`` pass doubles its result with
+    ``on_data``."""
 
     wrong: str = ""
 

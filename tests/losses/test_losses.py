@@ -29,7 +29,8 @@ def test_mean_squared_error_passes_and_value(tasks, examples, outputs, seed):
 
 @given(small, small, st.integers(2, 6), st.floats(0.1, 2), seeds)
 def test_cross_entropy_passes_and_value(tasks, examples, classes, scale, seed):
-    # Logits of a few units: the complex step of the loss itself cancels where a class is certain.
+    # Logits of a few units: the complex step of the loss itself cancels where a
+    # class is certain.
     rng = np.random.default_rng(seed)
     z, target = (
         scale * rng.standard_normal((tasks, examples, classes)),
@@ -121,7 +122,8 @@ def test_entropy_is_largest_where_all_classes_are_equally_likely_and_bends_down_
     assert np.allclose(value, np.log(classes), rtol=1e-14, atol=0)
     assert not Entropy().backward(cache).any()
     z_dot = np.random.default_rng(seed).standard_normal(z.shape)
-    # H(z + h z_dot) = log C - h^2 Var(z_dot) / 2 + ..., the variance over equally likely classes.
+    # H(z + h z_dot) = log C - h^2 Var(z_dot) / 2 + ..., the variance over
+    # equally likely classes.
     bend = (z_dot * Entropy().backward_tangent(cache, z_dot)).sum(axis=(1, 2))
     assert np.allclose(bend, -z_dot.var(axis=2).mean(axis=1), rtol=1e-12, atol=1e-15)
 
@@ -177,13 +179,18 @@ def test_wrong_targets_are_refused():
         MeanSquaredError().forward(np.zeros((1, 2, 3)), np.zeros((1, 2)))
     with pytest.raises(ShapeError, match="SoftmaxCrossEntropy"):
         SoftmaxCrossEntropy().forward(np.zeros((1, 2, 3)), np.zeros((1, 3), dtype=int))
-    with pytest.raises(ShapeError, match=r"Entropy expects logits \(T, N, classes\), got \(2, 3\)"):
+    with pytest.raises(
+        ShapeError, match=r"Entropy expects logits of shape \(T, N, classes\), got \(2, 3\)"
+    ):
         Entropy().forward(np.zeros((2, 3)), None)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_certain_class_leaves_the_others_share_and_not_zero(dtype):
-    """-log p = log(1 + sum of the others' e^(z_c - z)): where the others are below rounding it is their sum, to rounding."""
+    """-log p = log(1 + sum of the other classes' e^(z_c - z)).
+
+    Where that sum is below rounding, -log p equals the sum, to rounding.
+    """
     gap = 17.0 if dtype == np.float32 else 37.0
     z = np.array([[[gap, 0.0, 0.0]]], dtype)
     others = 2 * np.exp(-gap)

@@ -1,4 +1,7 @@
-"""Section 5.2 of the Reptile paper: tasks as solution manifolds, Reptile as a descent on the squared distance to them."""
+"""Section 5.2 of the Reptile paper: tasks as solution manifolds.
+
+Reptile descends the squared distance to the manifolds.
+"""
 
 import numpy as np
 import pytest
@@ -17,9 +20,11 @@ def _directions(rng, shape):
 
 
 def _linear_manifolds(rng, tasks=4, dim=5, codimension=3):
-    """W_t = {w : B_t (w - c_t) = 0} as quadratics, A_t = B_t^T B_t: mini-batch arrays ``(T, 1, D, D)`` and ``(T, 1, D)``.
+    """W_t = {w : B_t (w - c_t) = 0} as quadratics, A_t = B_t^T B_t: mini-batch
+    arrays ``(T, 1, D, D)`` and ``(T, 1, D)``.
 
-    A shared shift of the centres puts the manifolds away from 0; their own shifts leave them without a common point.
+    A shared shift of the centres puts the manifolds away from 0; their own
+    shifts leave them without a common point.
     """
     rows = np.stack(
         [np.linalg.qr(rng.standard_normal((dim, codimension)))[0].T for _ in range(tasks)]
@@ -28,14 +33,19 @@ def _linear_manifolds(rng, tasks=4, dim=5, codimension=3):
 
 
 def _least_mean_squared_distance(projectors, centres):
-    """The phi of least mean 1/2 D(phi, W_t)^2: (sum_t A_t) phi = sum_t A_t c_t."""
+    """The phi of least mean 1/2 D(phi, W_t)^2: (sum_t A_t) phi = sum_t A_t
+    c_t."""
     a, c = projectors[:, 0], centres[:, 0]
     return np.linalg.solve(a.sum(axis=0), np.einsum("tde,te->d", a, c))
 
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_batched_reptile_converges_to_the_point_of_least_mean_squared_distance(k):
-    """k steps of alpha on a linear manifold move by 1 - (1 - alpha)^k of the way to it: the same point for every k."""
+    """The limit point does not depend on k.
+
+    k steps of alpha move by the fraction 1 - (1 - alpha)^k of the distance to a
+    linear manifold.
+    """
     manifolds = _linear_manifolds(np.random.default_rng(0))
     objective, algorithm, phi = mm.Quadratic(5), mm.Reptile(mm.SGD(0.3)), np.zeros(5)
     batches = [manifolds] * k
@@ -53,7 +63,11 @@ def test_batched_reptile_converges_to_the_point_of_least_mean_squared_distance(k
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_serial_reptile_with_a_decreasing_step_converges_to_the_same_point(k):
-    """One manifold a step, in turn. With a constant epsilon phi goes round the point for ever; with 1 / i it arrives."""
+    """One manifold per step, in turn.
+
+    With a constant epsilon phi circles the point for ever. With epsilon 1 / i
+    phi converges to the point.
+    """
     manifolds = _linear_manifolds(np.random.default_rng(1))
     optimum = _least_mean_squared_distance(*manifolds)
     objective, algorithm = mm.Quadratic(5), mm.Reptile(mm.SGD(0.3))
@@ -88,7 +102,11 @@ def test_the_squared_distance_to_spheres_has_the_derivatives_it_states(
 
 @given(st.integers(2, 4), st.integers(1, 8), st.floats(0.05, 0.9), seeds)
 def test_k_steps_towards_a_sphere_go_straight_to_the_nearest_point(dim, k, alpha, seed):
-    """The normal does not turn on the way: phi - U^k(phi) = (1 - (1 - alpha)^k) (phi - P(phi)), P(phi) = c + r m."""
+    """phi - U^k(phi) = (1 - (1 - alpha)^k) (phi - P(phi)), P(phi) = c + r m.
+
+    The inner loop moves along a straight line, because the normal m is
+    constant.
+    """
     rng = np.random.default_rng(seed)
     normal, centre, radius = (
         _directions(rng, (3, dim)),
@@ -106,7 +124,8 @@ def test_k_steps_towards_a_sphere_go_straight_to_the_nearest_point(dim, k, alpha
 
 
 def test_alternating_moves_towards_two_circles_end_halfway_between_them():
-    """Figure 2: the point of least mean squared distance to two disjoint circles is the middle of their gap."""
+    """Figure 2: the point of least mean squared distance to two disjoint
+    circles is the middle of their gap."""
     circles = np.array([[[0.0, 3.0]], [[1.0, -2.0]]]), np.array([[2.0], [1.5]])
     between = circles[0][1, 0] - circles[0][0, 0]
     gap = np.linalg.norm(between) - circles[1].sum()

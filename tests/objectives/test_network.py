@@ -1,4 +1,4 @@
-"""Networks: one flat vector, views of it, and refusals."""
+"""Networks: one flat vector, views of the vector, and errors."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,8 @@ def test_weights_start_glorot_uniform_biases_at_zero_scales_at_one():
     weight = theta[3]["weight"]  # 3x3, 64 to 64: bound sqrt(6 / (9 * 128))
     bound = (6 / (9 * 128)) ** 0.5
     assert np.abs(weight).max() <= bound
-    # A uniform variable's variance is bound^2 / 3; its sample's relative error is about 1 / sqrt(n).
+    # A uniform variable's variance is bound^2 / 3; its sample's relative error
+    # is about 1 / sqrt(n).
     assert weight.var() == pytest.approx(bound**2 / 3, rel=5 / weight.size**0.5)
     assert (
         not theta[3]["bias"].any()

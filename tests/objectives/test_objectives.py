@@ -1,4 +1,7 @@
-"""Objectives: gradients and Hessian-vector products against the complex step; closed forms."""
+"""Objectives: gradients and Hessian-vector products, and closed forms.
+
+The complex step checks the derivatives.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +87,8 @@ def test_sgd_on_a_quadratic_is_its_closed_form(dim, steps, lr, seed):
     batch = (root @ root.swapaxes(2, 3) + np.eye(dim), rng.standard_normal((2, 3, dim)))
     objective, phi = mm.Quadratic(dim), rng.standard_normal(dim)
     adapted = mm.adapt(objective, np.tile(phi, (2, 1)), [batch] * steps, mm.SGD(lr))
-    # 1e-10: six products with matrices of norm up to 1 + 0.3 * 50 lose up to seven digits to growth.
+    # 1e-10: six products with matrices of norm up to 1 + 0.3 * 50 lose up to
+    # seven digits to growth.
     assert_close(
         adapted, objective.descend(phi, batch, lr, steps) + 0 * adapted, 1e-10, "k steps of SGD"
     )

@@ -1,4 +1,4 @@
-"""What goes wrong in reading is told as what it is."""
+"""An error in reading names its true cause."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""mini-ImageNet: its three layouts, its counts, damage, cache; and the real data where MINIMETA_DATA has them."""
+"""mini-ImageNet: its three layouts, its counts, damage and cache.
+
+The real data are tested where MINIMETA_DATA holds them.
+"""
 
 import io
 import json
@@ -33,7 +36,8 @@ SUFFIXES = [".jpg", ".JPEG", ".png", ".jpeg"]
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """3, 1 and 2 classes of 4 images in class folders, and a cache of their own."""
+    """3, 1 and 2 classes of 4 images in class folders, with a separate
+    cache."""
     monkeypatch.setattr(
         mini_imagenet, "CLASSES", {split: len(names) for split, names in SPLITS.items()}
     )
@@ -52,7 +56,7 @@ def folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archives(folders):
-    """The same as archives."""
+    """The images of ``folders`` as archives."""
     data = folders.parent / "archives"
     (data / "miniimagenet").mkdir(parents=True)
     for split in SPLITS:
@@ -64,7 +68,10 @@ def archives(folders):
 
 @pytest.fixture
 def tables(folders):
-    """The same as split files beside a folder of images, in the folder ``data`` itself; rows in no order."""
+    """The same images as split files beside a folder of images.
+
+    They are in the folder ``data`` itself, and their rows are unsorted.
+    """
     data = folders.parent / "tables"
     (data / "images").mkdir(parents=True)
     for split in SPLITS:
@@ -150,7 +157,8 @@ def test_a_part_is_refused_unless_asked_for(folders, archives, monkeypatch):
     for _ in range(2):  # the second time beside a cache
         with pytest.raises(
             DataError,
-            match=r"is a part of mini-ImageNet, 3 of 4 images per class: to use the part, set part \(part=True",
+            match=r"is a part of mini-ImageNet, 3 of 4 images per class: to use the part, set part "
+            r"\(part=True",
         ):
             mm.load_mini_imagenet(folders, "train")
         assert np.array_equal(
@@ -399,8 +407,8 @@ def test_the_real_part_from_training_to_accuracy(tmp_path, real_cache, monkeypat
     assert main(["eval", str(tmp_path / "run"), "--tasks", "4", "--steps", "2", "--quiet"]) == 0
     printed = capsys.readouterr().out
     assert (
-        "5-way 1-shot accuracy over 4 unseen tasks, 95% interval, on a part: 100 of 600 images a class"
-        in printed
+        "5-way 1-shot accuracy over 4 unseen tasks, 95% interval, on a part: 100 of 600 images a "
+        "class" in printed
     )
     (result,) = (tmp_path / "run").glob("eval-*.json")
     assert json.loads(result.read_text())["settings"]["task"]["part"] is True

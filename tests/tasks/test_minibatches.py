@@ -1,4 +1,4 @@
-"""Schedules: which example stands in which mini-batch."""
+"""Schedules: the examples of every mini-batch."""
 
 import numpy as np
 import pytest

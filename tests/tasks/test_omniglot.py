@@ -1,4 +1,7 @@
-"""Omniglot: archives, folders, cache, split, download; and the real data where MINIMETA_DATA has them."""
+"""Omniglot: archives, folders, cache, split and download.
+
+The real data are tested where MINIMETA_DATA holds them.
+"""
 
 import functools
 import hashlib
@@ -22,7 +25,7 @@ from minimeta.training.meta_training import checked_mean
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """Folders of 3 and 2 characters of 4 drawings, and a cache of their own."""
+    """Folders of 3 and 2 characters of 4 drawings, with a separate cache."""
     monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 3, "images_evaluation": 2})
     monkeypatch.setattr(omniglot, "DRAWINGS", 4)
     monkeypatch.setenv("MINIMETA_CACHE", str(tmp_path / "cache"))
@@ -40,7 +43,8 @@ def tiny(tmp_path, monkeypatch):
 
 
 def _zip(data):
-    """The folders as archives beside them, in the layout of the official ones."""
+    """The folders as archives beside them, in the layout of the official
+    ones."""
     for half in omniglot.CHARACTERS:
         with zipfile.ZipFile(data / "omniglot" / f"{half}.zip", "w") as archive:
             for path in sorted((data / "omniglot" / half).rglob("*.png")):

@@ -1,4 +1,8 @@
-"""The second oracle: JAX in float64. Networks are written from the description of phi alone, derivatives are autodiff."""
+"""The second oracle, JAX in float64.
+
+Networks are written from the description of phi alone. Derivatives are by
+autodiff.
+"""
 
 from functools import partial
 from itertools import pairwise
@@ -141,7 +145,10 @@ def _found(objective, rule, phi, v, batches):
 
 
 def _agree(network, forward, classify, rule, sizes, tasks):
-    """Compare all quantities on k random mini-batches of ``sizes``; phi is moved away from its zero biases."""
+    """Compare all quantities on k random mini-batches of ``sizes``.
+
+    phi is moved away from its zero biases.
+    """
     rng = np.random.default_rng(0)
     phi = network.init(rng, np.float64)
     phi += 0.1 * rng.standard_normal(phi.shape)
@@ -159,7 +166,8 @@ def _agree(network, forward, classify, rule, sizes, tasks):
         if classify
         else (mm.MeanSquaredError(), _mean_squared_error)
     )
-    # Not under jax.jit: operations compiled one by one serve all tests, whole unrolled loops only one each.
+    # Not under jax.jit: operations compiled one by one serve all tests, whole
+    # unrolled loops only one each.
     of_a_task = partial(_expected, forward, jax_loss, rule)
     wanted = [
         of_a_task(jnp.asarray(phi), v[t], [(x_i[t], y_i[t]) for x_i, y_i in zip(x, y, strict=True)])
@@ -172,7 +180,8 @@ def _agree(network, forward, classify, rule, sizes, tasks):
         assert_close(value, want, TOLERANCE, name)
 
 
-# With eps = 1e-8 the rounding error of gradients that are zero in exact arithmetic would be seen: see strategies.py.
+# With eps = 1e-8 the rounding error of gradients that are zero in exact
+# arithmetic would be seen: see strategies.py.
 RULES = {
     "sgd": mm.SGD(0.05),
     "adam": mm.Adam(0.01, eps=1e-3),

@@ -1,4 +1,8 @@
-"""``minimeta check``: all holds here, in both precisions and on a strict module; what is wrong is told and counted."""
+"""``minimeta check``.
+
+Everything holds here, in both precisions and on a strict module. Errors are
+reported and counted.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The kit itself: what it lets pass, what it catches, and what it says."""
+"""The test kit: it passes correct code, catches errors, and names them."""
 
 from dataclasses import dataclass
 
@@ -52,9 +52,17 @@ class Scale(Layer):
 
 
 BUILT_IN = [
-    layers.Dense(3, 2), layers.Conv2D(2, 3), layers.Conv2D(2, 3, stride=2), layers.BatchNorm(3), layers.MaxPool2D(),
-    layers.ReLU(), layers.Tanh(), layers.Softplus(), layers.Flatten(), Scale(3),
-]  # fmt: skip
+    layers.Dense(3, 2),
+    layers.Conv2D(2, 3),
+    layers.Conv2D(2, 3, stride=2),
+    layers.BatchNorm(3),
+    layers.MaxPool2D(),
+    layers.ReLU(),
+    layers.Tanh(),
+    layers.Softplus(),
+    layers.Flatten(),
+    Scale(3),
+]
 
 
 @pytest.mark.parametrize("layer", BUILT_IN, ids=repr)
@@ -74,9 +82,14 @@ def _said(layer, **options):
 
 
 def test_a_dropped_term_is_named_and_so_are_the_passes_that_agree():
-    said = _said(_broken(backward_tangent=lambda self, theta, td, x, xd, dy, dyd, on_data=False: (
-        dyd * theta["factor"][:, None] + dy * td["factor"][:, None], {"factor": (x * dyd).sum(axis=1)}
-    )))  # fmt: skip
+    said = _said(
+        _broken(
+            backward_tangent=lambda self, theta, td, x, xd, dy, dyd, on_data=False: (
+                dyd * theta["factor"][:, None] + dy * td["factor"][:, None],
+                {"factor": (x * dyd).sum(axis=1)},
+            )
+        )
+    )
     assert "Broken.backward_tangent: dtheta_dot['factor'] differs by" in said
     assert "dx_dot" not in said
     assert said.endswith("; forward, backward, forward_tangent agree (inputs of shape (3,))")
@@ -139,7 +152,8 @@ def test_damage_of_every_kind_is_reported_as_what_it_is(passes, words):
 
 
 def test_what_the_complex_step_cannot_see_a_real_difference_does():
-    """y = x / (1 + |x|), with |x| taken for a constant: consistent for the complex step, and wrong."""
+    """y = x / (1 + |x|), with |x| taken for a constant: consistent for the
+    complex step, and wrong."""
     softsign = {
         "shapes": property(lambda self: {}),
         "forward": lambda self, theta, x: (x / (1 + abs(x)), x),
@@ -195,7 +209,7 @@ class WrongTangent(mm.Adam):
 
 @dataclass(frozen=True)
 class CountingFromOne(mm.SGD):
-    """Takes the rate of the step after."""
+    """A wrong rule that uses the rate of the next step."""
 
     def tangent(self, g, state, j, *directions):
         return super().tangent(g, state, j + 1, *directions)
@@ -245,7 +259,8 @@ def test_a_direction_loss_and_state_that_are_not_the_expected_are_named():
 
 @dataclass(frozen=True)
 class _Spread(mm.Reptile):
-    """Minus the gradient of mean L, plus that of weight times the variance of L, with one mini-batch."""
+    """Minus the gradient of mean L, plus that of weight times the variance of
+    L, with one mini-batch."""
 
     factor: float = 1.0
 
@@ -295,7 +310,8 @@ def test_the_objective_of_a_whole_meta_batch_is_one_number_and_coupling_is_for_c
         check_algorithm(_NeverCoupled(mm.SGD(0.1)), objective, phi, batches, true_objective=whole)
     with pytest.raises(
         CheckError,
-        match=r"direction: it depends on the other tasks: it differs by \S+ relative; couple, adapt",
+        match=r"direction: it depends on the other tasks: it differs by \S+ relative; couple, "
+        r"adapt",
     ):
         check_algorithm(
             _CoupledTooEarly(mm.SGD(0.1)), objective, phi, batches, true_objective=whole

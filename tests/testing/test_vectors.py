@@ -1,4 +1,8 @@
-"""Conformance vectors: reproducible, right by the complex step from the files alone, and every damage is one line."""
+"""Conformance vectors.
+
+They are reproducible. Their files alone agree with the complex step. Every kind
+of damage gives a one-line error.
+"""
 
 import hashlib
 import json
@@ -23,13 +27,14 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(written, tmp_path):
-    """A copy to do damage to."""
+    """A copy of the vectors that a test may damage."""
     return shutil.copytree(written, tmp_path / "vectors")
 
 
 @pytest.fixture
 def results(folder, tmp_path):
-    """Right results of two problems, by an implementation that does not offer MAML."""
+    """Right results of two problems, by an implementation that does not offer
+    MAML."""
     out = tmp_path / "results"
     out.mkdir()
     for name in ("linear-mse-sgd-k3.npz", "tanh-mse-sgd-k2.npz"):
@@ -109,7 +114,8 @@ def test_the_page_for_implementers_names_all_there_is(written):
 
 
 def _from_files(folder, entry):
-    """Objective, rule, arrays and mini-batches, from the index and the npz alone."""
+    """Objective, rule, arrays and mini-batches, from the index and the npz
+    alone."""
     described = []
     for layer in entry["network"]["layers"]:
         told = {"type", "input_shape", "output_shape", "parameters"}
@@ -126,7 +132,10 @@ def _from_files(folder, entry):
 
 @pytest.mark.parametrize("name", [problem.name for problem in vectors.PROBLEMS])
 def test_results_are_right_by_the_complex_step(written, name):
-    """Only the forward pass and one inner step are believed here: no Hessian product, no adjoint."""
+    """The oracle uses only the forward pass and single inner steps.
+
+    It uses no Hessian product and no adjoint.
+    """
     entry = next(each for each in vectors.read(written)["problems"] if each["name"] == name)
     objective, rule, arrays, batches = _from_files(written, entry)
     phi, u = arrays["phi"], np.random.default_rng(0).standard_normal((5, len(arrays["phi"])))
@@ -138,7 +147,8 @@ def test_results_are_right_by_the_complex_step(written, name):
         return phi, state
 
     def slopes(loss, phi):
-        """The derivative of each task's loss along the rows of u, ``(T, 5)``."""
+        """The derivative of each task's loss along the rows of u, ``(T,
+        5)``."""
         return np.stack(
             [complex_step(loss, (phi,), (np.broadcast_to(row, phi.shape),)) for row in u], axis=1
         )

@@ -1,4 +1,8 @@
-"""The gradient microscope: what it compares are the algorithms' directions, and what they differ by falls as theory says."""
+"""The comparison of directions.
+
+The compared directions are the algorithms' directions. Their differences fall
+as theory predicts.
+"""
 
 import json
 import sys
@@ -115,8 +119,11 @@ def test_with_one_minibatch_all_directions_are_one(problem, alpha, order):
 def test_without_a_hessian_only_reptile_differs_and_only_by_its_minibatches(
     k, dim, alpha, order, repeated, seed
 ):
-    """L_i linear: every g_i is gbar_i wherever the inner loop is. MAML, FOMAML and the series are gbar_k; Reptile is the
-    mean of all gbar_i, which is gbar_k again where the mini-batches are all the same."""
+    """For linear L_i, every g_i equals gbar_i.
+
+    MAML, FOMAML and the series are gbar_k. Reptile is the mean of all gbar_i,
+    which is also gbar_k where all mini-batches are equal.
+    """
     rng = np.random.default_rng(seed)
     x, y = (
         rng.standard_normal((1 if repeated else k, 2, 3, dim)),
@@ -140,8 +147,12 @@ def test_without_a_hessian_only_reptile_differs_and_only_by_its_minibatches(
 @pytest.mark.parametrize("k", [3, 5])
 @pytest.mark.parametrize("kind", ["quadratic", "tanh", "softplus"])
 def test_the_series_and_fomaml_turn_to_maml_at_the_rates_of_section_5(kind, k, order):
-    """1 - cosine falls like alpha^(2(n+1)) to the series of order n and like alpha^2 to FOMAML, the share of the terms with
-    a Hessian like alpha; of the mean direction, and of each task's."""
+    """The differences from MAML fall with the predicted powers of alpha.
+
+    1 - cosine falls like alpha^(2(n+1)) for the series of order n, and like
+    alpha^2 for FOMAML. The share of the terms with a Hessian falls like alpha.
+    This holds for the mean direction and for each task's.
+    """
     found = [mm.compare_directions(*_problem(kind, k), alpha, order) for alpha in ALPHAS]
     for of in ([each.of_mean for each in found], [each.mean_of_each for each in found]):
         assert _slope([each.apart[MAML, TAYLOR] for each in of]) == pytest.approx(
@@ -154,8 +165,11 @@ def test_the_series_and_fomaml_turn_to_maml_at_the_rates_of_section_5(kind, k, o
 
 @given(st.integers(1, 4), rates, seeds)
 def test_on_quadratics_the_cosines_are_those_of_the_closed_forms(dim, alpha, seed):
-    """k = 2: g_MAML = (I - alpha A_1) g_2 and g_2 = A_2 (phi - alpha g_1) - b_2, of degree 2 in alpha: its series to second
-    order is the whole of it. The difference from FOMAML is alpha A_1 g_2."""
+    """For k = 2 on quadratics, the series to second order equals g_MAML.
+
+    g_MAML = (I - alpha A_1) g_2, with g_2 = A_2 (phi - alpha g_1) - b_2, is of
+    degree 2 in alpha. Its difference from FOMAML is alpha A_1 g_2.
+    """
     rng = np.random.default_rng(seed)
     root, c = rng.standard_normal((2, 3, 1, dim, dim)), rng.standard_normal((2, 3, 1, dim))
     x, phi = root + root.swapaxes(3, 4), rng.standard_normal(dim)

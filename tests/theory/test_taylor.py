@@ -1,6 +1,8 @@
-"""The numbered equations of the Reptile paper (arXiv 1803.02999), on smooth objectives in float64.
+"""The numbered equations of the Reptile paper (arXiv 1803.02999), on smooth
+objectives in float64.
 
-An equation that holds up to O(alpha^n) is tested by its rate: the remainder falls with slope n on a log-log plot.
+An equation that holds up to O(alpha^n) is tested by its rate: the remainder
+falls with slope n on a log-log plot.
 """
 
 from functools import reduce
@@ -42,7 +44,8 @@ def _slope(remainders):
 
 
 def _gradient(name, objective, phi, batches, alpha):
-    """The paper's g_MAML, g_FOMAML and g_Reptile = (phi - phi~) / alpha, ``(T, D)``, by the algorithm itself."""
+    """The paper's g_MAML, g_FOMAML and g_Reptile = (phi - phi~) / alpha, ``(T,
+    D)``, by the algorithm itself."""
     if name == "reptile":
         return sum(mm.unroll(objective, phi, batches, mm.SGD(alpha)).grads)
     algorithm = {"maml": mm.MAML, "fomaml": mm.FOMAML}[name]
@@ -53,7 +56,8 @@ def _gradient(name, objective, phi, batches, alpha):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", range(2, 9))
 def test_equations_9_to_16_each_inner_gradient(kind, k, order):
-    """g_i = gbar_i - alpha Hbar_i sum_{j<i} gbar_j + O(alpha^2), and the alpha^2 term after it."""
+    """g_i = gbar_i - alpha Hbar_i sum_{j<i} gbar_j + O(alpha^2), and the
+    alpha^2 term after it."""
     objective, phi, batches = _problem(kind, k)
     predicted = taylor.expand(objective, phi, batches, order).inner
     grads = [mm.unroll(objective, phi, batches, mm.SGD(alpha)).grads for alpha in ALPHAS]
@@ -70,7 +74,8 @@ def test_equations_9_to_16_each_inner_gradient(kind, k, order):
 @pytest.mark.parametrize("k", range(2, 9))
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_equations_17_to_27_the_three_gradients(name, kind, k, order):
-    """g_MAML = gbar_k - alpha sum_{j<k} Hbar_j gbar_k - alpha Hbar_k sum_{j<k} gbar_j + O(alpha^2), and so on."""
+    """g_MAML = gbar_k - alpha sum_{j<k} Hbar_j gbar_k - alpha Hbar_k sum_{j<k}
+    gbar_j + O(alpha^2), and so on."""
     objective, phi, batches = _problem(kind, k)
     predicted = getattr(taylor.expand(objective, phi, batches, order), name)
     remainders = [
@@ -95,7 +100,8 @@ def test_equations_25_to_27_as_they_stand(kind):
 def test_equations_28_to_32_avg_grad_inner_is_half_the_gradient_of_the_inner_product(
     kind, distinct
 ):
-    """E[Hbar_2 gbar_1] = 1/2 E[Hbar_2 gbar_1 + Hbar_1 gbar_2] = 1/2 E[d/dphi (gbar_1 . gbar_2)]."""
+    """E[Hbar_2 gbar_1] = 1/2 E[Hbar_2 gbar_1 + Hbar_1 gbar_2] = 1/2 E[d/dphi
+    (gbar_1 . gbar_2)]."""
     objective, phi, batches = _problem(kind, 3)
     first, second = taylor.sequences(batches, 2, distinct)
     v = np.random.default_rng(0).standard_normal(phi.shape)
@@ -115,7 +121,8 @@ def test_equations_28_to_32_avg_grad_inner_is_half_the_gradient_of_the_inner_pro
 @pytest.mark.parametrize("k", [2, 3, 4])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_equations_33_to_41_expected_updates(name, k, distinct):
-    """E[g] = c1 AvgGrad - c2 alpha AvgGradInner + O(alpha^2), over all sequences of k mini-batches."""
+    """E[g] = c1 AvgGrad - c2 alpha AvgGradInner + O(alpha^2), over all
+    sequences of k mini-batches."""
     objective, phi, batches = _problem("tanh", 4)
     c1, c2 = taylor.coefficients(name, k)
     avg_grad = taylor.avg_grad(objective, phi, batches)
@@ -134,7 +141,10 @@ def test_equations_33_to_41_expected_updates(name, k, distinct):
 @pytest.mark.parametrize("k", range(2, 9))
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_papers_coefficients_are_recovered_from_expected_updates(name, k):
-    """The regression knows nothing of c1 and c2; its error is alpha^8, about 1e-6 here, and rounding."""
+    """The regression recovers c1 and c2 without knowing them.
+
+    Its error is alpha^8, about 1e-6 here, plus rounding.
+    """
     objective, phi, batches = _problem("tanh", 2)
     every, alphas = taylor.sequences(batches, k), np.linspace(0.00125, 0.01, 8)
     updates = [_gradient(name, objective, phi, every, alpha).mean(axis=0) for alpha in alphas]
@@ -149,8 +159,11 @@ def test_the_papers_coefficients_are_recovered_from_expected_updates(name, k):
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_the_regression_finds_coefficients_under_any_higher_terms(order, size):
-    """Exact for u = c1 G - c2 alpha J + sum_{n<=order} alpha^n r_n, with as many alphas as unknowns and with more; with
-    one parameter, where G and J are parallel, by their powers of alpha alone."""
+    """The fit is exact for u = c1 G - c2 alpha J + sum_{n<=order} alpha^n r_n.
+
+    This holds with as many alphas as unknowns and with more. With one parameter
+    G and J are parallel, and only their powers of alpha separate them.
+    """
     rng = np.random.default_rng(order)
     (avg_grad, avg_grad_inner), higher = (
         rng.standard_normal((2, size)),
@@ -181,10 +194,12 @@ def test_measured_gradients_are_the_algorithms(kind, k):
 
 @given(st.integers(1, 8), st.integers(2, 5), rates, seeds)
 def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alpha, seed):
-    """With L_i' = A_i phi - b_i and M_i = I - alpha A_i, k steps of SGD from phi_1 = phi are
+    """With L_i' = A_i phi - b_i and M_i = I - alpha A_i, k steps of SGD from
+    phi_1 = phi are
 
-    phi_i = M_{i-1} ... M_1 phi + alpha sum_{j<i} M_{i-1} ... M_{j+1} b_j,       g_i = A_i phi_i - b_i,
-    g_MAML = M_1 ... M_{k-1} g_k,       g_FOMAML = g_k,       g_Reptile = g_1 + ... + g_k.
+    phi_i = M_{i-1} ... M_1 phi + alpha sum_{j<i} M_{i-1} ... M_{j+1} b_j,
+    g_i = A_i phi_i - b_i,    g_MAML = M_1 ... M_{k-1} g_k,
+    g_FOMAML = g_k,           g_Reptile = g_1 + ... + g_k.
     """
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((k, 2, 3, dim, dim))
@@ -203,7 +218,7 @@ def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alph
         m = np.eye(dim) - alpha * a
 
         def product(first, last, m=m):
-            """M_last ... M_first, where the later steps stand on the left."""
+            """M_last ... M_first, with later steps on the left."""
             return reduce(np.matmul, m[first : last + 1][::-1], np.eye(len(m[0])))
 
         iterates = [
@@ -225,7 +240,10 @@ def test_on_quadratics_the_three_gradients_are_products_of_matrices(k, dim, alph
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_equations_6_and_7_one_minibatch_is_joint_training(name, kind):
-    """At k = 1 every expected update is AvgGrad, whatever alpha, and so are its series and its coefficients."""
+    """At k = 1 every expected update is AvgGrad for every alpha.
+
+    The series and the coefficients agree.
+    """
     objective, phi, batches = _problem(kind, 1)
     joint = taylor.avg_grad(objective, phi, batches)
     for alpha in (1e-3, 1.0):
@@ -268,10 +286,11 @@ def test_what_is_not_known_is_refused():
 
 
 def test_equations_42_to_47_a_step_towards_a_manifold_is_a_step_on_its_squared_distance():
-    """W = {w : B (w - c) = 0} with orthonormal rows B: P(phi) = phi - B^T B (phi - c), D^2 = |phi - P(phi)|^2.
+    """W = {w : B (w - c) = 0} with orthonormal rows B: P(phi) = phi - B^T B
+    (phi - c), D^2 = |phi - P(phi)|^2.
 
-    1/2 D^2 is the quadratic with A = B^T B; its gradient is phi - P(phi); one SGD step of size epsilon gives
-    (1 - epsilon) phi + epsilon P(phi).
+    1/2 D^2 is the quadratic with A = B^T B; its gradient is phi - P(phi); one
+    SGD step of size epsilon gives (1 - epsilon) phi + epsilon P(phi).
     """
     rng = np.random.default_rng(0)
     rows = np.linalg.qr(rng.standard_normal((5, 2)))[0].T
