@@ -1,4 +1,8 @@
-"""The README tells the truth: its code runs, its files and tests exist, its numbers stand in committed result files."""
+"""The README tells the truth.
+
+Its code runs, the files and tests that it names exist, and its numbers are those
+of committed result files.
+"""
 
 import json
 import os
@@ -26,6 +30,19 @@ def test_code_runs(code, tmp_path):
     words, environment = [sys.executable, "readme.py"], os.environ | {"PYTHONPATH": places}
     ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_the_sweep_runs_as_a_script(tmp_path):
+    (tmp_path / "mine.py").write_text(SWEEP)
+    made = subprocess.run(
+        [sys.executable, "mine.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert re.fullmatch(r"\{('seed-\d': \{'largest': [\d.]+\}(, )?){3}\}\n", made.stdout)
 
 
 def test_what_the_readme_says_of_a_broken_layer_is_what_the_kit_says():
@@ -138,7 +155,8 @@ def test_what_the_microscope_shows_is_the_committed_result(monkeypatch):
         )
 
     def reach(end):
-        """The largest alpha up to which the series to first order has a cosine of 0.99: median over seeds."""
+        """The largest alpha up to which the series to first order has a cosine
+        of 0.99: median over seeds."""
         apart = np.median(
             [[at["apart"]["taylor1"] for at in run[end]] for run in sine["ends"]], axis=0
         )
@@ -147,10 +165,8 @@ def test_what_the_microscope_shows_is_the_committed_result(monkeypatch):
     fomaml, reptile, taylor = (cosines(sine, name) for name in ("fomaml", "reptile", "taylor1"))
     assert f"in a task falls from {fomaml[0]:.2f} to {fomaml[-1]:.2f}." in text
     best = sine["steps"][reptile.argmax()]
-    assert (
-        f"{reptile[0]:.2f} to {reptile.max():.2f} at meta-step {best}, then falls to {reptile[-1]:.2f}."
-        in text
-    )
+    rise = f"{reptile[0]:.2f} to {reptile.max():.2f} at meta-step {best}"
+    assert f"{rise}, then falls to {reptile[-1]:.2f}." in text
     both = [
         f"from {each[0]:.2f} to {each[-1]:.2f}"
         for each in (cosines(omniglot, name) for name in ("fomaml", "reptile"))
