@@ -19,34 +19,33 @@ README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "figures" / "results"
 
 
-CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TOUR, SWEEP, ALGORITHM, MICROSCOPE, LAYER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = {"tour": TOUR, "algorithm": ALGORITHM, "microscope": MICROSCOPE, "layer": LAYER}
 
 
-@pytest.mark.parametrize("code", CODE, ids=["tour", "algorithm", "microscope", "layer"])
+@pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
 def test_code_runs(code, tmp_path):
     """As a script of its own: it may register names, and write to its folder."""
     (tmp_path / "readme.py").write_text(code)
+    _run("readme.py", tmp_path)
+
+
+def _run(script, folder):
     places = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    words, environment = [sys.executable, "readme.py"], os.environ | {"PYTHONPATH": places}
-    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    words, environment = [sys.executable, script], os.environ | {"PYTHONPATH": places}
+    ended = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+    return ended
 
 
 def test_the_sweep_runs_as_a_script(tmp_path):
     (tmp_path / "mine.py").write_text(SWEEP)
-    made = subprocess.run(
-        [sys.executable, "mine.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stderr
+    made = _run("mine.py", tmp_path)
     assert re.fullmatch(r"\{('seed-\d': \{'largest': [\d.]+\}(, )?){3}\}\n", made.stdout)
 
 
 def test_what_the_readme_says_of_a_broken_layer_is_what_the_kit_says():
-    broken = CODE[3].replace("x_dot * dy + x * dy_dot", "x * dy_dot")
+    broken = LAYER.replace("x_dot * dy + x * dy_dot", "x * dy_dot")
     with pytest.raises(AssertionError) as caught:
         exec(compile(broken, "README.md", "exec"), {"__name__": "readme"})
     assert f"\n{caught.value}\n" in README
