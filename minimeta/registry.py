@@ -19,7 +19,8 @@ Class = TypeVar("Class", bound=type)
 
 
 class Registry(Mapping[str, type]):
-    """Classes by name, in the order of their registration. ``kind`` names them in errors."""
+    """Classes by name, in the order of their registration. ``kind`` names them
+    in errors."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -1,4 +1,5 @@
-"""The meta-batch, and how a task's examples are cut into its sequence of k mini-batches."""
+"""The meta-batch, and how a task's examples are cut into its sequence of k
+mini-batches."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ Tail = Literal["shared", "separate"]
 
 
 class Minibatches(Sequence[tuple[Array, Array]]):
-    """k mini-batches of each of T tasks, in order: a sequence of pairs (x_i, y_i).
+    """k mini-batches of each of T tasks, in order: a sequence of pairs (x_i,
+    y_i).
 
     Parameters
     ----------
     x, y
-        arrays ``(k, T, N, *input)`` and ``(k, T, N, *target)``, or sequences of k arrays ``(T, N_i, ...)``, of which the
-        last may have another N (a larger query set).
+        arrays ``(k, T, N, *input)`` and ``(k, T, N, *target)``, or sequences of
+        k arrays ``(T, N_i, ...)``, of which the last may have another N (a
+        larger query set).
 
     Raises
     ------
@@ -48,9 +51,11 @@ class Minibatches(Sequence[tuple[Array, Array]]):
     def gather(
         cls, positions: Sequence[np.ndarray], take: Callable[[np.ndarray], tuple[Array, Array]]
     ) -> Minibatches:
-        """From k host arrays of positions ``(T, N_i)`` and ``take``, which maps positions ``(..., T, N)`` to (x, y).
+        """From k host arrays of positions ``(T, N_i)`` and ``take``, which maps
+        positions ``(..., T, N)`` to (x, y).
 
-        One call of ``take``, and one array ``(k, T, N, ...)``, where all mini-batches have one size.
+        One call of ``take``, and one array ``(k, T, N, ...)``, where all
+        mini-batches have one size.
         """
         if len({each.shape for each in positions}) == 1:
             return cls(*take(np.stack(positions)))
@@ -74,18 +79,20 @@ class Minibatches(Sequence[tuple[Array, Array]]):
         return Minibatches(self.x[i], self.y[i]) if isinstance(i, slice) else (self.x[i], self.y[i])
 
     def of_tasks(self, start: int, stop: int) -> Minibatches:
-        """The mini-batches of tasks ``start`` to ``stop`` (exclusive), as views."""
+        """The mini-batches of tasks ``start`` to ``stop`` (exclusive), as
+        views."""
         return Minibatches([x[start:stop] for x in self.x], [y[start:stop] for y in self.y])
 
 
 class Episode(NamedTuple):
-    """A few-shot evaluation of T tasks: ``support`` and ``query`` are pairs x ``(T, N, *input)``, y ``(T, N, *target)``."""
+    """A few-shot evaluation of T tasks: ``support`` and ``query`` are pairs x
+    ``(T, N, *input)``, y ``(T, N, *target)``."""
 
     support: tuple[Array, Array]
     query: tuple[Array, Array]
 
     def of_tasks(self, start: int, stop: int) -> Episode:
-        """That of tasks ``start`` to ``stop`` (exclusive), as views."""
+        """The episode of tasks ``start`` to ``stop`` (exclusive), as views."""
         return Episode(*((x[start:stop], y[start:stop]) for x, y in self))
 
 
@@ -98,20 +105,24 @@ class MinibatchSchedule:
     k, size
         number of mini-batches, and examples in each.
     tail
-        ``"shared"``: the last mini-batch comes from the same pool of examples as the others. ``"separate"``: it is a set of
-        its own, ``tail_shots`` of each class, that no other mini-batch touches.
+        ``"shared"``: the last mini-batch comes from the same pool of examples
+        as the others. ``"separate"``: it is a set of its own, ``tail_shots`` of
+        each class, that no other mini-batch touches.
     order
-        ``"cycle"``: shuffle the pool, cut mini-batches in order, reshuffle when it runs out; one may straddle two passes.
-        ``"replacement"``: a fresh random subset for each mini-batch.
+        ``"cycle"``: shuffle the pool, cut mini-batches in order, reshuffle when
+        it runs out; one may straddle two passes. ``"replacement"``: a fresh
+        random subset for each mini-batch.
     shots
-        examples of each class (points, in regression) in the pool; by default just enough that no example repeats.
+        examples of each class (points, in regression) in the pool; by default
+        just enough that no example repeats.
     tail_shots
-        examples of each class in a separate tail; by default enough for ``size``.
+        examples of each class in a separate tail; by default enough for
+        ``size``.
     """
 
     k: int = setting(
-        help="mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score on "
-        "the last",
+        help="mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score "
+        "on the last",
         least=1,
     )
     size: int = setting(help="examples in a mini-batch", least=1)
@@ -145,7 +156,7 @@ class MinibatchSchedule:
             )
         if self.tail == "shared" and self.tail_shots is not None:
             raise SettingsError(
-                "tail_shots is for a separate tail: set tail='separate', or no tail_shots (--tail-shots none)"
+                "tail_shots is for a separate tail: set tail to separate, or tail_shots to none"
             )
 
     @property
@@ -154,7 +165,8 @@ class MinibatchSchedule:
         return self.k - (self.tail == "separate")
 
     def shots_each(self, ways: int) -> tuple[int, int]:
-        """(shots, tail_shots) of each of ``ways`` classes, the defaults filled in."""
+        """(shots, tail_shots) of each of ``ways`` classes, the defaults filled
+        in."""
         shots = self.shots if self.shots is not None else -(-self.cut * self.size // ways)
         if self.tail == "shared":
             return shots, 0
@@ -163,7 +175,8 @@ class MinibatchSchedule:
     def indices(self, rng: np.random.Generator, tasks: int, ways: int = 1) -> list[np.ndarray]:
         """k host arrays ``(T, N_i)`` of positions in a task's examples.
 
-        A task's examples are numbered class by class, ``shots + tail_shots`` of each, the pool's first.
+        A task's examples are numbered class by class, ``shots + tail_shots`` of
+        each, the pool's first.
         """
         shots, tail_shots = self.shots_each(ways)
         first = (shots + tail_shots) * np.arange(ways)[:, None]
@@ -181,7 +194,8 @@ class MinibatchSchedule:
 def draw_positions(
     rng: np.random.Generator, tasks: int, examples: int, k: int, size: int, order: Order = "cycle"
 ) -> np.ndarray:
-    """Positions of k mini-batches of ``size`` among ``examples``, for each task anew: ``(k, T, size)`` on the host.
+    """Positions of k mini-batches of ``size`` among ``examples``, for each task
+    anew: ``(k, T, size)`` on the host.
 
     Raises
     ------
@@ -214,7 +228,8 @@ def minibatches_of(
     size: int,
     order: Order = "cycle",
 ) -> Minibatches:
-    """k mini-batches of ``size`` cut from a given set of examples, x ``(T, n, *input)`` and y ``(T, n, *target)``."""
+    """k mini-batches of ``size`` cut from a given set of examples, x ``(T, n,
+    *input)`` and y ``(T, n, *target)``."""
     x, y = examples
     xp = array_module(x)
     rows = xp.arange(x.shape[0])[:, None]
