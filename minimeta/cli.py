@@ -261,8 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
-        help="float32 compares directions with float64, to the tolerance that the arithmetic allows "
-        "(default: float64)",
+        help="float32 compares directions with float64, to the tolerance that the arithmetic "
+        "allows (default: float64)",
     )
     check.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
