@@ -1,4 +1,5 @@
-"""The command line. Parses words, calls one function, prints; no mathematics here."""
+"""The command line. Parses words, calls one function, prints; no mathematics
+here."""
 
 from __future__ import annotations
 
@@ -28,10 +29,12 @@ from .version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``minimeta`` with ``arguments`` (default: those of the process) and return its exit status.
+    """Run ``minimeta`` with ``arguments`` (default: those of the process) and
+    return its exit status.
 
-    0: done. 1: a check that fails, a MinimetaError, or what the system refused (a full disk, memory), told in one line.
-    2: words that could not be parsed. 130: interrupted.
+    0: done. 1: a check that fails, a MinimetaError, or what the system refused
+    (a full disk, memory), told in one line. 2: words that could not be parsed.
+    130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -73,7 +76,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
-    """The run's own settings. A preset and settings that are given as well must agree with them."""
+    """The run's own settings. A preset and settings that are given as well must
+    agree with them."""
     settings = settings_in(folder.config_path, folder.config())
     wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
     there = settings.flags()
@@ -135,7 +139,8 @@ _MODES: dict[str, tuple[Mode, ...]] = {
 
 
 def _unused(path: Path) -> Path:
-    """``path``, or the first of ``path-2``, ``path-3`` and so on that does not exist: no result is ever overwritten."""
+    """``path``, or the first of ``path-2``, ``path-3`` and so on that does not
+    exist: no result is ever overwritten."""
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return next(each for each in candidates if not each.exists())
 
@@ -206,14 +211,14 @@ def _check(options: argparse.Namespace) -> int:
             section = row.section
             print(f"\n{section:48}  {'measured':>16}   expected")
         print(
-            f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {'ok' if row.holds else 'WRONG'}",
+            f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  "
+            f"{'ok' if row.holds else 'WRONG'}",
             flush=True,
         )
         rows.append(row)
     wrong = sum(not row.holds for row in rows)
-    print(
-        f"\n{f'{wrong} of {len(rows)} checks failed' if wrong else f'all {len(rows)} checks hold'}, in {options.dtype}"
-    )
+    told = f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks hold"
+    print(f"\n{told}, in {options.dtype}")
     return 1 if wrong else 0
 
 
@@ -222,9 +227,8 @@ def _vectors(options: argparse.Namespace) -> None:
         if options.tolerance is not None:
             raise SettingsError("--tolerance belongs to --verify RESULTS")
         count, size = vectors.write(Path(options.folder))
-        print(
-            f"{count} problems, {size / 1e6:.1f} MB: {options.folder} (--verify RESULTS grades results)"
-        )
+        told = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
+        print(f"{told} (--verify RESULTS grades results)")
         return
     tolerance = vectors.TOLERANCE if options.tolerance is None else options.tolerance
     grades = vectors.grade(Path(options.folder), Path(options.verify), tolerance)
@@ -247,8 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="check the mathematics on this machine",
-        description="Check every derivative against the complex step, the slopes of the Taylor remainders and the "
-        "coefficients of the expected updates. Errors are relative; layers, networks and algorithms show the largest. "
+        description="Check every derivative against the complex step, the slopes of the Taylor "
+        "remainders and the coefficients of the expected updates. Errors are relative; layers, "
+        "networks and algorithms show the largest. "
         "Exit status 1 if anything is off.",
     )
     check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
@@ -256,7 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
-        help="float32 compares directions with float64, to the tolerance that the arithmetic allows (default: float64)",
+        help="float32 compares directions with float64, to the tolerance that the arithmetic "
+        "allows (default: float64)",
     )
     check.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
@@ -265,7 +271,8 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="download a dataset",
-        description="Download Omniglot, verified by checksum; mini-ImageNet has no official download: say where it is, or "
+        description="Download Omniglot, verified by checksum; mini-ImageNet has no official "
+        "download: say where it is, or "
         "what to get and where to put it.",
     )
     data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
@@ -286,13 +293,14 @@ def _add_train(commands: Any) -> None:
         help="meta-train from a preset",
         usage="minimeta train PRESET [--out RUN] [--resume] [options and settings]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n"
-        + presets,
+        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n"
+        "\npresets:\n" + presets,
         epilog="examples:\n"
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
-        "a run keeps the settings it was begun with: the number of iterations sets how epsilon falls",
+        "a run keeps the settings that it was begun with: the number of iterations says how fast "
+        "epsilon falls",
     )
     parser.add_argument(
         "preset",
@@ -325,7 +333,8 @@ def _add_train(commands: Any) -> None:
     _add_machine_flags(parser)
     group = parser.add_argument_group(
         "settings",
-        "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine",
+        "the preset's (--show prints them), unless given here; in parentheses: the value in the "
+        "preset sine, or else in the class that reads the setting",
     )
     known = every_flag(Settings)
     for owners in known.values():
@@ -334,7 +343,8 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> None:
-    """A flag of the settings, from its field; ``word`` is its name without dashes, if not its own."""
+    """A flag of the settings, from its field; ``word`` is its name without
+    dashes, if not its own."""
     field = owners[0].field
     option = "--" + (word or field.flag).replace("_", "-")
     shown = f"{field.help} ({_default(field)})".replace("%", "%%")
@@ -349,7 +359,8 @@ def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> No
 
 
 def _default(field: Field) -> str:
-    """The value of a setting in the preset sine, or else of its class, as the command line has it."""
+    """The value of a setting in the preset sine, or else of its class, as the
+    command line has it."""
     value = field.default
     if field.is_choice and value is not MISSING:
         value = field.registry.name_of(value)
@@ -363,7 +374,8 @@ def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run on unseen tasks",
-        description="Adapt to unseen tasks from a run's parameters and score: accuracy, or error after n inner steps. "
+        description="Adapt to unseen tasks from a run's parameters and score: accuracy, or error "
+        "after n inner steps. "
         "The result is printed and written to a JSON file in the run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
@@ -378,7 +390,8 @@ def _add_eval(commands: Any) -> None:
         "--transduction",
         choices=["both", "yes", "no"],
         default="both",
-        help="predict a task's test images in one batch, or each alone with the training images (default: both)",
+        help="predict a task's test images in one batch, or each alone with the training images "
+        "(default: both)",
     )
     parser.add_argument(
         "--eval-seed",
@@ -398,8 +411,9 @@ def _add_vectors(commands: Any) -> None:
     parser = commands.add_parser(
         "vectors",
         help="write test vectors for other implementations, or grade theirs",
-        description="Write small problems with exact float64 results (gradients, Hessian-vector products, directions of "
-        "Reptile, FOMAML and MAML) as npz and JSON, for implementations in any language; or grade such results. "
+        description="Write small problems with exact float64 results (gradients, Hessian-vector "
+        "products, directions of Reptile, FOMAML and MAML) as npz and JSON, for implementations in "
+        "any language; or grade such results. "
         "docs/vectors.md specifies the format.",
     )
     parser.add_argument(

@@ -1,4 +1,5 @@
-"""An experiment: settings made into objects, the data last and only where they are needed."""
+"""An experiment: settings made into objects, the data last and only where they
+are needed."""
 
 from __future__ import annotations
 
@@ -29,10 +30,12 @@ from .task_settings import TaskData
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """The objects that ``settings`` describe, on the device of ``xp``; ``workers`` threads work.
+    """The objects that ``settings`` describe, on the device of ``xp``;
+    ``workers`` threads work.
 
     The objective, the algorithm and a learner need no data. The rest loads the
-    images in ``data`` at its first use, and keeps them as long as the experiment.
+    images in ``data`` at its first use, and keeps them as long as the
+    experiment.
     """
 
     settings: Settings
@@ -106,10 +109,11 @@ def evaluate(
     seed: int = 0,
     progress: Progress = iter,
 ) -> Accuracy | Evaluation:
-    """Score the learner of ``state`` on ``count`` unseen tasks: accuracies where the task has
-    classes, else the loss after each inner step.
+    """Score the learner of ``state`` on ``count`` unseen tasks: accuracies
+    where the task has classes, else the loss after each inner step.
 
-    ``scoring`` takes the place of the settings' own. ``modes`` are of accuracies alone.
+    ``scoring`` takes the place of the settings' own. ``modes`` are of
+    accuracies alone.
 
     Raises
     ------

@@ -1,10 +1,11 @@
 """Dataclasses as settings: their fields as flags, as JSON, and back.
 
-A tree of dataclasses is made of leaves (numbers, words, lists of numbers),
-of plain dataclasses, and of choices: fields that hold an instance of a class of
-a registry. Every leaf and every choice has a flag, one name in the whole tree.
-The functions here walk such a tree. The fields themselves say their names, help,
-bounds and defaults (``registry.setting``), so nothing is listed a second time.
+A tree of dataclasses is made of leaves (numbers, words, lists of numbers), of
+plain dataclasses, and of choices: fields that hold an instance of a class of a
+registry. Every leaf and every choice has a flag, one name in the whole tree.
+The functions here walk such a tree. The fields themselves say their names,
+help, bounds and defaults (``registry.setting``), so nothing is listed a second
+time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Flags = dict[str, Any]
 
 
 class Field(NamedTuple):
-    """One field of a dataclass in a tree of settings. ``place`` is that of the fields below it."""
+    """One field of a dataclass in a tree of settings. ``place`` is that of the
+    fields below it."""
 
     name: str
     flag: str
@@ -48,7 +50,8 @@ class Field(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How the fields of a dataclass are called where it stands in a tree, and their defaults."""
+    """How the fields of a dataclass are called where it stands in a tree, and
+    their defaults."""
 
     prefix: str = ""
     renamed: Mapping[str, str] = {}
@@ -82,7 +85,8 @@ def _field(each: Any, hint: Any, place: Place) -> Field:
 
 
 def flags_of(tree: Any, place: Place = _TOP) -> Flags:
-    """The flat form of a tree: every flag that it reads, with its value as JSON has it.
+    """The flat form of a tree: every flag that it reads, with its value as JSON
+    has it.
 
     Raises
     ------
@@ -109,8 +113,8 @@ def flags_of(tree: Any, place: Place = _TOP) -> Flags:
 
 
 def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> Any:
-    """The tree of a dataclass that ``flags`` describe. A flag that is not there has its field's
-    default; a field without one has its value in ``fallback``.
+    """The tree of a dataclass that ``flags`` describe. A flag that is not there
+    has its field's default; a field without one has its value in ``fallback``.
 
     Raises
     ------
@@ -155,8 +159,8 @@ def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
 
 
 def json_of(tree: Any, place: Place = _TOP) -> dict[str, Any]:
-    """The nested form of a tree: an object for each dataclass, with its name as "type" where it is
-    one of several."""
+    """The nested form of a tree: an object for each dataclass, with its name as
+    "type" where it is one of several."""
     stored: dict[str, Any] = {}
     for each in fields_of(type(tree), place):
         value = getattr(tree, each.name)
@@ -176,7 +180,8 @@ def flags_in(cls: type, stored: Any) -> Flags:
     Raises
     ------
     SettingsError
-        if names in it are not known, or an object is missing where a dataclass belongs.
+        if names in it are not known, or an object is missing where a dataclass
+        belongs.
     """
     flags: Flags = {}
     unknown: list[str] = []
@@ -189,7 +194,8 @@ def flags_in(cls: type, stored: Any) -> Flags:
 def _read(
     cls: type, stored: Any, place: Place, path: str, flags: Flags, unknown: list[str]
 ) -> None:
-    """Add the flags of the object ``stored`` at ``path``, and the names that ``cls`` lacks."""
+    """Add the flags of the object ``stored`` at ``path``, and the names that
+    ``cls`` lacks."""
     known = {each.name: each for each in fields_of(cls, place)}
     unknown += [path + str(name) for name in stored if name not in known]
     for name, each in known.items():
@@ -222,7 +228,8 @@ class Owner(NamedTuple):
 
 
 def every_flag(cls: type) -> dict[str, list[Owner]]:
-    """All flags that a tree of ``cls`` may read, each with the fields that have it."""
+    """All flags that a tree of ``cls`` may read, each with the fields that have
+    it."""
     found: dict[str, list[Owner]] = {}
     for owner in _walk(cls, _TOP, ()):
         found.setdefault(owner.field.flag, []).append(owner)
@@ -240,7 +247,8 @@ def _walk(cls: type, place: Place, under: tuple[tuple[str, str], ...]) -> Iterat
 
 
 def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
-    """Raise the SettingsError of the first flag among ``asked`` that is not among those ``read``.
+    """Raise the SettingsError of the first flag among ``asked`` that is not
+    among those ``read``.
 
     It is unknown, or belongs to classes that were not chosen.
     """
@@ -287,7 +295,8 @@ def _or(names: Any) -> str:
 
 
 def written(value: Any) -> Any:
-    """A leaf as JSON has it: a list for a tuple, a word for a number that is not finite."""
+    """A leaf as JSON has it: a list for a tuple, a word for a number that is
+    not finite."""
     if isinstance(value, tuple):
         return [written(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -324,8 +333,8 @@ _NAMES |= {NoneType: "none"}
 
 
 def kinds_of(hint: Any) -> list[Any]:
-    """The types that a leaf may have: bool, int, float, str, NoneType, tuple[int, ...],
-    tuple[float, ...]. Arrays are no settings."""
+    """The types that a leaf may have: bool, int, float, str, NoneType,
+    tuple[int, ...], tuple[float, ...]. Arrays are no settings."""
     if get_origin(hint) in (Union, UnionType):
         return [kind for each in get_args(hint) for kind in kinds_of(each)]
     if get_origin(hint) is Literal:
@@ -334,7 +343,8 @@ def kinds_of(hint: Any) -> list[Any]:
 
 
 def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
-    """``value`` as this type, or MISSING. A tuple may be a text, where it is the type ``alone``."""
+    """``value`` as this type, or MISSING. A tuple may be a text, where it is
+    the type ``alone``."""
     if getattr(value, "ndim", 1) == 0:  # a number of NumPy's
         value = value.item()
     if get_origin(kind) is tuple:
@@ -352,7 +362,8 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
 
 
 def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
-    """The tuple in a text such as 64,64; an empty one where the text holds anything else."""
+    """The tuple in a text such as 64,64; an empty one where the text holds
+    anything else."""
     try:
         return tuple(get_args(kind)[0](part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -375,7 +386,8 @@ def _check_bounds(field: Field, value: Any) -> None:
 
 
 def reader(field: Field) -> Callable[[str], Any]:
-    """A function from a word of the command line to a leaf's value, named as argparse shows it.
+    """A function from a word of the command line to a leaf's value, named as
+    argparse shows it.
 
     It raises ValueError for a word that is none.
     """

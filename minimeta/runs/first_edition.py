@@ -23,7 +23,8 @@ MOVED = {("bias", "entropy"): ("algorithm", "taml-entropy")}
 
 
 def flags_in(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of today that say the same. Some are of classes that the run does not use."""
+    """The flags of today that say the same. Some are of classes that the run
+    does not use."""
     flags = {"fomaml_update": "step"} | dict(stored)
     if flags.get("bias") == "entropy":
         del flags["bias"]

@@ -1,8 +1,9 @@
 """A run on disk. A folder holds
 
-config.json       the settings, written once
-checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
-metrics.jsonl     one JSON object a line, appended
+config.json     the settings, written once
+checkpoint.npz  the last state, replaced by an atomic write: a kill at any
+                moment leaves the old state or the new one
+metrics.jsonl   one JSON object a line, appended
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _NONE = "None"  # the word that stands for None in a checkpoint
 
 
 class Rules(NamedTuple):
-    """The rules whose states a run carries. They give the structure of these states."""
+    """The rules whose states a run carries. They give the structure of these
+    states."""
 
     outer: InnerRule
     inner: InnerRule
@@ -56,12 +58,14 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a state to go on from; not so where a run was killed just after its settings were written."""
+        """Whether there is a state to resume from. A run that was killed just after
+        its settings were written has none."""
         return self.checkpoint_path.exists() or self.metrics_path.exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder if need be, and keep any other process from training in it meanwhile.
+        """Make the folder if need be, and keep any other process from training
+        in it meanwhile.
 
         Raises
         ------
@@ -90,7 +94,8 @@ class RunFolder:
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             if path.exists():
                 raise CheckpointError(
-                    f"{self.path} already holds a run ({path.name}): --resume continues it, --out names another folder"
+                    f"{self.path} already holds a run ({path.name}): --resume continues it, "
+                    "--out names another folder"
                 )
         text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         write_atomically(self.config_path, lambda file: file.write(text.encode()))
@@ -121,8 +126,8 @@ class RunFolder:
         Raises
         ------
         SettingsError
-            if a rule's state has not the structure that its first step gave it: such a state could
-            not be read back.
+            if a rule's state has not the structure that its first step gave it:
+            such a state could not be read back.
         """
         packed = packed_state(state)
         try:
@@ -134,13 +139,14 @@ class RunFolder:
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
-        """The last state, on the device of ``xp``; ``rules`` are those of the run.
+        """The last state, on the device of ``xp``; ``rules`` are those of the
+        run.
 
         Raises
         ------
         CheckpointError
-            if the checkpoint is missing, truncated, altered, or was written under settings other
-            than ``config``.
+            if the checkpoint is missing, truncated, altered, or was written
+            under settings other than ``config``.
         """
         if not self.checkpoint_path.exists():
             raise CheckpointError(f"{self.path} holds no checkpoint")
@@ -197,8 +203,9 @@ class RunFolder:
             raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """What the metrics tell of the run: the last value of everything in them, what produced it among them; and as
-        ``made_by`` all that produced a part of it, in order, without their dates."""
+        """The facts of the run in its metrics: the last value of every name,
+        such as its provenance. ``made_by`` lists the provenances of all parts of
+        the run, in order, without their dates."""
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
         for entry in self.metrics():
@@ -211,8 +218,9 @@ class RunFolder:
         return facts | {"made_by": made_by}
 
     def clear_after(self, iteration: int) -> None:
-        """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
-        and files left half written."""
+        """Before a run goes on from ``iteration``: drop the metrics it will
+        write again, a last line cut short by a kill, and files left half
+        written."""
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             for part in parts_of(path):
                 part.unlink()
@@ -233,8 +241,8 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def packed_state(state: MetaState) -> dict[str, np.ndarray]:
-    """A state as named arrays on the host. Names are made of fields and of places in tuples:
-    ``outer.m``, ``inner.0.v``. A class leaves no trace."""
+    """A state as named arrays on the host. Names are made of fields and of
+    places in tuples: ``outer.m``, ``inner.0.v``. A class leaves no trace."""
     arrays = {"iteration": np.array(state.iteration), "meta": to_host(state.meta)}
     return arrays | _packed("outer", state.outer) | _packed("inner", state.inner)
 
@@ -245,9 +253,11 @@ def read_state(
     xp: ModuleType = np,
     first_format: bool = False,
 ) -> MetaState:
-    """The state in ``arrays``. The structure of each rule's state is that after a step on zeros.
+    """The state in ``arrays``. The structure of each rule's state is that after
+    a step on zeros.
 
-    In the first format a state that is None has no array, and there may be further arrays.
+    In the first format a state that is None has no array, and there may be
+    further arrays.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Floor 0: calls in processes of this machine, each in a fresh one, of which none outlives this process."""
+"""Calls in fresh processes of this machine. No such process outlives this one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Died(NamedTuple):
-    """What stands for the result of a call whose process ended before it gave one."""
+    """The result of a call whose process ended before it gave one."""
 
     how: str
 
@@ -23,8 +23,9 @@ class Died(NamedTuple):
 def fresh_processes(
     count: int,
 ) -> Iterator[Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]]:
-    """A function ``calls(f, arguments)``: each index with what ``f`` returned or a Died, as they come; at most ``count`` of
-    them at once, the rest not begun. The end of the block kills what still runs."""
+    """A function ``calls(f, arguments)``: each index with what ``f`` returned
+    or a Died, as they come; at most ``count`` of them at once, the rest not
+    begun. The end of the block kills what still runs."""
     # Spawned, not forked: a fork copies locks that threads of this process may hold.
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[int, BaseProcess]] = {}
@@ -61,7 +62,7 @@ def fresh_processes(
 
 
 def _received(pipe: Connection, process: BaseProcess) -> Any:
-    """What the process sent before it ended."""
+    """The message that the process sent before it ended."""
     with pipe:
         try:
             outcome = pipe.recv()
@@ -85,7 +86,8 @@ def _how_it_ended(status: int) -> str:
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block, and never in a process begun in it: this one ends those."""
+    """Ctrl-C takes effect at the end of the block, and never in a process begun
+    in it: this one ends those."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -100,7 +102,7 @@ def _interrupt_held() -> Iterator[None]:
 
 
 def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple) -> None:
-    """What a process does."""
+    """The work of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     with pipe:

@@ -1,4 +1,4 @@
-"""Floor 0: what produced a number: versions, machine, commit, time."""
+"""The provenance of a number: versions, machine, commit, time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with a "+" if the package, or a script that makes
-    results with it, was changed since; None elsewhere."""
+    """The commit of the checkout that this package is imported from, with a "+"
+    if the package, or a script that makes results with it, was changed since;
+    None elsewhere."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

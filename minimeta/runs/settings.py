@@ -58,15 +58,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Settings:
-    """One meta-training run and its evaluation. The defaults are the preset "sine".
+    """One meta-training run and its evaluation. The defaults are the preset
+    "sine".
 
-    Every flag of ``minimeta train`` is a field of one of its dataclasses, or of a
-    class registered in ``TASKS``, ``ALGORITHMS``, ``RULES`` or ``MEASURES``.
+    Every flag of ``minimeta train`` is a field of one of its dataclasses, or of
+    a class registered in ``TASKS``, ``ALGORITHMS``, ``RULES`` or ``MEASURES``.
 
     Raises
     ------
     SettingsError
-        for a value that does not fit its field, or makes no sense beside another.
+        for a value that does not fit its field, or makes no sense beside
+        another.
     """
 
     task: TaskSettings = setting(SineSettings(), "tasks to learn", registry=TASKS)
@@ -92,7 +94,8 @@ class Settings:
         self.prepared(self.task.objective())
 
     def prepared(self, objective: Differentiable) -> Algorithm:
-        """The algorithm, fitted to this run on ``objective``, which is the task's own.
+        """The algorithm, fitted to this run on ``objective``, which is the
+        task's own.
 
         Raises
         ------
@@ -111,7 +114,8 @@ class Settings:
         )
 
     def flags(self) -> dict[str, Any]:
-        """The flat form: every flag that this run reads, with its value as JSON has it."""
+        """The flat form: every flag that this run reads, with its value as JSON
+        has it."""
         return flags_of(self)
 
     def changed(self, **flags: Any) -> Settings:
@@ -136,7 +140,8 @@ class Settings:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Settings:
-        """Settings from a JSON object: the nested form, or the flat one of the first edition.
+        """Settings from a JSON object: the nested form, or the flat one of the
+        first edition.
 
         Raises
         ------
@@ -152,5 +157,6 @@ class Settings:
 
 
 def _settings_of(flags: Mapping[str, Any]) -> Settings:
-    """Settings of these flags. The default settings stand in where a class has no default."""
+    """Settings of these flags. The default settings stand in where a class has
+    no default."""
     return made_from(Settings, dict(flags), flags_of(Settings()))

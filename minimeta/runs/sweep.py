@@ -1,22 +1,23 @@
 """Many meta-training runs as one: each in its folder, resumed after any kill.
 
-A job is a name and settings. ``sweep`` trains each job in ``folder/name``, a run
-folder like any other. At the end, and on the way where the job asks for looks, it
-hands the experiment and its state to ``measure``, and writes the outcome to
-``folder/name/result.json``. That file ends the job. Called again, a sweep reads
-it, and computes the missing results alone, a begun run from its last checkpoint.
-A run's numbers depend neither on the number of processes nor on interruptions.
+A job is a name and settings. ``sweep`` trains each job in ``folder/name``, a
+run folder like any other. At the end, and on the way where the job asks for
+looks, it hands the experiment and its state to ``measure``, and writes the
+outcome to ``folder/name/result.json``. That file ends the job. Called again, a
+sweep reads it, and computes the missing results alone, a begun run from its
+last checkpoint. A run's numbers depend neither on the number of processes nor
+on interruptions.
 
-Jobs go to processes of this machine, a fresh one of one thread for each; or, with
-``scheduler``, to the workers of a Dask cluster, which must see the same folder
-(and the same data). A worker that dies loses its place, not its work: the next
-worker to take the job resumes it from the checkpoint.
+Jobs go to processes of this machine, a fresh one of one thread for each; or,
+with ``scheduler``, to the workers of a Dask cluster, which must see the same
+folder (and the same data). A worker that dies loses its place, not its work:
+the next worker to take the job resumes it from the checkpoint.
 
-Sweeps of one folder share its jobs. The second process to come to a job waits for
-its lock, then takes the result that is there. So no job is computed twice where
-all processes see each other's locks (flock): on one machine, and on several whose
-file system passes locks on. Windows has no such locks: there, let one sweep at a
-time work in a folder.
+Sweeps of one folder share its jobs. The second process to come to a job waits
+for its lock, then takes the result that is there. So no job is computed twice
+where all processes see each other's locks (flock): on one machine, and on
+several whose file system passes locks on. Windows has no such locks: there, let
+one sweep at a time work in a folder.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ _SAVING = Saving(10, 20)
 class Job:
     """One run of a sweep.
 
-    ``name`` is its folder's. After the meta-steps ``looks`` the run is measured as
-    well; the end is measured anyway, and is no look. ``by`` holds keyword arguments
-    of ``measure``, such as a number of test tasks, as JSON can hold them. A result
-    that was measured by anything else is not taken for this job's.
+    ``name`` is its folder's. After the meta-steps ``looks`` the run is measured
+    as well; the end is measured anyway, and is no look. ``by`` holds keyword
+    arguments of ``measure``, such as a number of test tasks, as JSON can hold
+    them. A result that was measured by anything else is not taken for this
+    job's.
 
     Raises
     ------
@@ -84,12 +86,13 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """The outcome of ``measure`` at the end of a run, and at each look, by the number of meta-steps.
+    """The outcome of ``measure`` at the end of a run, and at each look, by the
+    number of meta-steps.
 
-    ``training`` holds the facts of the run's metrics: seconds, peak memory, what
-    produced it and from which images. A Dask worker's peak memory is that of all
-    its jobs so far. ``measured_by`` tells what made ``result``; None in a result
-    file older than that.
+    ``training`` holds the facts of the run's metrics: seconds, peak memory,
+    what produced it and from which images. A Dask worker's peak memory is that
+    of all its jobs so far. ``measured_by`` tells what made ``result``; None in
+    a result file older than that.
     """
 
     result: dict[str, Any]
@@ -99,7 +102,8 @@ class Finished(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a job has no result; ``error`` where that is no error of minimeta's own, its traceback in its notes."""
+    """Why a job has no result; ``error`` where that is no error of minimeta's
+    own, its traceback in its notes."""
 
     told: str
     error: BaseException | None = None
@@ -116,23 +120,26 @@ def sweep(
     progress: bool = False,
     saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
-    """Train and measure every job; the outcomes by name, in the order of ``jobs``.
+    """Train and measure every job; the outcomes by name, in the order of
+    ``jobs``.
 
-    ``measure(experiment, state, **by)`` is called with the job's experiment, whose
-    data are loaded once, with the state that training has reached, and with the
-    job's ``by``. It is a function that another process can import. The workers of a
-    cluster get the modules beside it as well. ``data`` is where images are.
-    ``processes`` defaults to the number of cores. ``scheduler`` is a Dask
-    scheduler's address, ``tcp://HOST:PORT``, instead of local processes. ``saving``
-    says how often runs write metrics and checkpoints.
+    ``measure(experiment, state, **by)`` is called with the job's experiment,
+    whose data are loaded once, with the state that training has reached, and
+    with the job's ``by``. It is a function that another process can import. The
+    workers of a cluster get the modules beside it as well. ``data`` is where
+    images are. ``processes`` defaults to the number of cores. ``scheduler`` is
+    a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes.
+    ``saving`` says how often runs write metrics and checkpoints.
 
     Raises
     ------
     SweepError
-        at the end, when all jobs that can finish have, if some failed: names each and says why.
+        at the end, when all jobs that can finish have, if some failed: names
+        each and says why.
     SettingsError
-        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
-        else, or without these looks; or if runs of one task were made from different images.
+        if two jobs share a name, a name is no folder's, or a folder holds a run
+        of other settings, measured by something else, or without these looks;
+        or if runs of one task were made from different images.
     CheckpointError
         if what a folder holds of a job is damaged.
     KeyboardInterrupt
@@ -183,7 +190,8 @@ def _raise(failures: dict[str, Failure], count: int) -> None:
 
 
 def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | None]) -> None:
-    """Raise the SettingsError of results that are there and are not of the same images."""
+    """Raise the SettingsError of results of one task that were made from
+    different images."""
     of_task: dict[str, dict[str, str]] = {}
     for job in jobs:
         contents = results[job.name]
@@ -201,7 +209,8 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
 def run_job(
     job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING
 ) -> dict[str, Any]:
-    """One job from wherever it stands to its end; the contents of its result file."""
+    """One job from wherever it stands to its end; the contents of its result
+    file."""
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"):
         done = _result(job, path)
@@ -230,13 +239,15 @@ def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
         return run_job(job, path, *how)
     except MinimetaError as error:
         return Failure(str(error) or type(error).__name__)
-    except Exception as error:  # whatever a measure may raise fails its job alone, and is raised at the end of the sweep
+    # An error of a measure fails its job alone, and is raised at the end of the sweep.
+    except Exception as error:
         told = f"{type(error).__name__}: {error}"
         return Failure(told, _portable(error, told))
 
 
 def _portable(error: Exception, told: str) -> Exception:
-    """The error, or one that tells the same where it cannot be pickled; its traceback as a note."""
+    """The error, or one that tells the same where it cannot be pickled; its
+    traceback as a note."""
     note = f"in the run's own process:\n{traceback.format_exc()}"
     try:
         pickle.loads(pickle.dumps(error))
@@ -249,7 +260,7 @@ def _portable(error: Exception, told: str) -> Exception:
 def _look(
     job: Job, path: Path, measured: Callable[[int], dict[str, Any]], iteration: int
 ) -> dict[str, Any]:
-    """What is measured on the way: now, or what was when the run was there."""
+    """The outcome of a look: measured now, or when the run was there."""
     file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
     contents = _read(file, remedy)
     if contents is None:
@@ -267,7 +278,8 @@ def _measured(
     state = train(experiment, path, resume=begun, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
-            f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
+            f"{path} is at meta-step {state.iteration} already and cannot be measured at "
+            f"{iteration}: looks cannot be added"
         )
     measured = measure(experiment, state, **job.by)
     if not isinstance(measured, dict):
@@ -276,7 +288,8 @@ def _measured(
 
 
 def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
-    """To a file, with what it is of and what measured it; the same as a reader of it will see them, no more precise."""
+    """Write a file of a job's result, with the job's settings and the provenance;
+    the contents as a reader of the file will see them."""
     contents = {
         "settings": job.settings.to_dict(),
         "by": dict(job.by),
@@ -292,7 +305,8 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _whole(file: Path, remedy: str) -> Iterator[None]:
-    """What the contents of ``file`` lack, where they are used, is a CheckpointError that names it, and ``remedy``."""
+    """Inside the block, an error in the contents of ``file`` is a
+    CheckpointError that names the file, and ``remedy``."""
     try:
         yield
     except SettingsError:
@@ -304,15 +318,17 @@ def _whole(file: Path, remedy: str) -> Iterator[None]:
 
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
-    """Raise the SettingsError of a file that is of other settings than the job's, or was measured by something else."""
+    """Raise the SettingsError of a file that is of other settings than the
+    job's, or was measured by something else."""
     if settings_in(file, contents["settings"]) != job.settings:
         raise SettingsError(
             f"{file} is of a run of other settings: name another folder for this sweep"
         )
     if contents["by"] != json.loads(json.dumps(dict(job.by))):
         raise SettingsError(
-            f"{file} was measured by {json.dumps(contents['by'])}, not {json.dumps(dict(job.by))}: name another folder for "
-            "this sweep, or delete the file, if it is of the end of the run, and that is measured again"
+            f"{file} was measured by {json.dumps(contents['by'])}, not "
+            f"{json.dumps(dict(job.by))}: name another folder for this sweep, or delete the file; "
+            "if it is of the end of the run, the run is measured again"
         )
 
 
@@ -336,7 +352,8 @@ def _read(file: Path, remedy: str) -> dict[str, Any] | None:
 
 
 def _result(job: Job, path: Path) -> dict[str, Any] | None:
-    """The contents of a finished job's result file, without looks that the job does not ask for."""
+    """The contents of a finished job's result file, without looks that the job
+    does not ask for."""
     file, remedy = path / "result.json", "delete it, and the job is finished again"
     contents = _read(file, remedy)
     if contents is None:
@@ -347,7 +364,8 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
     lacking = [look for look in job.looks if str(look) not in contents["looks"]]
     if lacking:
         raise SettingsError(
-            f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep"
+            f"{file} lacks the look after {lacking[0]} meta-steps: "
+            "name another folder for this sweep"
         )
     return contents | {"looks": {str(look): contents["looks"][str(look)] for look in job.looks}}
 
@@ -359,7 +377,8 @@ def _finished(contents: dict[str, Any]) -> Finished:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until this process alone holds ``lock``; say so where that takes long."""
+    """Wait until this process alone holds ``lock``; say so where that takes
+    long."""
     since, said = time.monotonic(), False
     while True:
         with locked(lock) as alone:
@@ -406,7 +425,8 @@ Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
 
 @contextmanager
 def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]:
-    """A function that runs argument lists of ``attempt`` and gives each one's index with its outcome as they come."""
+    """A function that runs argument lists of ``attempt`` and gives each one's
+    index with its outcome as they come."""
     if processes is not None and processes < 1:
         raise SettingsError(f"processes must be 1 or more, got {processes}")
     with (
@@ -453,7 +473,7 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
 
 
 def _outcome(future: Any) -> Any:
-    """What a call on a cluster gave, or why it gave nothing."""
+    """The outcome of a call on a cluster, or its Failure."""
     if future.cancelled():
         return Failure(
             "lost with its scheduler: called again, the sweep goes on from the last checkpoint"
@@ -463,7 +483,8 @@ def _outcome(future: Any) -> Any:
 
 
 def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
-    """``attempt`` on a cluster, of arguments in the bytes that ``_packed`` made."""
+    """``attempt`` on a cluster, of arguments in the bytes that ``_packed``
+    made."""
     try:
         arguments = pickle.loads(packed)
     except Exception as error:  # whatever an import may raise
@@ -473,7 +494,8 @@ def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
 
 
 def _packed(arguments: tuple) -> bytes:
-    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where it is not from an installed package."""
+    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where
+    it is not from an installed package."""
     import cloudpickle
 
     modules = _beside(arguments[2])
@@ -487,8 +509,9 @@ def _packed(arguments: tuple) -> bytes:
 
 
 def _beside(measure: Measure) -> list[ModuleType]:
-    """The modules that ``measure`` may use which another machine cannot import: where its own is a script or beside one, not
-    part of a package nor installed, all that are in that folder."""
+    """The modules that ``measure`` may use which another machine cannot import:
+    where its own is a script or beside one, not part of a package nor
+    installed, all that are in that folder."""
     while isinstance(measure, partial):
         measure = measure.func
     own = sys.modules.get(measure.__module__)
@@ -506,7 +529,8 @@ def _beside(measure: Measure) -> list[ModuleType]:
 
 @contextmanager
 def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
-    """A bar over the meta-steps of all jobs, read from their folders, wherever they run."""
+    """A bar over the meta-steps of all jobs, read from their folders, wherever
+    they run."""
     from tqdm import tqdm
 
     total = sum(job.settings.training.iterations for job in jobs)
@@ -546,7 +570,8 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
 
 
 def _steps_done(metrics: Path) -> int:
-    """The iteration of the last whole line, from the end of the file; 0 where there is none."""
+    """The iteration of the last whole line, from the end of the file; 0 where
+    there is none."""
     try:
         with open(metrics, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))

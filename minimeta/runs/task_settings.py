@@ -1,4 +1,5 @@
-"""Tasks as settings: each builds its objective without data, and its task distributions from data."""
+"""Tasks as settings: each builds its objective without data, and its task
+distributions from data."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ TASKS = Registry("task")
 
 
 class TaskData(NamedTuple):
-    """Task distributions to train and to test on. ``images`` tells the images from others: how many
-    a class has, and their digest; None without images."""
+    """Task distributions to train and to test on. ``images`` tells the images
+    from others: how many a class has, and their digest; None without images."""
 
     train: Any
     test: Any
@@ -37,7 +38,8 @@ class TaskData(NamedTuple):
 
 
 class TaskSettings(ABC):
-    """Base of the tasks. A subclass is a frozen dataclass, registered in ``TASKS``.
+    """Base of the tasks. A subclass is a frozen dataclass, registered in
+    ``TASKS``.
 
     ``inputs`` is the range of the inputs. ``score`` says how evaluation scores:
     by the accuracy of predicted classes, or by the loss after each inner step.
@@ -52,7 +54,8 @@ class TaskSettings(ABC):
 
     @abstractmethod
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """The task distributions, on the device of ``xp``, from the images in ``data``.
+        """The task distributions, on the device of ``xp``, from the images in
+        ``data``.
 
         Raises
         ------
@@ -61,7 +64,7 @@ class TaskSettings(ABC):
         """
 
     def remark(self, test_tasks: Any) -> str:
-        """What a reader of scores on ``test_tasks`` must know about them, if anything."""
+        """A remark for readers of scores on ``test_tasks``; by default none."""
         return ""
 
 
@@ -74,7 +77,8 @@ class SineSettings(TaskSettings):
     activation: Literal["relu", "tanh", "softplus"] = setting("tanh", "hidden units (sine)")
     context: int | None = setting(
         None,
-        "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM (images)",
+        "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM "
+        "(images)",
         least=1,
     )
     phase: float = setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)", least=0)
@@ -125,7 +129,8 @@ class ImageSettings(TaskSettings):
         return Objective(self.network(), Summed(loss) if self.reduction == "sum" else loss)
 
     def _tasks(self, halves: Any, white: int, images: dict[str, Any], xp: ModuleType) -> TaskData:
-        """Task distributions of images to train and to test on, of which ``white`` is white."""
+        """Task distributions of images to train and to test on, of which
+        ``white`` is white."""
         train, test = (FewShotImages(xp.asarray(half), self.ways, white) for half in halves)
         return TaskData(train, test, images)
 
@@ -172,8 +177,8 @@ class MiniImageNetSettings(ImageSettings):
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:
-    """How many images a class has, and the first digits of the SHA-256 of all: no other images have
-    both."""
+    """How many images a class has, and the first digits of the SHA-256 of all:
+    no other images have both."""
     digest = hashlib.sha256()
     for each in images:
         digest.update(np.ascontiguousarray(each))

@@ -1,4 +1,5 @@
-"""A meta-training run in its folder, from its start or its last checkpoint to its end."""
+"""A meta-training run in its folder, from its start or its last checkpoint to
+its end."""
 
 from __future__ import annotations
 
@@ -23,10 +24,11 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Saving:
-    """How often a run saves: metrics every ``every`` meta-steps, and a checkpoint when ``seconds``
-    have passed since the last one.
+    """How often a run saves: metrics every ``every`` meta-steps, and a
+    checkpoint when ``seconds`` have passed since the last one.
 
-    Checkpoints fall on multiples of ``every``. None of this changes the numbers of a run.
+    Checkpoints fall on multiples of ``every``. None of this changes the numbers
+    of a run.
     """
 
     every: int = 10
@@ -48,16 +50,18 @@ def train(
     progress: bool = False,
     until: int | None = None,
 ) -> MetaState:
-    """Train in the folder ``out``; with ``resume``, go on from the checkpoint there.
+    """Train in the folder ``out``; with ``resume``, go on from the checkpoint
+    there.
 
-    The end is bit-identical however often the run was interrupted. ``until`` stops
-    after so many meta-steps of the run, with a checkpoint. A run that is further on
-    stays as it is.
+    The end is bit-identical however often the run was interrupted. ``until``
+    stops after so many meta-steps of the run, with a checkpoint. A run that is
+    further on stays as it is.
 
     Raises
     ------
     DivergenceError
-        with the meta-step, if the loss stops being finite; the last checkpoint before it stays.
+        with the meta-step, if the loss stops being finite; the last checkpoint
+        before it stays.
     CheckpointError, DataError, SettingsError
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
@@ -119,8 +123,8 @@ def _trained(
 def open_run(
     out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
-    """The experiment and the last state in the folder ``out``. The images in ``data`` are not
-    needed until the experiment's tasks are used."""
+    """The experiment and the last state in the folder ``out``. The images in
+    ``data`` are not needed until the experiment's tasks are used."""
     folder = RunFolder(Path(out))
     config = folder.config()
     settings = settings_in(folder.config_path, config)
@@ -130,7 +134,8 @@ def open_run(
 def load(
     folder: RunFolder, settings: Settings, config: Mapping[str, Any], xp: ModuleType = np
 ) -> MetaState:
-    """The last state of a run of ``settings``, which ``config`` says in the folder's own words.
+    """The last state of a run of ``settings``, which ``config`` says in the
+    folder's own words.
 
     Raises
     ------
@@ -152,7 +157,8 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
-    """The settings that ``file`` holds. An error in them is told with the file's name."""
+    """The settings that ``file`` holds. An error in them is told with the
+    file's name."""
     try:
         return Settings.from_dict(dict(stored))
     except SettingsError as error:
@@ -167,7 +173,8 @@ def _advance(
     progress: bool,
     end: int,
 ) -> Iterator[MetaState]:
-    """Train until meta-step ``end``; give the states to be saved, the last one included."""
+    """Train until meta-step ``end``; give the states to be saved, the last one
+    included."""
     from tqdm import tqdm
 
     saved = time.monotonic()

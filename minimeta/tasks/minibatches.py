@@ -132,8 +132,8 @@ class MinibatchSchedule:
     """
 
     k: int = setting(
-        help="mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score on "
-        "the last",
+        help="mini-batches a task: Reptile's inner steps; MAML and FOMAML adapt on k-1 and score "
+        "on the last",
         least=1,
     )
     size: int = setting(help="examples in a mini-batch", least=1)

@@ -1,8 +1,8 @@
 """How well does a learner adapt to tasks that it has not seen?
 
 Tasks come in chunks of fixed size, and chunk i is drawn from a generator seeded
-by (seed, i). So the first n of more tasks are the same n, and the numbers do not
-depend on how many threads share the chunks.
+by (seed, i). So the first n of more tasks are the same n, and the numbers do
+not depend on how many threads share the chunks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ Progress = Callable[[Iterable], Iterable]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a learner is scored on an unseen task: it adapts to ``shots`` examples of each class by
-    ``steps`` inner steps on mini-batches of ``size``, and is scored on ``queries`` other ones."""
+    """How a learner is scored on an unseen task: it adapts to ``shots``
+    examples of each class by ``steps`` inner steps on mini-batches of ``size``,
+    and is scored on ``queries`` other ones."""
 
     shots: int = setting(10, "examples of each class to adapt on", least=1)
     steps: int = setting(32, "inner steps", least=1)
@@ -62,12 +63,14 @@ class Evaluation:
 
     @property
     def interval(self) -> np.ndarray:
-        """Half the width of the 95% interval of the mean: 1.96 standard errors over tasks."""
+        """Half the width of the 95% interval of the mean: 1.96 standard errors
+        over tasks."""
         return 1.96 * self.values.std(axis=0, ddof=1) / len(self.values) ** 0.5
 
 
 class Accuracy(NamedTuple):
-    """The accuracies by the way to predict; None for a way that was not asked for."""
+    """The accuracies by the way to predict; None for a way that was not asked
+    for."""
 
     transductive: Evaluation | None = None
     inductive: Evaluation | None = None
@@ -84,16 +87,18 @@ def accuracy(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Accuracy:
-    """Share of query images classified right after adaptation, one number a task.
+    """Share of query images classified right after adaptation, one number a
+    task.
 
-    Transductive: a task's query images are predicted in one batch, so they share
-    batch-norm statistics. Inductive: each query image is predicted alone, in one
-    batch with the task's support images.
+    Transductive: a task's query images are predicted in one batch, so they
+    share batch-norm statistics. Inductive: each query image is predicted alone,
+    in one batch with the task's support images.
 
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, which has no interval; or for an unknown mode.
+        if ``count`` is less than 2, which has no interval; or for an unknown
+        mode.
     DivergenceError
         if an adaptation ends in predictions that are not finite.
     """
@@ -132,7 +137,8 @@ def adaptation_errors(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Evaluation:
-    """Loss on a task's query points after 0, 1, .. steps of adaptation: ``(count, steps + 1)``.
+    """Loss on a task's query points after 0, 1, .. steps of adaptation:
+    ``(count, steps + 1)``.
 
     Raises
     ------
@@ -191,8 +197,8 @@ def _over_chunks(
 
 
 def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: Mode) -> np.ndarray:
-    """Share of each task's query images whose largest logit is the right one, ``(T,)`` on the
-    host."""
+    """Share of each task's query images whose largest logit is the right one,
+    ``(T,)`` on the host."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
     predict = asked(objective, Predicting, "accuracy asks for predictions").predict

@@ -1,4 +1,5 @@
-"""A state of any structure is kept in a checkpoint, and read back as the rule makes it."""
+"""A state of any structure is kept in a checkpoint, and read back as the rule
+makes it."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

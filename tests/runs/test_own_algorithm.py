@@ -1,4 +1,5 @@
-"""An algorithm and an inner rule of a user's own: from settings to evaluation, through kills."""
+"""An algorithm and an inner rule of a user's own: from settings to evaluation,
+through kills."""
 
 import json
 import os
@@ -59,7 +60,8 @@ OFTEN = Saving(5, 0.0)
 
 @contextmanager
 def registered():
-    """In a script of one's own, ``@ALGORITHMS.register("pull")`` stands above the class instead."""
+    """In a script of one's own, ``@ALGORITHMS.register("pull")`` stands above
+    the class instead."""
     with RULES.registered("momentum", Momentum), ALGORITHMS.registered("pull", Pull):
         own = dict(algorithm="pull", strength=0.3, inner="momentum", inner_decay=0.8)
         yield PRESETS["sine"].settings.changed(**own, hidden="8", iterations=600, meta_batch=3)
@@ -106,7 +108,8 @@ def test_killed_and_resumed_they_end_bit_identical_and_are_evaluated(tmp_path, s
 
 
 def _kill_beyond(folder, iteration):
-    """Train in a process of its own, by these settings, and kill it beyond ``iteration``."""
+    """Train in a process of its own, by these settings, and kill it beyond
+    ``iteration``."""
     words = [sys.executable, __file__, str(folder.path)]
     places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}

@@ -1,4 +1,5 @@
-"""Runs on disk: the same end however a run is interrupted, and one line for everything that can be wrong."""
+"""Runs on disk: the same end however a run is interrupted, and one line for
+everything that can be wrong."""
 
 import json
 import random
@@ -132,7 +133,8 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
 
 
 def _kill_beyond(folder, iteration, seconds):
-    """Start or resume the run, and kill it ``seconds`` after its metrics pass ``iteration``."""
+    """Start or resume the run, and kill it ``seconds`` after its metrics pass
+    ``iteration``."""
     more = ["--resume"] if folder.config_path.exists() else []
     with subprocess.Popen(_command(folder.path, *more), stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and _last_line(folder) < iteration:

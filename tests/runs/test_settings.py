@@ -1,4 +1,5 @@
-"""Settings: one tree of dataclasses, as flags, as nested JSON, and as the first edition wrote it."""
+"""Settings: one tree of dataclasses, as flags, as nested JSON, and as the first
+edition wrote it."""
 
 import json
 import math

@@ -1,4 +1,5 @@
-"""Sweeps: every job is trained once, to the bits of a run by itself, whatever dies in between."""
+"""Sweeps: every job is trained once, to the bits of a run by itself, whatever
+dies in between."""
 
 import contextlib
 import importlib
@@ -70,7 +71,8 @@ def _results(finished):
 
 
 def _measured(job):
-    """How often runs with the job's seed were measured, since ``parameters`` was made."""
+    """How often runs with the job's seed were measured, since ``parameters``
+    was made."""
     folder = Path(sys.modules["measuring"].FOLDER)
     return (folder / f"seed-{job.settings.training.seed}").read_text().count("once")
 
@@ -99,7 +101,8 @@ OFTEN = Saving(10, 0.0)
 
 
 def _on_the_way(folder):
-    """How many runs of the sweep have a checkpoint beyond their start, and no result."""
+    """How many runs of the sweep have a checkpoint beyond their start, and no
+    result."""
     begun = [file.parent for file in folder.glob("*/checkpoint.npz")]
     return sum(
         open_run(run)[1].iteration > 0 and not (run / "result.json").exists() for run in begun
@@ -147,7 +150,8 @@ def _kill_group(group):
 
 
 def _gone(group):
-    """Whether no process of a group is left; what nobody has waited for yet (a zombie) is gone."""
+    """Whether no process of a group is left; what nobody has waited for yet (a
+    zombie) is gone."""
     told = subprocess.run(
         ["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True
     ).stdout
@@ -602,7 +606,8 @@ def cluster():
 
 
 def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, monkeypatch):
-    """Nor what is beside it: as Figure 4 measures like Figure 3, in a script of its own."""
+    """Nor what is beside it: as Figure 4 measures like Figure 3, in a script of
+    its own."""
     scheduler, client = cluster
     (tmp_path / "beside.py").write_text(
         "SCALE = 3\n\ndef scaled(steps):\n    return SCALE * steps\n"
