@@ -178,9 +178,8 @@ def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list
 def _told_accuracy(scores: Accuracy, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
     """Print and give the accuracies by the way to predict."""
     task, rows = experiment.settings.task, []
-    ways = f"{task.ways}-way " if hasattr(task, "ways") else ""
     print(
-        f"{ways}{experiment.settings.evaluation.shots}-shot accuracy over {tasks} unseen tasks, "
+        f"{task.classes()}{experiment.settings.evaluation.shots}-shot accuracy over {tasks} unseen tasks, "
         f"95% interval{task.remark(experiment.test_tasks)}"
     )
     for mode, score in scores._asdict().items():

@@ -50,7 +50,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     """
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
-    together = _rows_together(count, channels)
+    together = rows_together(count, channels)
     long = (shape[0], count // together, together * channels)
     total, ours = None, False
     for factor, a in terms:
@@ -254,7 +254,7 @@ def _ones_on_host(count: int, dtype: Any) -> np.ndarray:
 
 
 @lru_cache
-def _rows_together(count: int, channels: int) -> int:
+def rows_together(count: int, channels: int) -> int:
     """How many rows to take as one long row: a divisor of ``count``."""
     if count * channels < _LARGE:
         return 1
@@ -275,7 +275,7 @@ def _shifted(total: Array, shift: Array) -> Array:
     if total.size < _LARGE:
         total += shift[:, None]
         return total
-    together = _rows_together(*total.shape[1:])
+    together = rows_together(*total.shape[1:])
     long = total.reshape(total.shape[0], -1, together * total.shape[2])
     long += _repeated(shift, together)
     return long.reshape(total.shape)

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 _WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
 # Bytes of activations that fit about into a core's caches from one layer to the
 # next.
-_TOGETHER_BYTES = 6 << 20
+TOGETHER_BYTES = 6 << 20
 
 
 def default_workers(work: float, tasks: int) -> int:
@@ -43,7 +43,7 @@ def tasks_together(bytes_per_task: int) -> int:
     calls, for which the threads wait in turn. But arrays that outgrow the
     caches are slower than two halves that fit.
     """
-    return max(1, _TOGETHER_BYTES // max(1, bytes_per_task))
+    return max(1, TOGETHER_BYTES // max(1, bytes_per_task))
 
 
 def available_cores() -> int:

@@ -51,7 +51,7 @@ from .train import Saving, load, settings_in, train
 # measure(experiment, state, **by) -> a JSON object
 Measure = Callable[..., dict[str, Any]]
 
-_SAY_SO_AFTER = 5.0  # seconds of waiting for another process
+SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 _SAVING = Saving(10, 20)
 
 
@@ -385,7 +385,7 @@ def _alone(lock: Path) -> Iterator[None]:
             if alone:
                 yield
                 return
-        if not said and time.monotonic() - since > _SAY_SO_AFTER:
+        if not said and time.monotonic() - since > SAY_SO_AFTER:
             said = True
             warnings.warn(
                 f"another process computes {lock.parent}: waiting for its result", stacklevel=1

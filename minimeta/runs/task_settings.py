@@ -63,6 +63,10 @@ class TaskSettings(ABC):
             if the images are missing, or too few.
         """
 
+    def classes(self) -> str:
+        """How many classes a task has, such as "5-way "; by default nothing."""
+        return ""
+
     def remark(self, test_tasks: Any) -> str:
         """A remark for readers of scores on ``test_tasks``; by default none."""
         return ""
@@ -118,6 +122,10 @@ class ImageSettings(TaskSettings):
     )
     inputs: ClassVar[tuple[float, float]] = (0.0, 1.0)  # black and white
     score: ClassVar[Literal["accuracy", "loss"]] = "accuracy"
+
+    def classes(self) -> str:
+        """The ways."""
+        return f"{self.ways}-way "
 
     @abstractmethod
     def network(self) -> Network:

@@ -320,5 +320,5 @@ def test_a_maximum_lets_nan_through():
 
 @pytest.mark.parametrize(("count", "channels"), [(1960, 64), (70560, 32), (8191, 9)])
 def test_rows_taken_together_divide_their_number(count, channels):
-    together = kernels._rows_together(count, channels)
+    together = kernels.rows_together(count, channels)
     assert count % together == 0 and together * channels <= 6144

@@ -573,7 +573,7 @@ def test_runs_of_different_images_are_not_taken_together(tmp_path, parameters, i
 
 
 def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypatch):
-    monkeypatch.setattr("minimeta.runs.sweep._SAY_SO_AFTER", 0.1)
+    monkeypatch.setattr("minimeta.runs.sweep.SAY_SO_AFTER", 0.1)
     (job,) = _jobs(SHORT, 1)
     (tmp_path / job.name).mkdir()
     said = []

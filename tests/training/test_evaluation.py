@@ -52,7 +52,7 @@ def test_accuracy_does_not_depend_on_how_many_tasks_are_taken_through_a_layer_at
     want = scores()
     monkeypatch.setattr(mm.Reptile, "adapt", adapt)
     monkeypatch.setattr(
-        "minimeta.arrays.threads._TOGETHER_BYTES",
+        "minimeta.arrays.threads.TOGETHER_BYTES",
         together * 3 * objective.cost().activations * phi.itemsize,
     )
     for got, expected in zip(scores(), want, strict=True):
