@@ -17,10 +17,14 @@ from .base import ALGORITHMS, Algorithm, Outcome, require_minibatches, unrolled
 class MAML(Algorithm):
     """The exact gradient of the loss after adaptation.
 
-    A task adapts on mini-batches 1 .. k-1 and is scored on the last, so F(phi)
-    = L_k(phi_k) with phi_k = U^{k-1}(phi). The direction is dF/dphi, which is
-    g_k pulled back through the k-1 inner steps (inner/trajectory.py). For an
-    inner SGD this is equations (17)-(21) of the Reptile paper,
+    A task adapts on mini-batches 1 .. k-1 and is scored on the last:
+
+        F(phi) = L_k(phi_k),  phi_k = U^{k-1}(phi).
+
+    The direction is dF/dphi, which is g_k pulled back through the k-1 inner
+    steps. The derivation stands in inner/trajectory.py. For an inner SGD the
+    result is equations (17)-(21) of the Reptile paper, with H_j the Hessian of
+    mini-batch j at phi_j (not at phi_1, as Hbar_j is):
 
         g_MAML = (I - alpha H_1) ... (I - alpha H_{k-1}) g_k.
 

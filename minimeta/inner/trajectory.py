@@ -13,8 +13,9 @@ is the Hessian H_j, which is symmetric:
 
     dF/dphi_j  =  (dF/dphi_j)|_g  +  H_j dF/dg_j.
 
-For SGD, dF/dg_j = -alpha v. Each step backward therefore multiplies v by (I -
-alpha H_j), as in equations (17)-(21) of the Reptile paper.
+For SGD, (dF/dphi_j)|_g = v and dF/dg_j = -alpha v (inner/sgd.py). Each step
+backward therefore multiplies v by (I - alpha H_j). MAML takes k-1 steps and
+starts from v = g_k: equations (17)-(21) of the Reptile paper.
 
 **Pushforward**, J u. Let phi_1 move along u. For one step forward, g_j moves
 along H_j times the direction of phi_j, and U's tangent gives the next
