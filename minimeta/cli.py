@@ -1,4 +1,4 @@
-"""The command line. Parses words, calls one function, prints; no mathematics here."""
+"""The command line: it parses arguments, calls functions, prints results."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from .version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``minimeta`` with ``arguments`` (default: those of the process) and return its exit status.
+    """Run ``minimeta`` and return its exit status.
 
-    0: done. 1: a check that fails, a MinimetaError, or what the system refused (a full disk, memory), told in one line.
-    2: words that could not be parsed. 130: interrupted.
+    ``arguments`` are by default those of the process. 0: done. 1: a failed
+    check, a MinimetaError, or a refusal of the system (a full disk, no memory),
+    reported in one line. 2: arguments that cannot be parsed. 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -51,7 +52,9 @@ def _train(options: argparse.Namespace) -> None:
     given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
     if options.preset is None and not (options.resume and options.out):
-        raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
+        raise SettingsError(
+            f"give a preset ({', '.join(PRESETS)}), or continue a run with --resume --out RUN"
+        )
     if options.resume:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
     else:
@@ -73,16 +76,16 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
-    """The run's own settings. A preset and settings that are given as well must agree with them."""
+    """The settings of the run; a preset and flags that are given must agree."""
     settings = settings_in(folder.config_path, folder.config())
     wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
     there = settings.flags()
     other = [flag for flag in wanted if flag not in there or wanted[flag] != there[flag]]
     if other:
         told = ", ".join(
-            f"{flag} is {there.get(flag)!r} there and {wanted[flag]!r} here" for flag in other
+            f"{flag} is {there.get(flag)!r} in the run, {wanted[flag]!r} here" for flag in other
         )
-        raise SettingsError(f"{folder.path} was begun with other settings: {told}")
+        raise SettingsError(f"{folder.path} was started with other settings: {told}")
     return settings
 
 
@@ -92,7 +95,7 @@ def _eval(options: argparse.Namespace) -> None:
         Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()
     ):
         raise SettingsError(
-            f"{options.json} exists, or its folder does not: name another file with --json"
+            f"--json needs a new file in an existing folder, got {options.json}: name another file"
         )
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
@@ -135,7 +138,10 @@ _MODES: dict[str, tuple[Mode, ...]] = {
 
 
 def _unused(path: Path) -> Path:
-    """``path``, or the first of ``path-2``, ``path-3`` and so on that does not exist: no result is ever overwritten."""
+    """The first of ``path``, ``path-2``, ``path-3``, ... that does not exist.
+
+    So no result is ever overwritten.
+    """
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return next(each for each in candidates if not each.exists())
 
@@ -156,11 +162,11 @@ def _progress(options: argparse.Namespace):
 
 
 def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
-    """Print and give the errors after some numbers of inner steps."""
+    """Print and return the errors after some numbers of inner steps."""
     scoring, rows = experiment.settings.evaluation, []
     print(
-        f"mean squared error over {tasks} unseen waves, {scoring.shots} points each, "
-        "after n inner steps"
+        f"mean squared error over {tasks} unseen waves with {scoring.shots} points each, "
+        "after n inner steps (95% interval)"
     )
     for step in sorted({0, 1, 2, 5, 10, 20, scoring.steps}):
         if step <= scoring.steps:
@@ -171,7 +177,7 @@ def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list
 
 
 def _told_accuracy(scores: Accuracy, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
-    """Print and give the accuracies by the way to predict."""
+    """Print and return the accuracies with and without transduction."""
     task, rows = experiment.settings.task, []
     ways = f"{task.ways}-way " if hasattr(task, "ways") else ""
     print(
@@ -205,33 +211,29 @@ def _check(options: argparse.Namespace) -> int:
         if row.section != section:
             section = row.section
             print(f"\n{section:48}  {'measured':>16}   expected")
-        print(
-            f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {'ok' if row.holds else 'WRONG'}",
-            flush=True,
-        )
+        verdict = "ok" if row.holds else "WRONG"
+        print(f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {verdict}", flush=True)
         rows.append(row)
     wrong = sum(not row.holds for row in rows)
-    print(
-        f"\n{f'{wrong} of {len(rows)} checks failed' if wrong else f'all {len(rows)} checks hold'}, in {options.dtype}"
-    )
+    told = f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks hold"
+    print(f"\n{told}, in {options.dtype}")
     return 1 if wrong else 0
 
 
 def _vectors(options: argparse.Namespace) -> None:
     if options.verify is None:
         if options.tolerance is not None:
-            raise SettingsError("--tolerance belongs to --verify RESULTS")
+            raise SettingsError("--tolerance needs --verify RESULTS: add it, or omit --tolerance")
         count, size = vectors.write(Path(options.folder))
-        print(
-            f"{count} problems, {size / 1e6:.1f} MB: {options.folder} (--verify RESULTS grades results)"
-        )
+        written = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
+        print(f"{written} (--verify RESULTS grades results)")
         return
     tolerance = vectors.TOLERANCE if options.tolerance is None else options.tolerance
     grades = vectors.grade(Path(options.folder), Path(options.verify), tolerance)
     print(vectors.report(grades, tolerance))
     failed = sum(each.status == "fail" for each in grades)
     if failed:
-        raise VectorsError(f"{failed} of {len(grades)} results fail: {options.verify}")
+        raise VectorsError(f"{failed} of {len(grades)} results in {options.verify} fail")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -247,16 +249,20 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="check the mathematics on this machine",
-        description="Check every derivative against the complex step, the slopes of the Taylor remainders and the "
-        "coefficients of the expected updates. Errors are relative; layers, networks and algorithms show the largest. "
-        "Exit status 1 if anything is off.",
+        description="Check every derivative against the complex step. Check the slopes of the "
+        "Taylor remainders and the coefficients of the expected updates. Errors are relative; a "
+        "layer, network or algorithm shows its largest error. The exit status is 1 if any check "
+        "fails.",
     )
-    check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
+    check.add_argument(
+        "--device", choices=DEVICES, help="device (default: MINIMETA_DEVICE, else cpu)"
+    )
     check.add_argument(
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
-        help="float32 compares directions with float64, to the tolerance that the arithmetic allows (default: float64)",
+        help="float32 compares directions with float64, to the precision of float32 "
+        "(default: float64)",
     )
     check.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
@@ -265,14 +271,14 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="download a dataset",
-        description="Download Omniglot, verified by checksum; mini-ImageNet has no official download: say where it is, or "
-        "what to get and where to put it.",
+        description="Download Omniglot and verify its checksums. mini-ImageNet has no official "
+        "download: print where its files are, or which files to get and where to put them.",
     )
     data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
     data.add_argument(
         "--data",
         metavar="DIR",
-        help="where to (default: MINIMETA_DATA, else the user's cache folder)",
+        help="folder of the dataset (default: MINIMETA_DATA, else the user's cache folder)",
     )
     data.set_defaults(run=_data)
     _add_vectors(commands)
@@ -286,13 +292,13 @@ def _add_train(commands: Any) -> None:
         help="meta-train from a preset",
         usage="minimeta train PRESET [--out RUN] [--resume] [options and settings]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n\npresets:\n"
-        + presets,
+        description="Meta-train. Each preset holds the settings of a paper. Every setting is also "
+        "a flag.\n\npresets:\n" + presets,
         epilog="examples:\n"
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
-        "a run keeps the settings it was begun with: the number of iterations sets how epsilon falls",
+        "a run keeps the settings that it was started with: epsilon depends on --iterations",
     )
     parser.add_argument(
         "preset",
@@ -301,19 +307,17 @@ def _add_train(commands: Any) -> None:
         metavar="PRESET",
         help="one of the presets above",
     )
-    parser.add_argument(
-        "--show", action="store_true", help="print the settings as JSON, and do nothing"
-    )
+    parser.add_argument("--show", action="store_true", help="print the settings as JSON and exit")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in the run folder"
+        "--resume", action="store_true", help="continue from the checkpoint in the run folder"
     )
     parser.add_argument(
         "--log-every",
         type=_at_least(1),
         default=10,
         metavar="N",
-        help="meta-steps a line of metrics (default: 10)",
+        help="meta-steps per line of metrics (default: 10)",
     )
     parser.add_argument(
         "--checkpoint-seconds",
@@ -325,7 +329,8 @@ def _add_train(commands: Any) -> None:
     _add_machine_flags(parser)
     group = parser.add_argument_group(
         "settings",
-        "the preset's (--show prints them), unless given here; in parentheses: those of the preset sine",
+        "a flag that is not given has the preset's value (--show prints all values); in "
+        "parentheses: the value in the preset sine",
     )
     known = every_flag(Settings)
     for owners in known.values():
@@ -334,7 +339,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> None:
-    """A flag of the settings, from its field; ``word`` is its name without dashes, if not its own."""
+    """Add the flag of a setting. ``word``, if given, replaces its name."""
     field = owners[0].field
     option = "--" + (word or field.flag).replace("_", "-")
     shown = f"{field.help} ({_default(field)})".replace("%", "%%")
@@ -349,7 +354,10 @@ def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> No
 
 
 def _default(field: Field) -> str:
-    """The value of a setting in the preset sine, or else of its class, as the command line has it."""
+    """The value of a setting in the preset sine, as a word of the command line.
+
+    A setting that sine does not read has the default of its class.
+    """
     value = field.default
     if field.is_choice and value is not MISSING:
         value = field.registry.name_of(value)
@@ -363,32 +371,39 @@ def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run on unseen tasks",
-        description="Adapt to unseen tasks from a run's parameters and score: accuracy, or error after n inner steps. "
-        "The result is printed and written to a JSON file in the run folder.",
+        description="Adapt a run's parameters to unseen tasks and score them: the accuracy, or "
+        "the error after n inner steps. The result is printed, and written to a JSON file in the "
+        "run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
     parser.add_argument(
-        "--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)"
+        "--tasks", type=_at_least(2), default=1000, help="number of unseen tasks (default: 1000)"
     )
     known = every_flag(Settings)
     scoring = [flag for flag in known if flag.startswith("eval_")]
+    group = parser.add_argument_group(
+        "settings",
+        "a flag that is not given has the value in the run; in parentheses: the value in the "
+        "preset sine",
+    )
     for flag in scoring:
-        _add_setting(parser, known[flag], flag.removeprefix("eval_"))
+        _add_setting(group, known[flag], flag.removeprefix("eval_"))
     parser.add_argument(
         "--transduction",
         choices=["both", "yes", "no"],
         default="both",
-        help="predict a task's test images in one batch, or each alone with the training images (default: both)",
+        help="yes: predict a task's test images in one batch; no: predict each test image alone, "
+        "with the training images (default: both)",
     )
     parser.add_argument(
         "--eval-seed",
         type=_at_least(0),
         default=0,
         metavar="SEED",
-        help="of the tasks (default: 0)",
+        help="seed of the unseen tasks (default: 0)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="where to write the result (default: in the run folder)"
+        "--json", metavar="FILE", help="new file for the result (default: in the run folder)"
     )
     _add_machine_flags(parser)
     parser.set_defaults(run=_eval, flags=scoring)
@@ -397,30 +412,31 @@ def _add_eval(commands: Any) -> None:
 def _add_vectors(commands: Any) -> None:
     parser = commands.add_parser(
         "vectors",
-        help="write test vectors for other implementations, or grade theirs",
-        description="Write small problems with exact float64 results (gradients, Hessian-vector products, directions of "
-        "Reptile, FOMAML and MAML) as npz and JSON, for implementations in any language; or grade such results. "
-        "docs/vectors.md specifies the format.",
+        help="write test vectors for other implementations, or grade their results",
+        description="Write small problems with exact float64 results (gradients, Hessian-vector "
+        "products, directions of Reptile, FOMAML and MAML) as npz and JSON, for implementations in "
+        "any language. With --verify, grade such results. docs/vectors.md specifies the format.",
     )
     parser.add_argument(
-        "folder", metavar="DIR", help="where to write them; with --verify, where they are"
+        "folder", metavar="DIR", help="folder to write the vectors to, or, with --verify, to read"
     )
     parser.add_argument(
         "--verify",
         metavar="RESULTS",
-        help="grade this folder: one npz a problem, any of the results",
+        help="grade the results in this folder: one npz per problem, with any of its results",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="X",
-        help=f"largest max|got - want| / max|want| that passes (default: {vectors.TOLERANCE})",
+        help=f"a result passes if max|got - want| / max|want| is at most X "
+        f"(default: {vectors.TOLERANCE})",
     )
     parser.set_defaults(run=_vectors)
 
 
 def _at_least(least: int):
-    """An argparse type: a whole number of at least ``least``."""
+    """An argparse type: a whole number, ``least`` or more."""
 
     def parse(text: str) -> int:
         value = int(text)
@@ -434,13 +450,15 @@ def _at_least(least: int):
 
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", metavar="DIR", help="folder that holds the images (default: MINIMETA_DATA)"
+        "--data", metavar="DIR", help="folder of the images (default: MINIMETA_DATA)"
     )
-    parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="device (default: MINIMETA_DEVICE, else cpu)"
+    )
     parser.add_argument(
         "--workers",
         type=_at_least(1),
         metavar="N",
-        help="threads (default: from the work and the cores)",
+        help="number of threads (default: depends on the work and the cores)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -1,10 +1,10 @@
 """Dataclasses as settings: their fields as flags, as JSON, and back.
 
-A tree of dataclasses is made of leaves (numbers, words, lists of numbers),
-of plain dataclasses, and of choices: fields that hold an instance of a class of
-a registry. Every leaf and every choice has a flag, one name in the whole tree.
-The functions here walk such a tree. The fields themselves say their names, help,
-bounds and defaults (``registry.setting``), so nothing is listed a second time.
+A tree of settings is a dataclass. Its fields are leaves (numbers, words, tuples
+of numbers), plain dataclasses, or choices: instances of a registered class.
+Every leaf and every choice has a flag, a name that is unique in the tree. The
+functions here walk such a tree. The fields declare their own names, help,
+bounds and defaults (``registry.setting``), so nothing is listed twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Flags = dict[str, Any]
 
 
 class Field(NamedTuple):
-    """One field of a dataclass in a tree of settings. ``place`` is that of the fields below it."""
+    """One field in a tree of settings; ``place`` is where its fields are."""
 
     name: str
     flag: str
@@ -38,17 +38,17 @@ class Field(NamedTuple):
 
     @property
     def is_choice(self) -> bool:
-        """Whether it holds an instance of a registered class."""
+        """Whether the field holds an instance of a registered class."""
         return self.registry is not None
 
     @property
     def is_nested(self) -> bool:
-        """Whether it holds a plain dataclass."""
+        """Whether the field holds a plain dataclass."""
         return not self.is_choice and is_dataclass(self.hint)
 
 
 class Place(NamedTuple):
-    """How the fields of a dataclass are called where it stands in a tree, and their defaults."""
+    """The flags and defaults of a dataclass's fields at its place in a tree."""
 
     prefix: str = ""
     renamed: Mapping[str, str] = {}
@@ -59,7 +59,7 @@ _TOP = Place()
 
 
 def fields_of(cls: type, place: Place = _TOP) -> list[Field]:
-    """The fields of a dataclass that its constructor takes, in their order."""
+    """The fields of a dataclass that its constructor takes, in order."""
     hints = get_type_hints(cls)
     return [_field(each, hints[each.name], place) for each in fields(cls) if each.init]
 
@@ -82,12 +82,12 @@ def _field(each: Any, hint: Any, place: Place) -> Field:
 
 
 def flags_of(tree: Any, place: Place = _TOP) -> Flags:
-    """The flat form of a tree: every flag that it reads, with its value as JSON has it.
+    """The flat form of a tree: every flag that it reads, with its JSON value.
 
     Raises
     ------
     SettingsError
-        if two fields have one flag, or a value is none that settings hold.
+        if two fields have the same flag, or a value does not fit its field.
     """
     flags: Flags = {}
     for each in fields_of(type(tree), place):
@@ -109,13 +109,15 @@ def flags_of(tree: Any, place: Place = _TOP) -> Flags:
 
 
 def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> Any:
-    """The tree of a dataclass that ``flags`` describe. A flag that is not there has its field's
-    default; a field without one has its value in ``fallback``.
+    """The tree of ``cls`` that ``flags`` describe.
+
+    A field whose flag is missing has its default. Without a default, it has its
+    value in ``fallback``.
 
     Raises
     ------
     SettingsError
-        if a value does not fit, with its flag, or is missing.
+        if a value is missing or does not fit its field; names the flag.
     """
     arguments = {}
     for each in fields_of(cls, place):
@@ -144,19 +146,21 @@ def _chosen(each: Field, flags: Flags, fallback: Flags, cls: type) -> str:
 
 
 def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
-    """The value of a flag, its default, or what stands in for it."""
+    """The value of a flag, else its default, else its value in ``fallback``."""
     for value in (flags.get(each.flag, MISSING), each.default, fallback.get(each.flag, MISSING)):
         if value is not MISSING:
             return value
-    raise SettingsError(f"{cls.__name__} needs a value of {each.flag}: set {each.flag}")
+    raise SettingsError(f"{cls.__name__} needs a value for {each.flag}: set {each.flag}")
 
 
 # A tree as nested JSON.
 
 
 def json_of(tree: Any, place: Place = _TOP) -> dict[str, Any]:
-    """The nested form of a tree: an object for each dataclass, with its name as "type" where it is
-    one of several."""
+    """The nested form of a tree: an object for each dataclass.
+
+    The object of a choice holds the registered name as "type".
+    """
     stored: dict[str, Any] = {}
     for each in fields_of(type(tree), place):
         value = getattr(tree, each.name)
@@ -176,7 +180,7 @@ def flags_in(cls: type, stored: Any) -> Flags:
     Raises
     ------
     SettingsError
-        if names in it are not known, or an object is missing where a dataclass belongs.
+        if a name is unknown, or the value of a dataclass is not an object.
     """
     flags: Flags = {}
     unknown: list[str] = []
@@ -189,7 +193,7 @@ def flags_in(cls: type, stored: Any) -> Flags:
 def _read(
     cls: type, stored: Any, place: Place, path: str, flags: Flags, unknown: list[str]
 ) -> None:
-    """Add the flags of the object ``stored`` at ``path``, and the names that ``cls`` lacks."""
+    """Add the flags and the unknown names of the object ``stored``."""
     known = {each.name: each for each in fields_of(cls, place)}
     unknown += [path + str(name) for name in stored if name not in known]
     for name, each in known.items():
@@ -215,14 +219,14 @@ def _read(
 
 
 class Owner(NamedTuple):
-    """A field, and the choices under which it is read: pairs (flag, name)."""
+    """A field, and the choices (flag, name) under which it is read."""
 
     field: Field
     under: tuple[tuple[str, str], ...]
 
 
 def every_flag(cls: type) -> dict[str, list[Owner]]:
-    """All flags that a tree of ``cls`` may read, each with the fields that have it."""
+    """All flags that a tree of ``cls`` may read, each with its fields."""
     found: dict[str, list[Owner]] = {}
     for owner in _walk(cls, _TOP, ()):
         found.setdefault(owner.field.flag, []).append(owner)
@@ -240,9 +244,9 @@ def _walk(cls: type, place: Place, under: tuple[tuple[str, str], ...]) -> Iterat
 
 
 def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
-    """Raise the SettingsError of the first flag among ``asked`` that is not among those ``read``.
+    """Raise a SettingsError if a flag in ``asked`` is not in ``read``.
 
-    It is unknown, or belongs to classes that were not chosen.
+    Such a flag is unknown, or belongs to classes that were not chosen.
     """
     unread = [flag for flag in asked if flag not in read]
     if not unread:
@@ -257,9 +261,9 @@ def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
 
 
 def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
-    """The sentence that says to which classes an unread flag belongs."""
+    """A message that names the classes that read an unread flag."""
 
-    def agrees(owner: Owner) -> int:  # how many choices down to the field are made
+    def agrees(owner: Owner) -> int:  # number of choices made on the way to the field
         made = [read.get(by) == name for by, name in owner.under]
         return [*made, False].index(False)
 
@@ -267,7 +271,7 @@ def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
     owners = [owner for owner in known[flag] if agrees(owner) == nearest]
     by = owners[0].under[nearest][0]
     names = list(dict.fromkeys(owner.under[nearest][1] for owner in owners))
-    told = f"{flag} belongs to {', '.join(names)}: leave it out, or set {by} to {_or(names)}"
+    told = f"{flag} belongs to {', '.join(names)}: omit {flag}, or set {by} to {_or(names)}"
     instead = [
         other
         for other, all_owners in known.items()
@@ -277,7 +281,7 @@ def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
 
 
 def _or(names: Any) -> str:
-    """One name, or "one of these"; all names of a registry."""
+    """One name as it is, several as "one of these", a registry as its names."""
     if isinstance(names, Registry):
         return ", ".join(names)
     return names[0] if len(names) == 1 else "one of these"
@@ -287,7 +291,7 @@ def _or(names: Any) -> str:
 
 
 def written(value: Any) -> Any:
-    """A leaf as JSON has it: a list for a tuple, a word for a number that is not finite."""
+    """A leaf's JSON value: a tuple as a list, a non-finite number as a word."""
     if isinstance(value, tuple):
         return [written(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -301,7 +305,7 @@ def value_of(field: Field, value: Any) -> Any:
     Raises
     ------
     SettingsError
-        if it does not fit the field's type, choices or bounds.
+        if the value does not fit the field's type, choices or bounds.
     """
     if field.choices:
         if not isinstance(value, str) or value not in field.choices:
@@ -324,8 +328,11 @@ _NAMES |= {NoneType: "none"}
 
 
 def kinds_of(hint: Any) -> list[Any]:
-    """The types that a leaf may have: bool, int, float, str, NoneType, tuple[int, ...],
-    tuple[float, ...]. Arrays are no settings."""
+    """The types that a leaf with this type hint may have.
+
+    They are among bool, int, float, str, NoneType, tuple[int, ...] and
+    tuple[float, ...]; arrays are not settings.
+    """
     if get_origin(hint) in (Union, UnionType):
         return [kind for each in get_args(hint) for kind in kinds_of(each)]
     if get_origin(hint) is Literal:
@@ -334,8 +341,11 @@ def kinds_of(hint: Any) -> list[Any]:
 
 
 def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
-    """``value`` as this type, or MISSING. A tuple may be a text, where it is the type ``alone``."""
-    if getattr(value, "ndim", 1) == 0:  # a number of NumPy's
+    """``value`` as the type ``kind``, or MISSING if it does not fit.
+
+    A text fits a tuple only if the tuple is the field's one type (``alone``).
+    """
+    if getattr(value, "ndim", 1) == 0:  # a NumPy number
         value = value.item()
     if get_origin(kind) is tuple:
         if isinstance(value, str) and alone:
@@ -352,7 +362,7 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
 
 
 def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
-    """The tuple in a text such as 64,64; an empty one where the text holds anything else."""
+    """The tuple of a text such as 64,64; empty if the text is different."""
     try:
         return tuple(get_args(kind)[0](part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -360,7 +370,7 @@ def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
 
 
 def _check_bounds(field: Field, value: Any) -> None:
-    """Raise the SettingsError of a number out of bounds."""
+    """Raise a SettingsError if a number is out of bounds."""
     for each in value if isinstance(value, tuple) else (value,):
         if type(each) not in (int, float) or field.least is None:
             continue
@@ -375,9 +385,10 @@ def _check_bounds(field: Field, value: Any) -> None:
 
 
 def reader(field: Field) -> Callable[[str], Any]:
-    """A function from a word of the command line to a leaf's value, named as argparse shows it.
+    """A function from a word of the command line to a leaf's value.
 
-    It raises ValueError for a word that is none.
+    Its name is the type that argparse shows. It raises ValueError if the word
+    does not fit.
     """
     kinds = kinds_of(field.hint)
 

@@ -1,8 +1,10 @@
 """A run on disk. A folder holds
 
 config.json       the settings, written once
-checkpoint.npz    the last state, replaced whole: a kill at any moment leaves the old one or the new one
-metrics.jsonl     one JSON object a line, appended
+checkpoint.npz    the last saved state, replaced by an atomic write
+metrics.jsonl     one JSON object per line, appended
+
+A kill at any moment leaves the old checkpoint or the new one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _NONE = "None"  # the word that stands for None in a checkpoint
 
 
 class Rules(NamedTuple):
-    """The rules whose states a run carries. They give the structure of these states."""
+    """The rules whose states a run carries; they define the structure."""
 
     outer: InnerRule
     inner: InnerRule
@@ -56,17 +58,20 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a state to go on from; not so where a run was killed just after its settings were written."""
+        """Whether the run has a state to continue from.
+
+        A run that was killed just after its settings were written has none.
+        """
         return self.checkpoint_path.exists() or self.metrics_path.exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder if need be, and keep any other process from training in it meanwhile.
+        """Create the folder if needed, and lock it against other processes.
 
         Raises
         ------
         CheckpointError
-            if another process holds it, or it cannot be made.
+            if another process holds the lock, or the folder cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -85,12 +90,13 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if there is a run in the folder already, or a file of a run.
+            if the folder already holds a run, or a file of a run.
         """
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             if path.exists():
                 raise CheckpointError(
-                    f"{self.path} already holds a run ({path.name}): --resume continues it, --out names another folder"
+                    f"{self.path} already holds a run ({path.name}): "
+                    "continue it with --resume, or name another folder with --out"
                 )
         text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         write_atomically(self.config_path, lambda file: file.write(text.encode()))
@@ -101,7 +107,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if they are missing or not readable.
+            if the settings are missing or not readable.
         """
         if not self.config_path.exists():
             raise CheckpointError(
@@ -121,26 +127,26 @@ class RunFolder:
         Raises
         ------
         SettingsError
-            if a rule's state has not the structure that its first step gave it: such a state could
-            not be read back.
+            if the structure of a rule's state differs from that after its first
+            step: such a state could not be read back.
         """
         packed = packed_state(state)
         try:
             read_state(packed, rules)
         except CheckpointError as error:
-            raise SettingsError(f"this state cannot be kept: {error}") from error
+            raise SettingsError(f"this state cannot be saved: {error}") from error
         arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config))} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
-        """The last state, on the device of ``xp``; ``rules`` are those of the run.
+        """The last state of a run with these ``rules``, on the device of xp.
 
         Raises
         ------
         CheckpointError
-            if the checkpoint is missing, truncated, altered, or was written under settings other
-            than ``config``.
+            if the checkpoint is missing, truncated, altered, or was written
+            under settings other than ``config``.
         """
         if not self.checkpoint_path.exists():
             raise CheckpointError(f"{self.path} holds no checkpoint")
@@ -152,8 +158,8 @@ class RunFolder:
             )
         if str(arrays.pop("config", "")) != _digest(config):
             raise CheckpointError(
-                f"{self.checkpoint_path} was written under other settings than "
-                f"{self.config_path} holds"
+                f"{self.checkpoint_path} was written under settings other than those in "
+                f"{self.config_path}"
             )
         try:
             return read_state(arrays, rules, xp, first_format=told == _FIRST_FORMAT)
@@ -161,7 +167,7 @@ class RunFolder:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of the checkpoint but their names."""
+        """All arrays of the checkpoint except the list of their names."""
         try:
             with np.load(self.checkpoint_path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -180,7 +186,7 @@ class RunFolder:
             file.write(json.dumps(entry) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics; none where there is no file.
+        """All whole lines of the metrics; an empty list without a file.
 
         Raises
         ------
@@ -197,8 +203,11 @@ class RunFolder:
             raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """What the metrics tell of the run: the last value of everything in them, what produced it among them; and as
-        ``made_by`` all that produced a part of it, in order, without their dates."""
+        """The facts of the run in its metrics: the last value of every key.
+
+        ``made_by`` lists the provenance of every part of the run, in order,
+        without dates.
+        """
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
         for entry in self.metrics():
@@ -206,13 +215,16 @@ class RunFolder:
             producer = {
                 name: value for name, value in facts.get("provenance", {}).items() if name != "date"
             }
-            if "loss" in entry and producer and producer not in made_by:  # it has made steps
+            if "loss" in entry and producer and producer not in made_by:  # it made meta-steps
                 made_by.append(producer)
         return facts | {"made_by": made_by}
 
     def clear_after(self, iteration: int) -> None:
-        """Before a run goes on from ``iteration``: drop the metrics it will write again, a last line cut short by a kill,
-        and files left half written."""
+        """Prepare the folder for a run that continues from ``iteration``.
+
+        This drops the metrics that the run will write again, a last line cut
+        short by a kill, and partly written files.
+        """
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             for part in parts_of(path):
                 part.unlink()
@@ -233,8 +245,11 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def packed_state(state: MetaState) -> dict[str, np.ndarray]:
-    """A state as named arrays on the host. Names are made of fields and of places in tuples:
-    ``outer.m``, ``inner.0.v``. A class leaves no trace."""
+    """A state as named arrays on the host.
+
+    A name consists of field names and of places in tuples: ``outer.m``,
+    ``inner.0.v``. The classes of the states are not stored.
+    """
     arrays = {"iteration": np.array(state.iteration), "meta": to_host(state.meta)}
     return arrays | _packed("outer", state.outer) | _packed("inner", state.inner)
 
@@ -245,9 +260,11 @@ def read_state(
     xp: ModuleType = np,
     first_format: bool = False,
 ) -> MetaState:
-    """The state in ``arrays``. The structure of each rule's state is that after a step on zeros.
+    """The state in ``arrays``.
 
-    In the first format a state that is None has no array, and there may be further arrays.
+    A rule's state has the structure of its state after a step on zeros. In the
+    first format a state that is None has no array, and further arrays are
+    ignored.
 
     Raises
     ------
@@ -258,7 +275,7 @@ def read_state(
     iteration = _item(_taken(left, "iteration"), int, "iteration")
     meta = _taken(left, "meta")
     if iteration < 0 or meta.ndim != 1 or meta.dtype.kind != "f":
-        raise CheckpointError("iteration or meta is no number or vector of a run")
+        raise CheckpointError("iteration must be 0 or more, and meta a real vector")
     states = {}
     for name, rule in rules._asdict().items():
         absent = not any(each == name or each.startswith(f"{name}.") for each in left)
@@ -267,7 +284,7 @@ def read_state(
             left[name] = np.array(_NONE)
         states[name] = _unpacked(left, name, structure, xp)
     if left and not first_format:
-        raise CheckpointError(f"no rule of the run has a state with {', '.join(sorted(left))}")
+        raise CheckpointError(f"no state of the run's rules has {', '.join(sorted(left))}")
     return MetaState(iteration, xp.asarray(meta), states["outer"], states["inner"])
 
 
@@ -279,12 +296,13 @@ def structure_of(rule: InnerRule) -> Any:
 
 
 def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
-    """A part of a state: arrays, numbers, None, and (named) tuples of these.
+    """A part of a state as arrays.
 
     Raises
     ------
     SettingsError
-        if it holds anything else.
+        if the state holds anything except arrays, numbers, None, and (named)
+        tuples of these.
     """
     if isinstance(state, tuple):
         arrays: dict[str, np.ndarray] = {}
@@ -296,14 +314,14 @@ def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
     array = to_host(state) if hasattr(state, "shape") else np.array(state)
     if array.dtype.kind not in "biufc":
         raise SettingsError(
-            "a rule's state must be made of arrays, numbers, None, and tuples of these: "
+            "a rule's state must consist of arrays, numbers, None, and tuples of these, "
             f"got {state!r} in {name}"
         )
     return {name: array}
 
 
 def _parts(state: tuple) -> Iterable[tuple[str, Any]]:
-    """The parts of a tuple, by field or by place."""
+    """The parts of a tuple, each with its field name or its place."""
     names = getattr(state, "_fields", None) or [str(place) for place in range(len(state))]
     return zip(names, state, strict=True)
 
@@ -317,7 +335,7 @@ def _unpacked(left: dict[str, np.ndarray], name: str, structure: Any, xp: Module
         parts = [_unpacked(left, f"{name}.{key}", part, xp) for key, part in _parts(structure)]
         return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
     array = _taken(left, name)
-    for kind in (bool, int, float, complex):  # a bool is an int, too
+    for kind in (bool, int, float, complex):  # bool first, since a bool is an int
         if isinstance(structure, kind):
             return _item(array, kind, name)
     return xp.asarray(array)
@@ -329,7 +347,7 @@ def _taken(left: dict[str, np.ndarray], name: str) -> np.ndarray:
         raise CheckpointError(f"it lacks {name}")
     array = left.pop(name)
     if array.dtype.kind not in "biufc":
-        raise CheckpointError(f"{name} holds no numbers")
+        raise CheckpointError(f"{name} must hold numbers, got {array.dtype}")
     return array
 
 

@@ -1,4 +1,4 @@
-"""Floor 0: calls in processes of this machine, each in a fresh one, of which none outlives this process."""
+"""Calls in fresh processes of this machine, which never outlive this one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Died(NamedTuple):
-    """What stands for the result of a call whose process ended before it gave one."""
+    """The result of a call whose process ended before the call returned."""
 
     how: str
 
@@ -23,9 +23,14 @@ class Died(NamedTuple):
 def fresh_processes(
     count: int,
 ) -> Iterator[Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]]:
-    """A function ``calls(f, arguments)``: each index with what ``f`` returned or a Died, as they come; at most ``count`` of
-    them at once, the rest not begun. The end of the block kills what still runs."""
-    # Spawned, not forked: a fork copies locks that threads of this process may hold.
+    """A function ``calls(f, arguments)`` of up to ``count`` processes.
+
+    It calls ``f`` with each of ``arguments``, and yields the index of each call
+    with the result of ``f``, or with a Died, as calls end. A call starts only
+    when a process is free. The end of the block kills the processes that still
+    run.
+    """
+    # Spawned, not forked: a fork copies locks that threads here may hold.
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[int, BaseProcess]] = {}
 
@@ -61,15 +66,15 @@ def fresh_processes(
 
 
 def _received(pipe: Connection, process: BaseProcess) -> Any:
-    """What the process sent before it ended."""
+    """The result that the process sent, or a Died."""
     with pipe:
         try:
             outcome = pipe.recv()
-        except (EOFError, OSError):  # it ended, perhaps in the middle of a message
+        except (EOFError, OSError):  # the process ended, perhaps within a message
             process.join()
             return Died(_how_it_ended(process.exitcode))
     process.join(10.0)
-    if process.is_alive():  # held up by what the call has left behind
+    if process.is_alive():  # threads that the call started may keep it alive
         process.kill()
         process.join()
     return outcome
@@ -77,21 +82,24 @@ def _received(pipe: Connection, process: BaseProcess) -> Any:
 
 def _how_it_ended(status: int) -> str:
     if status >= 0:
-        return f"its process ended with status {status}: what it printed tells why"
+        return f"its process ended with status {status}: see its output"
     name = signal.Signals(-status).name
-    memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{memory}"
+    memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{memory}"
 
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block, and never in a process begun in it: this one ends those."""
+    """Delay Ctrl-C to the end of the block.
+
+    Processes that start in the block ignore Ctrl-C: this process ends them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # the first process would begin it, and that lifts the mask
+    resource_tracker.ensure_running()  # starting it later, in the block, would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -100,7 +108,7 @@ def _interrupt_held() -> Iterator[None]:
 
 
 def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple) -> None:
-    """What a process does."""
+    """The main function of a process: call, and send the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     with pipe:

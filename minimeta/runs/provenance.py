@@ -1,4 +1,4 @@
-"""Floor 0: what produced a number: versions, machine, commit, time."""
+"""Provenance: the versions, machine, commit and time that produced a number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..version import __version__
 
 
 def provenance(module: str = "numpy") -> dict[str, Any]:
-    """A JSON object to keep beside every result."""
+    """A JSON object to store with every result."""
     return {
         "minimeta": __version__,
         "commit": _commit(),
@@ -28,8 +28,11 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with a "+" if the package, or a script that makes
-    results with it, was changed since; None elsewhere."""
+    """The commit of the checkout from which this package is imported.
+
+    A "+" means that the package, or a script that produces results, has changed
+    since this commit. None if the package is not in a checkout.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,22 +1,23 @@
 """Many meta-training runs as one: each in its folder, resumed after any kill.
 
-A job is a name and settings. ``sweep`` trains each job in ``folder/name``, a run
-folder like any other. At the end, and on the way where the job asks for looks, it
-hands the experiment and its state to ``measure``, and writes the outcome to
-``folder/name/result.json``. That file ends the job. Called again, a sweep reads
-it, and computes the missing results alone, a begun run from its last checkpoint.
-A run's numbers depend neither on the number of processes nor on interruptions.
+A job is a name and settings. ``sweep`` trains each job in ``folder/name``,
+which is an ordinary run folder. At the end, and at the looks that the job asks
+for, it passes the experiment and its state to ``measure``. It writes the
+outcome to ``folder/name/result.json``, and this file completes the job. A
+repeated call reads this file, and computes only the missing results; an
+interrupted run continues from its last checkpoint. A run's numbers depend
+neither on the number of processes nor on interruptions.
 
-Jobs go to processes of this machine, a fresh one of one thread for each; or, with
-``scheduler``, to the workers of a Dask cluster, which must see the same folder
-(and the same data). A worker that dies loses its place, not its work: the next
-worker to take the job resumes it from the checkpoint.
+Each job runs in a fresh process of this machine, with one thread. With
+``scheduler``, jobs run on the workers of a Dask cluster instead, which must see
+the same folder (and the same data). If a worker dies, the next worker that
+takes its job resumes it from the checkpoint.
 
-Sweeps of one folder share its jobs. The second process to come to a job waits for
-its lock, then takes the result that is there. So no job is computed twice where
-all processes see each other's locks (flock): on one machine, and on several whose
-file system passes locks on. Windows has no such locks: there, let one sweep at a
-time work in a folder.
+Several sweeps may share a folder and its jobs. A process that finds a job
+locked waits for the lock, then takes the result of the other process. So no job
+is computed twice where all processes see each other's locks (flock): on one
+machine, and on machines whose file system passes locks on. Windows has no such
+locks: use one sweep at a time per folder there.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ _SAVING = Saving(10, 20)
 class Job:
     """One run of a sweep.
 
-    ``name`` is its folder's. After the meta-steps ``looks`` the run is measured as
-    well; the end is measured anyway, and is no look. ``by`` holds keyword arguments
-    of ``measure``, such as a number of test tasks, as JSON can hold them. A result
-    that was measured by anything else is not taken for this job's.
+    ``name`` is the name of its folder. ``looks`` are meta-steps after which the
+    run is measured too. The end is always measured, and is not a look. ``by``
+    holds keyword arguments of ``measure``, such as a number of test tasks; they
+    must fit into JSON. A result that was measured with other arguments is
+    refused.
 
     Raises
     ------
@@ -78,18 +80,18 @@ class Job:
         end = self.settings.training.iterations
         if beyond := [look for look in self.looks if not 0 < look <= end]:
             raise SettingsError(
-                f"{self.name} has {end} meta-steps and cannot be looked at after {beyond[0]}"
+                f"a look of {self.name} must be between 1 and its {end} meta-steps, got {beyond[0]}"
             )
         object.__setattr__(self, "looks", tuple(sorted(set(self.looks) - {end})))
 
 
 class Finished(NamedTuple):
-    """The outcome of ``measure`` at the end of a run, and at each look, by the number of meta-steps.
+    """The outcome of ``measure`` at the end of a run, and at each look.
 
-    ``training`` holds the facts of the run's metrics: seconds, peak memory, what
-    produced it and from which images. A Dask worker's peak memory is that of all
-    its jobs so far. ``measured_by`` tells what made ``result``; None in a result
-    file older than that.
+    ``looks`` is keyed by the meta-step. ``training`` holds the facts in the
+    run's metrics: seconds, peak memory, provenance and images. The peak memory
+    of a Dask worker covers all its jobs so far. ``measured_by`` is the
+    provenance of ``result``; None in older result files.
     """
 
     result: dict[str, Any]
@@ -99,7 +101,11 @@ class Finished(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a job has no result; ``error`` where that is no error of minimeta's own, its traceback in its notes."""
+    """Why a job has no result.
+
+    ``error`` is set if it is not one of minimeta's own errors; its notes hold
+    the traceback.
+    """
 
     told: str
     error: BaseException | None = None
@@ -116,34 +122,37 @@ def sweep(
     progress: bool = False,
     saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
-    """Train and measure every job; the outcomes by name, in the order of ``jobs``.
+    """Train and measure every job; return the outcomes by name.
 
-    ``measure(experiment, state, **by)`` is called with the job's experiment, whose
-    data are loaded once, with the state that training has reached, and with the
-    job's ``by``. It is a function that another process can import. The workers of a
-    cluster get the modules beside it as well. ``data`` is where images are.
-    ``processes`` defaults to the number of cores. ``scheduler`` is a Dask
-    scheduler's address, ``tcp://HOST:PORT``, instead of local processes. ``saving``
-    says how often runs write metrics and checkpoints.
+    The outcomes are in the order of ``jobs``. ``measure(experiment, state,
+    **by)`` gets the job's experiment, whose data are loaded once, the state
+    that training has reached, and the job's ``by``. Another process must be
+    able to import ``measure``. The workers of a cluster also get the modules in
+    its folder. ``data`` is the folder of the images. ``processes`` defaults to
+    the number of cores. ``scheduler`` is the address of a Dask scheduler,
+    ``tcp://HOST:PORT``, which replaces local processes. ``saving`` sets how
+    often runs write metrics and checkpoints.
 
     Raises
     ------
     SweepError
-        at the end, when all jobs that can finish have, if some failed: names each and says why.
+        if jobs failed, once all other jobs are done; names each job and the
+        reason.
     SettingsError
-        if two jobs share a name, a name is no folder's, or a folder holds a run of other settings, measured by something
-        else, or without these looks; or if runs of one task were made from different images.
+        if two jobs share a name, or a name cannot be a folder's; if a folder
+        holds a run with other settings, other arguments of ``measure`` or
+        without these looks; or if runs of one task used different images.
     CheckpointError
-        if what a folder holds of a job is damaged.
+        if a file of a job is damaged.
     KeyboardInterrupt
-        on Ctrl-C, at once; the jobs that run on this machine are stopped.
+        on Ctrl-C, at once; jobs that run on this machine are stopped.
     """
     root = Path(folder).absolute()  # a worker may have another working directory
     data = None if data is None else str(Path(data).absolute())
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"{root} cannot be a folder of runs: {error}") from error
+        raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
     results = {job.name: _result(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
@@ -158,7 +167,7 @@ def sweep(
                 kept[missing[index].name] = outcome
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"stopped: called again, the sweep goes on from the checkpoints in {root}"
+            f"stopped: the same call continues the sweep from the checkpoints in {root}"
         ) from None
     if failures:
         _raise(failures, len(jobs))
@@ -167,7 +176,7 @@ def sweep(
 
 
 def _raise(failures: dict[str, Failure], count: int) -> None:
-    """One SweepError for all; what was not foreseen is its cause."""
+    """Raise one SweepError; its cause holds the unexpected errors."""
     told = "\n".join(f"  {name}: {failure.told}" for name, failure in failures.items())
     errors = [failure.error for failure in failures.values() if failure.error is not None]
     cause = (
@@ -178,12 +187,12 @@ def _raise(failures: dict[str, Failure], count: int) -> None:
         else None
     )
     raise SweepError(
-        f"{len(failures)} of {count} runs failed; the others are done and kept:\n{told}"
+        f"{len(failures)} of {count} runs failed; the results of the others are kept:\n{told}"
     ) from cause
 
 
 def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | None]) -> None:
-    """Raise the SettingsError of results that are there and are not of the same images."""
+    """Raise a SettingsError if runs of one task used different images."""
     of_task: dict[str, dict[str, str]] = {}
     for job in jobs:
         contents = results[job.name]
@@ -194,18 +203,18 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
         if len(seen) > 1:
             told = "; ".join(f"{name}: {images}" for images, name in seen.items())
             raise SettingsError(
-                f"runs were made from different images: name another folder for this sweep ({told})"
+                f"runs used different images: name another folder for this sweep ({told})"
             )
 
 
 def run_job(
     job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING
 ) -> dict[str, Any]:
-    """One job from wherever it stands to its end; the contents of its result file."""
+    """Complete a job and return the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"):
         done = _result(job, path)
-        if done is not None:  # by another sweep, or a process that was taken for dead
+        if done is not None:  # by another sweep, or a process that was believed dead
             return done
 
         experiment = Experiment(job.settings, data, workers=1)
@@ -220,27 +229,30 @@ def run_job(
 
 
 def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
-    """``run_job`` in another process: an error is a result, too."""
+    """``run_job`` in another process, which returns errors as results."""
     from tqdm import tqdm
 
-    tqdm.set_lock(
-        RLock()
-    )  # its own would be a semaphore, which a process that is killed leaves behind
+    # tqdm's own lock is a semaphore, which a killed process would leave behind.
+    tqdm.set_lock(RLock())
     try:
         return run_job(job, path, *how)
     except MinimetaError as error:
         return Failure(str(error) or type(error).__name__)
-    except Exception as error:  # whatever a measure may raise fails its job alone, and is raised at the end of the sweep
+    except Exception as error:  # an error of a measure fails only its job; the sweep raises it last
         told = f"{type(error).__name__}: {error}"
         return Failure(told, _portable(error, told))
 
 
 def _portable(error: Exception, told: str) -> Exception:
-    """The error, or one that tells the same where it cannot be pickled; its traceback as a note."""
+    """The error with its traceback as a note.
+
+    An error that cannot be pickled becomes a RuntimeError with the same
+    message.
+    """
     note = f"in the run's own process:\n{traceback.format_exc()}"
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # an exception's pickling is its author's
+    except Exception:  # the author of an exception decides how it is pickled
         error = RuntimeError(told)
     error.add_note(note)
     return error
@@ -249,7 +261,7 @@ def _portable(error: Exception, told: str) -> Exception:
 def _look(
     job: Job, path: Path, measured: Callable[[int], dict[str, Any]], iteration: int
 ) -> dict[str, Any]:
-    """What is measured on the way: now, or what was when the run was there."""
+    """The result of a look: stored when the run was there, or measured now."""
     file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
     contents = _read(file, remedy)
     if contents is None:
@@ -267,16 +279,20 @@ def _measured(
     state = train(experiment, path, resume=begun, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
-            f"{path} is at meta-step {state.iteration} already and cannot be measured at {iteration}: looks cannot be added"
+            f"{path} is already at meta-step {state.iteration} and cannot be measured at "
+            f"{iteration}: looks cannot be added to a run"
         )
     measured = measure(experiment, state, **job.by)
     if not isinstance(measured, dict):
-        raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
+        raise TypeError(f"measure must return a JSON object, got {type(measured).__name__}")
     return measured
 
 
 def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
-    """To a file, with what it is of and what measured it; the same as a reader of it will see them, no more precise."""
+    """Write ``contents`` with their settings and provenance to a file.
+
+    Return the contents as a reader of the file will see them.
+    """
     contents = {
         "settings": job.settings.to_dict(),
         "by": dict(job.by),
@@ -285,14 +301,17 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(contents, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise type(error)(f"measure must give what JSON can hold: {error}") from error
+        raise type(error)(f"measure must return values that JSON can hold: {error}") from error
     write_atomically(path, lambda file: file.write(text.encode()))
     return json.loads(text)
 
 
 @contextmanager
 def _whole(file: Path, remedy: str) -> Iterator[None]:
-    """What the contents of ``file`` lack, where they are used, is a CheckpointError that names it, and ``remedy``."""
+    """Raise a CheckpointError if contents of ``file`` are missing or wrong.
+
+    The error names the file and the ``remedy``.
+    """
     try:
         yield
     except SettingsError:
@@ -304,25 +323,26 @@ def _whole(file: Path, remedy: str) -> Iterator[None]:
 
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
-    """Raise the SettingsError of a file that is of other settings than the job's, or was measured by something else."""
+    """Raise a SettingsError if a file has other settings or measurements."""
     if settings_in(file, contents["settings"]) != job.settings:
         raise SettingsError(
-            f"{file} is of a run of other settings: name another folder for this sweep"
+            f"{file} belongs to a run with other settings: name another folder for this sweep"
         )
     if contents["by"] != json.loads(json.dumps(dict(job.by))):
         raise SettingsError(
-            f"{file} was measured by {json.dumps(contents['by'])}, not {json.dumps(dict(job.by))}: name another folder for "
-            "this sweep, or delete the file, if it is of the end of the run, and that is measured again"
+            f"{file} was measured by {json.dumps(contents['by'])}, not "
+            f"{json.dumps(dict(job.by))}: name another folder for this sweep, or delete "
+            "result.json to measure the end of the run again"
         )
 
 
 def _read(file: Path, remedy: str) -> dict[str, Any] | None:
-    """A JSON object from a file; None where there is none.
+    """A JSON object from a file; None without a file.
 
     Raises
     ------
     CheckpointError
-        if the file holds anything else: names it, and ``remedy``.
+        if the file holds anything else; names the file and the ``remedy``.
     """
     if not file.exists():
         return None
@@ -331,13 +351,13 @@ def _read(file: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
     if not isinstance(contents, dict):
-        raise CheckpointError(f"{file} is damaged: it holds no JSON object; {remedy}")
+        raise CheckpointError(f"{file} is damaged: it must hold a JSON object; {remedy}")
     return contents
 
 
 def _result(job: Job, path: Path) -> dict[str, Any] | None:
-    """The contents of a finished job's result file, without looks that the job does not ask for."""
-    file, remedy = path / "result.json", "delete it, and the job is finished again"
+    """The contents of a finished job's result file, with the job's looks."""
+    file, remedy = path / "result.json", "delete it to finish the job again"
     contents = _read(file, remedy)
     if contents is None:
         return None
@@ -347,7 +367,8 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
     lacking = [look for look in job.looks if str(look) not in contents["looks"]]
     if lacking:
         raise SettingsError(
-            f"{file} lacks the look after {lacking[0]} meta-steps: name another folder for this sweep"
+            f"{file} lacks the look after {lacking[0]} meta-steps: "
+            "name another folder for this sweep"
         )
     return contents | {"looks": {str(look): contents["looks"][str(look)] for look in job.looks}}
 
@@ -359,7 +380,7 @@ def _finished(contents: dict[str, Any]) -> Finished:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until this process alone holds ``lock``; say so where that takes long."""
+    """Wait until this process holds ``lock``; warn if that takes long."""
     since, said = time.monotonic(), False
     while True:
         with locked(lock) as alone:
@@ -369,7 +390,7 @@ def _alone(lock: Path) -> Iterator[None]:
         if not said and time.monotonic() - since > _SAY_SO_AFTER:
             said = True
             warnings.warn(
-                f"another process computes {lock.parent}: waiting for its result", stacklevel=1
+                f"another process is computing {lock.parent}: waiting for its result", stacklevel=1
             )
         time.sleep(0.2)
 
@@ -379,22 +400,22 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SettingsError(
-            f"jobs of a sweep need names of their own: {', '.join(twice)} stands more than once"
+            f"jobs of a sweep need different names: {', '.join(twice)} occurs more than once"
         )
     for job in jobs:
         if Path(job.name).name != job.name or not job.name.strip("."):
-            raise SettingsError(f"a job's name is its folder's: {job.name!r} cannot be one")
+            raise SettingsError(f"a job's name must be the name of a folder, got {job.name!r}")
         run = RunFolder(root / job.name)
         if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
             raise SettingsError(
-                f"{run.path} holds a run of other settings: name another folder for this sweep"
+                f"{run.path} holds a run with other settings: name another folder for this sweep"
             )
         if run.begun and not (run.path / "result.json").exists():
             _check_checkpoint(run, job.settings)
 
 
 def _check_checkpoint(run: RunFolder, settings: Settings) -> None:
-    """A run that cannot go on is told now, not when its turn has come."""
+    """Raise a CheckpointError if the run cannot continue."""
     try:
         load(run, settings, run.config())
     except CheckpointError as error:
@@ -406,7 +427,10 @@ Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
 
 @contextmanager
 def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]:
-    """A function that runs argument lists of ``attempt`` and gives each one's index with its outcome as they come."""
+    """A function that calls ``attempt`` with each of the given arguments.
+
+    It yields the index of each call with its outcome, as calls end.
+    """
     if processes is not None and processes < 1:
         raise SettingsError(f"processes must be 1 or more, got {processes}")
     with (
@@ -433,14 +457,15 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
     try:
         import distributed
     except ImportError:
-        raise SettingsError("a scheduler needs Dask: pip install 'minimeta[dask]'") from None
+        raise SettingsError("scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
         client = distributed.Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:  # ValueError: no address at all
+    except (OSError, ValueError) as error:  # ValueError: not an address
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
     def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
-        # pure=False: a job is not its arguments alone but also what its folder holds.
+        # pure=False: the result of a job depends on its folder too, not only on
+        # its arguments.
         futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
         places = {future.key: index for index, future in enumerate(futures)}
         for future in distributed.as_completed(futures):
@@ -453,27 +478,30 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
 
 
 def _outcome(future: Any) -> Any:
-    """What a call on a cluster gave, or why it gave nothing."""
+    """The result of a call on a cluster, or the reason why it has none."""
     if future.cancelled():
         return Failure(
-            "lost with its scheduler: called again, the sweep goes on from the last checkpoint"
+            "lost with its scheduler: the same call continues the sweep from the last checkpoint"
         )
     error = future.exception()
     return future.result() if error is None else Failure(f"{type(error).__name__}: {error}", error)
 
 
 def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
-    """``attempt`` on a cluster, of arguments in the bytes that ``_packed`` made."""
+    """``attempt`` on a cluster, with arguments packed by ``_packed``."""
     try:
         arguments = pickle.loads(packed)
-    except Exception as error:  # whatever an import may raise
+    except Exception as error:  # an import may raise anything
         told = f"a worker cannot load measure: {type(error).__name__}: {error}"
         return Failure(told, _portable(error, told))
     return attempt(*arguments)
 
 
 def _packed(arguments: tuple) -> bytes:
-    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where it is not from an installed package."""
+    """Arguments of ``attempt`` as bytes.
+
+    They contain the code of ``measure``, unless it is in an installed package.
+    """
     import cloudpickle
 
     modules = _beside(arguments[2])
@@ -487,8 +515,11 @@ def _packed(arguments: tuple) -> bytes:
 
 
 def _beside(measure: Measure) -> list[ModuleType]:
-    """The modules that ``measure`` may use which another machine cannot import: where its own is a script or beside one, not
-    part of a package nor installed, all that are in that folder."""
+    """The modules of ``measure`` that another machine cannot import.
+
+    They are the loaded modules in the folder of ``measure``'s own module,
+    unless that module belongs to a package or is installed.
+    """
     while isinstance(measure, partial):
         measure = measure.func
     own = sys.modules.get(measure.__module__)
@@ -506,7 +537,7 @@ def _beside(measure: Measure) -> list[ModuleType]:
 
 @contextmanager
 def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
-    """A bar over the meta-steps of all jobs, read from their folders, wherever they run."""
+    """A progress bar over all meta-steps, read from the folders of jobs."""
     from tqdm import tqdm
 
     total = sum(job.settings.training.iterations for job in jobs)
@@ -518,7 +549,7 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
                 counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
         return sum(counts.values())
 
-    def show(bar: Any) -> None:  # a run that has made its last step is still to be measured
+    def show(bar: Any) -> None:  # a run is measured only after its last meta-step
         done = sum((root / job.name / "result.json").exists() for job in jobs)
         bar.set_postfix_str(f"{done} of {len(jobs)} runs measured", refresh=False)
         bar.update(look() - bar.n)
@@ -546,11 +577,11 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
 
 
 def _steps_done(metrics: Path) -> int:
-    """The iteration of the last whole line, from the end of the file; 0 where there is none."""
+    """The iteration in the last whole line of the file; 0 without a line."""
     try:
         with open(metrics, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().rpartition(b"\n")[0].splitlines()
         return int(json.loads(lines[-1])["iteration"])
     except (OSError, IndexError, ValueError, KeyError, TypeError):
-        return 0  # not begun, or a line is being written: the next look tells
+        return 0  # the run has not started, or a line is being written: try again later

@@ -1,4 +1,8 @@
-"""Tasks as settings: each builds its objective without data, and its task distributions from data."""
+"""Tasks as settings.
+
+Each task builds its objective without data, and its task distributions from
+data.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,11 @@ TASKS = Registry("task")
 
 
 class TaskData(NamedTuple):
-    """Task distributions to train and to test on. ``images`` tells the images from others: how many
-    a class has, and their digest; None without images."""
+    """Task distributions to train and to test on.
+
+    ``images`` identifies the images by their number per class and their digest;
+    None without images.
+    """
 
     train: Any
     test: Any
@@ -37,7 +44,7 @@ class TaskData(NamedTuple):
 
 
 class TaskSettings(ABC):
-    """Base of the tasks. A subclass is a frozen dataclass, registered in ``TASKS``.
+    """Base of the tasks: frozen dataclasses, registered in ``TASKS``.
 
     ``inputs`` is the range of the inputs. ``score`` says how evaluation scores:
     by the accuracy of predicted classes, or by the loss after each inner step.
@@ -52,16 +59,18 @@ class TaskSettings(ABC):
 
     @abstractmethod
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """The task distributions, on the device of ``xp``, from the images in ``data``.
+        """The task distributions on the device of ``xp``.
+
+        ``data`` is the folder of the images.
 
         Raises
         ------
         DataError, SettingsError
-            if the images are missing, or too few.
+            if there are no images, or too few.
         """
 
     def remark(self, test_tasks: Any) -> str:
-        """What a reader of scores on ``test_tasks`` must know about them, if anything."""
+        """A remark to print with scores on ``test_tasks``, or an empty text."""
         return ""
 
 
@@ -70,21 +79,23 @@ class TaskSettings(ABC):
 class SineSettings(TaskSettings):
     """Regression on sine waves, by a network of dense layers."""
 
-    hidden: tuple[int, ...] = setting((64, 64), "hidden layer sizes (sine)", least=1)
-    activation: Literal["relu", "tanh", "softplus"] = setting("tanh", "hidden units (sine)")
+    hidden: tuple[int, ...] = setting((64, 64), "sizes of the hidden layers (sine)", least=1)
+    activation: Literal["relu", "tanh", "softplus"] = setting(
+        "tanh", "activation of the hidden layers (sine)"
+    )
     context: int | None = setting(
         None,
-        "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM (images)",
+        "CAVIA: number of context parameters, beside the inputs (sine) or by FiLM (images)",
         least=1,
     )
     phase: float = setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)", least=0)
     grid: int | None = setting(
-        50, "a task's x are this many evenly spaced points; none or 0: uniform x (sine)", least=0
+        50, "number of evenly spaced x of a task; none or 0: uniform x (sine)", least=0
     )
     inputs: ClassVar[tuple[float, float]] = Sinusoid.domain
 
     def __post_init__(self) -> None:
-        if self.grid == 0:  # one value for one meaning
+        if self.grid == 0:  # 0 and None mean the same
             object.__setattr__(self, "grid", None)
 
     def objective(self) -> Objective:
@@ -93,7 +104,7 @@ class SineSettings(TaskSettings):
         return Objective(network, MeanSquaredError())
 
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """The same distribution to train and to test on."""
+        """One distribution, to train and to test on."""
         waves = Sinusoid(phases=(0.0, self.phase), grid=self.grid)
         return TaskData(waves, waves)
 
@@ -102,15 +113,15 @@ class SineSettings(TaskSettings):
 class ImageSettings(TaskSettings):
     """Base of few-shot classification of images."""
 
-    ways: int = setting(5, "classes in a task (images)", least=1)
-    filters: int = setting(64, "filters of each convolution (images)", least=1)
+    ways: int = setting(5, "classes per task (images)", least=1)
+    filters: int = setting(64, "filters per convolution (images)", least=1)
     reduction: Literal["mean", "sum"] = setting(
         "mean",
-        "a mini-batch's loss is the mean or the sum over its images; the Reptile authors' program "
-        "takes the sum (images)",
+        "mean or sum of the losses of a mini-batch's images; the Reptile authors' program takes "
+        "the sum (images)",
     )
     context: int | None = setting(
-        None, "CAVIA: parameters that the inner loop adapts, by FiLM (images)", least=1
+        None, "CAVIA: number of context parameters, by FiLM (images)", least=1
     )
     inputs: ClassVar[tuple[float, float]] = (0.0, 1.0)  # black and white
     score: ClassVar[Literal["accuracy", "loss"]] = "accuracy"
@@ -125,7 +136,7 @@ class ImageSettings(TaskSettings):
         return Objective(self.network(), Summed(loss) if self.reduction == "sum" else loss)
 
     def _tasks(self, halves: Any, white: int, images: dict[str, Any], xp: ModuleType) -> TaskData:
-        """Task distributions of images to train and to test on, of which ``white`` is white."""
+        """Task distributions of two ``halves`` of images."""
         train, test = (FewShotImages(xp.asarray(half), self.ways, white) for half in halves)
         return TaskData(train, test, images)
 
@@ -150,9 +161,9 @@ class OmniglotSettings(ImageSettings):
 class MiniImageNetSettings(ImageSettings):
     """Few-shot classification of mini-ImageNet's photographs."""
 
-    filters: int = setting(32, "filters of each convolution (images)", least=1)
+    filters: int = setting(32, "filters per convolution (images)", least=1)
     part: bool = setting(
-        False, "use the images that are there of a part of the data (mini-imagenet)"
+        False, "accept a part of the data set: fewer images per class (mini-imagenet)"
     )
 
     def network(self) -> Network:
@@ -165,15 +176,17 @@ class MiniImageNetSettings(ImageSettings):
         return self._tasks(halves, 255, fingerprint(*halves), xp)
 
     def remark(self, test_tasks: FewShotImages) -> str:
-        """How many images of each class there are, where the data are a part."""
+        """The number of images per class, where the data are a part."""
         if not self.part:
             return ""
-        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images a class"
+        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images per class"
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:
-    """How many images a class has, and the first digits of the SHA-256 of all: no other images have
-    both."""
+    """The number of images per class and a digest, which identify the images.
+
+    The digest is the first digits of the SHA-256 of all images.
+    """
     digest = hashlib.sha256()
     for each in images:
         digest.update(np.ascontiguousarray(each))

@@ -1,4 +1,4 @@
-"""A meta-training run in its folder, from its start or its last checkpoint to its end."""
+"""A meta-training run in its folder, new or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Saving:
-    """How often a run saves: metrics every ``every`` meta-steps, and a checkpoint when ``seconds``
-    have passed since the last one.
+    """How often a run saves metrics and checkpoints.
 
-    Checkpoints fall on multiples of ``every``. None of this changes the numbers of a run.
+    Metrics are written every ``every`` meta-steps. A checkpoint is written at
+    the first multiple of ``every`` at which ``seconds`` have passed since the
+    last checkpoint. Saving does not change the numbers of a run.
     """
 
     every: int = 10
@@ -48,24 +49,26 @@ def train(
     progress: bool = False,
     until: int | None = None,
 ) -> MetaState:
-    """Train in the folder ``out``; with ``resume``, go on from the checkpoint there.
+    """Train in the folder ``out``, from its checkpoint with ``resume``.
 
-    The end is bit-identical however often the run was interrupted. ``until`` stops
-    after so many meta-steps of the run, with a checkpoint. A run that is further on
-    stays as it is.
+    The result is bit-identical however often the run was interrupted. With
+    ``until``, the run stops at that meta-step, with a checkpoint. A run that is
+    already beyond it does not change.
 
     Raises
     ------
     DivergenceError
-        with the meta-step, if the loss stops being finite; the last checkpoint before it stays.
+        if the loss or a parameter is no longer finite; names the meta-step. The
+        last checkpoint before it is kept.
     CheckpointError, DataError, SettingsError
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
     if resume and settings_in(folder.config_path, folder.config()) != settings:
         raise CheckpointError(
-            f"{out} was begun with other settings than those it is to be resumed with"
+            f"{out} was started with other settings: resume it with its own settings"
         )
-    # Tasks that the data cannot serve are refused before anything is written.
+    # Data that do not suffice for a task are refused before anything is
+    # written.
     experiment.training.sample(0)
     with folder.held():
         if not resume:
@@ -81,13 +84,13 @@ def train(
 
 
 def _begun(experiment: Experiment, folder: RunFolder, config: Mapping[str, Any]) -> MetaState:
-    """The state to go on from, once what follows it in the folder is dropped."""
+    """The state to continue from; metrics after this state are dropped."""
     state = load(folder, experiment.settings, config, experiment.xp)
     folder.clear_after(state.iteration)
     begun = folder.facts().get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
-            f"{folder.path} was begun with other images: {begun}, not {experiment.images}"
+            f"{folder.path} was started with other images: {begun}, not {experiment.images}"
         )
     return state
 
@@ -100,7 +103,7 @@ def _trained(
     progress: bool,
     end: int,
 ) -> MetaState:
-    """The state at meta-step ``end``, or ``state`` where that is further on."""
+    """The state at meta-step ``end``, or ``state`` if it is beyond."""
     if state.iteration < end:
         made = {"provenance": provenance(experiment.xp.__name__), "images": experiment.images}
         folder.append_metrics({"iteration": state.iteration} | made)
@@ -110,7 +113,7 @@ def _trained(
             folder.save(last, config, rules)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "stopped: the same command with --resume goes on from the last checkpoint in "
+            "stopped: the same command with --resume continues from the last checkpoint in "
             f"{folder.path}"
         ) from None
     return last
@@ -119,8 +122,10 @@ def _trained(
 def open_run(
     out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
-    """The experiment and the last state in the folder ``out``. The images in ``data`` are not
-    needed until the experiment's tasks are used."""
+    """The experiment and the last state in the folder ``out``.
+
+    The images in ``data`` are only needed once the experiment's tasks are used.
+    """
     folder = RunFolder(Path(out))
     config = folder.config()
     settings = settings_in(folder.config_path, config)
@@ -130,18 +135,20 @@ def open_run(
 def load(
     folder: RunFolder, settings: Settings, config: Mapping[str, Any], xp: ModuleType = np
 ) -> MetaState:
-    """The last state of a run of ``settings``, which ``config`` says in the folder's own words.
+    """The last state of a run of ``settings``.
+
+    ``config`` holds these settings as the folder's JSON has them.
 
     Raises
     ------
     CheckpointError
-        if the checkpoint is damaged, or is none of such a run.
+        if the checkpoint is damaged, or does not belong to such a run.
     """
     state, told = folder.load(config, rules_of(settings), xp), settings.training
     if state.iteration > told.iterations or state.meta.dtype != np.dtype(told.dtype):
         raise CheckpointError(
-            f"{folder.checkpoint_path} is damaged: it holds meta-step {state.iteration} in "
-            f"{state.meta.dtype}, of a run of {told.iterations} in {told.dtype}"
+            f"{folder.checkpoint_path} is damaged: expected meta-step {told.iterations} or less in "
+            f"{told.dtype}, got {state.iteration} in {state.meta.dtype}"
         )
     return state
 
@@ -152,7 +159,7 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
-    """The settings that ``file`` holds. An error in them is told with the file's name."""
+    """The settings ``stored`` in ``file``; an error names the file."""
     try:
         return Settings.from_dict(dict(stored))
     except SettingsError as error:
@@ -167,7 +174,7 @@ def _advance(
     progress: bool,
     end: int,
 ) -> Iterator[MetaState]:
-    """Train until meta-step ``end``; give the states to be saved, the last one included."""
+    """Train until meta-step ``end``; yield the states to save."""
     from tqdm import tqdm
 
     saved = time.monotonic()
@@ -192,7 +199,7 @@ def _advance(
             mean_loss = checked_mean(losses, first + 1)
             if not bool(np.isfinite(complex(state.meta.sum()))):
                 raise DivergenceError(
-                    f"a parameter stopped being finite by meta-step {state.iteration}"
+                    f"a parameter is no longer finite at meta-step {state.iteration}"
                 )
             now = time.monotonic()
             folder.append_metrics(
