@@ -1,8 +1,8 @@
-"""How well does a learner adapt to tasks that it has not seen?
+"""Evaluation: how well does a learner adapt to unseen tasks?
 
-Tasks come in chunks of fixed size, and chunk i is drawn from a generator seeded
-by (seed, i). So the first n of more tasks are the same n, and the numbers do not
-depend on how many threads share the chunks.
+Tasks come in chunks of fixed size. The random generator of chunk i is seeded by
+(seed, i). So an evaluation on more tasks begins with the same tasks, and its
+numbers do not depend on the number of threads that share the chunks.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ..tasks.minibatches import Order
 from .learner import Learner
 from .task_parallel import fitting_together
 
-_EVALUATION = 2  # stream of random numbers under one seed: after meta_training's
+_EVALUATION = 2  # stream of random numbers under one seed; meta_training uses the first two
 CHUNK = 10
-_IMAGES, _POINTS = 1, 100  # to score on, by default: images of each class, points of a task
+_IMAGES, _POINTS = 1, 100  # default queries: images of each class, points of a task
 
 Mode = Literal["transductive", "inductive"]
 Progress = Callable[[Iterable], Iterable]
@@ -34,24 +34,29 @@ Progress = Callable[[Iterable], Iterable]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a learner is scored on an unseen task: it adapts to ``shots`` examples of each class by
-    ``steps`` inner steps on mini-batches of ``size``, and is scored on ``queries`` other ones."""
+    """How a learner is scored on an unseen task.
+
+    It adapts to ``shots`` examples of each class, by ``steps`` inner steps on
+    mini-batches of ``size``. It is scored on ``queries`` other examples of each
+    class.
+    """
 
     shots: int = setting(10, "examples of each class to adapt on", least=1)
     steps: int = setting(32, "inner steps", least=1)
     size: int = setting(10, "examples in a mini-batch", least=1)
-    order: Order = setting("cycle", "cut mini-batches from shuffled passes, or draw each one anew")
+    order: Order = setting(
+        "cycle", "cut mini-batches from shuffled passes, or draw each one independently"
+    )
     queries: int | None = setting(
         None,
-        f"examples of each class to score on; none: {_IMAGES} image of each class, "
-        f"or {_POINTS} points",
+        f"examples of each class to score on; none: {_IMAGES} image per class, or {_POINTS} points",
         least=1,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """``values``: one number a task, or one row of numbers a task."""
+    """Scores of tasks: ``values`` holds a number or a row per task."""
 
     values: np.ndarray
 
@@ -62,12 +67,12 @@ class Evaluation:
 
     @property
     def interval(self) -> np.ndarray:
-        """Half the width of the 95% interval of the mean: 1.96 standard errors over tasks."""
+        """Half the width of the 95% interval, 1.96 standard errors."""
         return 1.96 * self.values.std(axis=0, ddof=1) / len(self.values) ** 0.5
 
 
 class Accuracy(NamedTuple):
-    """The accuracies by the way to predict; None for a way that was not asked for."""
+    """The accuracies by mode; None for a mode that was not evaluated."""
 
     transductive: Evaluation | None = None
     inductive: Evaluation | None = None
@@ -84,21 +89,21 @@ def accuracy(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Accuracy:
-    """Share of query images classified right after adaptation, one number a task.
+    """Share of query images classified correctly after adaptation, per task.
 
-    Transductive: a task's query images are predicted in one batch, so they share
-    batch-norm statistics. Inductive: each query image is predicted alone, in one
-    batch with the task's support images.
+    Transductive: a task's query images are predicted in one batch, so they
+    share batch-norm statistics. Inductive: each query image is predicted alone,
+    in one batch with the task's support images.
 
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, which has no interval; or for an unknown mode.
+        if ``count`` is less than 2, or a mode is unknown.
     DivergenceError
-        if an adaptation ends in predictions that are not finite.
+        if predictions after adaptation are not finite.
     """
     if not modes or not set(modes) <= set(get_args(Mode)):
-        raise SettingsError(f"modes must be some of {', '.join(get_args(Mode))}, got {modes!r}")
+        raise SettingsError(f"modes must be among {', '.join(get_args(Mode))}, got {modes!r}")
     meta = learner.meta
     xp = array_module(meta)
     fitting = fitting_together(learner.objective, scoring.size, meta.dtype) if xp is np else CHUNK
@@ -132,12 +137,12 @@ def adaptation_errors(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Evaluation:
-    """Loss on a task's query points after 0, 1, .. steps of adaptation: ``(count, steps + 1)``.
+    """Loss on query points after 0, 1, ... inner steps, ``(count, steps + 1)``.
 
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, which has no interval.
+        if ``count`` is less than 2.
     DivergenceError
         if a loss is not finite.
     """
@@ -170,7 +175,7 @@ def _over_chunks(
 ) -> np.ndarray:
     """The first ``count`` rows of ``score`` over chunks of tasks."""
     if count < 2:
-        raise SettingsError(f"an evaluation needs at least 2 tasks for its interval, got {count}")
+        raise SettingsError(f"an interval needs at least 2 tasks, got {count}: evaluate on more")
     chunks = -(-count // CHUNK)
     at_once = workers or (threads.available_cores() if xp is np else 1)
     with threads.workers(min(at_once, chunks)) as starmap:
@@ -178,24 +183,23 @@ def _over_chunks(
             (np.random.default_rng([seed, _EVALUATION, chunk]),) for chunk in range(chunks)
         ]
         batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
-        with np.errstate(over="ignore", invalid="ignore"):  # told by the error below
+        with np.errstate(over="ignore", invalid="ignore"):  # reported by the error below
             rows = [rows for batch in batches for rows in starmap(score, batch)]
     values = np.concatenate(rows)[:count]
     bad = int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())
     if bad:
         raise DivergenceError(
             f"adaptation diverges on {bad} of {count} tasks: "
-            "try a smaller inner step size, or fewer steps"
+            "try a smaller inner step size or fewer steps"
         )
     return values
 
 
 def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: Mode) -> np.ndarray:
-    """Share of each task's query images whose largest logit is the right one, ``(T,)`` on the
-    host."""
+    """Share of each task's query images classified correctly, ``(T,)``."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
-    predict = asked(objective, Predicting, "accuracy asks for predictions").predict
+    predict = asked(objective, Predicting, "accuracy needs predictions").predict
     if mode == "transductive":
         logits = predict(phi, x)
     else:
