@@ -1,16 +1,22 @@
-"""What the time of a step is made of: matrix products, passes over memory, and calls. Writes breakdown.json.
+"""A breakdown of the time of a step. Writes breakdown.json.
 
-A step of each kind runs once on arrays that note every ufunc on them (``Noting``). These are then timed alone, on warm and
-contiguous arrays of the same shapes and order of axes, on one thread:
+A step of each kind runs once on arrays that record every ufunc (``Noting``).
+Each ufunc is then timed alone, on warm and contiguous arrays of the same shapes
+and order of axes, on one thread:
 
     products   the matrix products of the step
-    passes     its other ufuncs: masks, quotients, sums over rows (written as products with ones): passes over memory
-    calls      the same step on arrays of a few numbers each: what Python and NumPy take to make that many calls
-    rest       the remainder: copies, strides (patches and their transpose), concatenation, allocation, cold caches
+    passes     the other ufuncs, which are passes over memory: masks, quotients,
+               sums over rows (written as products with ones)
+    calls      the same step on arrays of a few numbers each: the time that
+               Python and NumPy need to make the calls
+    rest       the remainder: copies, strides (patches and their transpose),
+               concatenation, allocation, cold caches
 
-The calls are part of the time of products and passes too, so the four need not add up to the step. Last, two threads make
-the step at once, each on its own arrays: what that takes by one alone is 1 if they never wait for each other. What they wait
-for is Python's interpreter lock, which a thread needs between any two operations.
+Calls are also part of the time of products and passes, so the four parts need
+not add up to the step. Finally, two threads make the step at once, each on its
+own arrays. The ratio of their time to that of one thread is 1 if the threads
+never wait for Python's interpreter lock, which a thread needs between any two
+operations.
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ REPEATS = 15
 
 
 class Noting(np.ndarray):
-    """An array that notes each operation on it and on what comes of it."""
+    """An array that records each operation on itself and on its results."""
 
     notes: ClassVar[list[tuple[np.ufunc, list[Any], bool]]] = []
 
@@ -60,12 +66,12 @@ class Noting(np.ndarray):
 
 
 def _form(value: Any) -> Any:
-    """Shape, strides and dtype of an array; a number as it is."""
+    """Shape, strides and dtype of an array; a number unchanged."""
     return (value.shape, value.strides, value.dtype) if isinstance(value, np.ndarray) else value
 
 
 def _like(form: Any, rng: np.random.Generator) -> Any:
-    """An array of that form, of numbers near 1."""
+    """An array of this form, filled with numbers near 1."""
     if not (isinstance(form, tuple) and len(form) == 3):
         return form
     shape, strides, dtype = form
@@ -76,7 +82,10 @@ def _like(form: Any, rng: np.random.Generator) -> Any:
 
 @dataclass(frozen=True)
 class Step:
-    """``make(small)`` gives the step as a function of phi, and phi; ``small``: with arrays of a few numbers."""
+    """``make(small)`` returns the step, a function of phi, and phi.
+
+    With ``small``, all arrays have only a few numbers.
+    """
 
     title: str
     make: Callable[[bool], tuple[Callable[[np.ndarray], Any], np.ndarray]]
@@ -126,7 +135,7 @@ STEPS = {
 
 
 def milliseconds(function: Callable[[], Any], seconds: float = 0.3) -> float:
-    """Median over repeats of the mean over as many calls as take a part of ``seconds``."""
+    """Median over repeats of the mean time of a call, within ``seconds``."""
     function()
     started = time.perf_counter()
     function()
@@ -141,13 +150,14 @@ def milliseconds(function: Callable[[], Any], seconds: float = 0.3) -> float:
 
 
 def replay(notes: list[tuple], rng: np.random.Generator) -> float:
-    """Milliseconds of noted operations, each alone, on warm arrays."""
+    """Milliseconds of recorded operations, each alone, on warm arrays."""
     total, known = 0.0, {}
     for ufunc, forms, in_place in notes:
         key = (ufunc, in_place, repr(forms))
         if key not in known:
             arrays = [_like(form, rng) for form in forms]
-            # Not into the operand itself: again and again, its numbers would run off to infinity or to denormals.
+            # Not into the operand itself, whose numbers would soon be infinite
+            # or denormal.
             out = {"out": np.empty_like(ufunc(*arrays))} if in_place else {}
             known[key] = milliseconds(
                 lambda ufunc=ufunc, arrays=arrays, out=out: ufunc(*arrays, **out), 0.02
@@ -157,13 +167,13 @@ def replay(notes: list[tuple], rng: np.random.Generator) -> float:
 
 
 def _is_product(note: tuple) -> bool:
-    """Whether it is a matrix product, and not a sum over rows written as one."""
+    """Whether an operation is a matrix product, and not a sum over rows."""
     ufunc, forms, _ = note
     return ufunc is np.matmul and forms[0][0][-2] > 1
 
 
 def multiply_adds(notes: list[tuple]) -> int:
-    """Of matrix products."""
+    """The number of multiply-adds of matrix products."""
     return sum(
         int(np.prod(np.broadcast_shapes(a[0][:-2], b[0][:-2]))) * a[0][-2] * a[0][-1] * b[0][-1]
         for _, (a, b), _ in notes
@@ -171,7 +181,7 @@ def multiply_adds(notes: list[tuple]) -> int:
 
 
 def side_by_side(step: Step) -> float:
-    """Time of two threads that each make the step, by that of one alone."""
+    """Time of two threads that each make the step, divided by that of one."""
 
     def several(_: int) -> None:
         function, phi = step.make(False)

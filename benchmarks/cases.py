@@ -1,7 +1,11 @@
-"""The work that benchmarks/speed.py times, as data: networks, tasks and settings, and the arrays drawn from a seed.
+"""The work that benchmarks/speed.py times.
 
-A case is written as a folder that any third party can read: ``case.json``, in the words of the conformance vectors
-(docs/vectors.md), and ``arrays.npz``. Images are random ones of the right shape, which take the same time as real ones.
+A case has a network, tasks and settings.
+
+Arrays are drawn from a seed. A case is written as a folder that any third party
+can read: ``case.json``, in the terms of the conformance vectors
+(docs/vectors.md), and ``arrays.npz``. Images are random and have the right
+shape; they take the same time as real images.
 """
 
 from __future__ import annotations
@@ -40,9 +44,11 @@ Kind = Literal["maml", "reptile", "evaluation", "hvp", "memory"]
 class Case:
     """A piece of work, always from the same phi on the same mini-batches.
 
-    ``kind`` says what a step of it is. ``"maml"``, ``"reptile"``: a meta-step with the rule ``outer``, every task with fresh
-    inner moments. ``"evaluation"``: adapt to all mini-batches but the last, predict the last in one batch. ``"hvp"``: a
-    Hessian-vector product, or the gradient, of the first mini-batch. ``"memory"``: MAML's gradient.
+    ``kind`` defines a step. ``"maml"`` and ``"reptile"``: a meta-step with the
+    rule ``outer`` and fresh inner moments for every task. ``"evaluation"``:
+    adapt to all mini-batches except the last, and predict the last in one
+    batch. ``"hvp"``: a Hessian-vector product, or the gradient, of the first
+    mini-batch. ``"memory"``: MAML's gradient.
     """
 
     name: str
@@ -57,7 +63,7 @@ class Case:
     outer: SGD | Adam | None = None
 
     def objective(self) -> Objective:
-        """What is trained."""
+        """The objective of the case."""
         return Objective(self.network, self.loss)
 
     def minibatches(self) -> Minibatches:
@@ -67,7 +73,10 @@ class Case:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """phi ``(D,)``, v ``(T, D)`` and the mini-batches x_1, y_1, x_2, .. by name: float64, labels int64."""
+        """phi ``(D,)``, v ``(T, D)``, and x_1, y_1, x_2, ... by name.
+
+        They are float64, and labels int64.
+        """
         rng = self._rng("phi")
         named = {
             "phi": self.network.init(rng, np.float64),
@@ -95,7 +104,7 @@ class Case:
         }
 
     def write(self, folder: Path) -> None:
-        """``case.json`` and ``arrays.npz`` in a new ``folder``."""
+        """Write ``case.json`` and ``arrays.npz`` in a new ``folder``."""
         folder.mkdir(parents=True)
         (folder / "case.json").write_text(json.dumps(self.describe(), indent=1) + "\n")
         np.savez(folder / "arrays.npz", **self.arrays())
@@ -120,7 +129,7 @@ _OMNIGLOT_IMAGES, _MINI_IMAGES = random_images(28, 1, white=1), random_images(84
 
 
 def _one_shot(steps: int, order: Literal["cycle", "replacement"] = "cycle") -> MinibatchSchedule:
-    """Steps on the 5 support images of a 5-way 1-shot task, then its 5 query images."""
+    """Steps on the 5 support images of a 5-way 1-shot task, then 5 queries."""
     return MinibatchSchedule(
         k=steps + 1, size=5, tail="separate", order=order, shots=1, tail_shots=1
     )
@@ -162,7 +171,7 @@ def _omniglot_maml(steps: int) -> Case:
 
 
 def _memory(steps: int) -> Case:
-    # At MAML's own step size of 0.4, 100 steps on 5 images of noise do not stay finite.
+    # With MAML's own step size of 0.4, 100 steps on 5 images of noise diverge.
     return Case(
         f"memory-{steps}",
         f"memory of one MAML gradient, Omniglot, 1 task, {_inner(steps)}",

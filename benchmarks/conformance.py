@@ -1,8 +1,9 @@
-"""Grades the peers by the conformance vectors: which of them compute which gradients, and to what error.
+"""Grade the peers by the conformance vectors. Writes conformance.json and .md.
 
-Every adapter in benchmarks/peers reads the vectors as any third party would (JSON and npz), computes what its library offers
-by its own means, in float64, in the peers' environment (benchmarks/requirements-peers.txt), and is graded by
-``minimeta.testing.conformance_vectors.grade``. Writes conformance.json and conformance.md.
+Every adapter in benchmarks/peers reads the vectors as any third party would
+(JSON and npz). It computes the results that its library offers, in float64, in
+the peers' environment (benchmarks/requirements-peers.txt).
+``minimeta.testing.conformance_vectors.grade`` grades these results.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ PEERS = {
 
 
 def run_peer(python: str, script: str, folder: Path, results: Path) -> dict[str, Any]:
-    """Run an adapter; return versions, what raised, and all grades. An adapter that ends early is told by its last line."""
+    """Run an adapter; return versions, errors and all grades.
+
+    For an adapter that ends early, return its last line.
+    """
     # The adapters must not find minimeta.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
@@ -50,12 +54,12 @@ def run_peer(python: str, script: str, folder: Path, results: Path) -> dict[str,
     facts = json.loads((results / "peer.json").read_text())
     try:
         return facts | {"grades": [vars(each) for each in vectors.grade(folder, results)]}
-    except vectors.VectorsError as error:  # it wrote no result at all
+    except vectors.VectorsError as error:  # the adapter wrote no result
         return facts | {"not_run": str(error), "grades": []}
 
 
 def summarize(grades: list[dict[str, Any]], raised: dict[str, str]) -> str:
-    """One quantity over some problems: its largest error, what fails, or that it is not offered."""
+    """A cell of the table: largest error, failures, or "not offered"."""
     offered = [each for each in grades if each["status"] != "missing"]
     stopped = sum(each["problem"] in raised for each in grades)
     if not offered:
@@ -73,7 +77,7 @@ def summarize(grades: list[dict[str, Any]], raised: dict[str, str]) -> str:
 
 
 def table(peers: dict[str, Any], belongs: Callable[[str], bool]) -> str:
-    """Markdown: quantity x peer over the problems whose name ``belongs``."""
+    """A Markdown table, quantity x peer, of problems whose name ``belongs``."""
     lines = ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
     for quantity in vectors.RESULTS:
         cells = []
@@ -89,7 +93,7 @@ def table(peers: dict[str, Any], belongs: Callable[[str], bool]) -> str:
 
 
 def markdown(peers: dict[str, Any]) -> str:
-    """The tables, and what was run."""
+    """The tables, and the versions of everything that ran."""
     adam = {problem.name for problem in vectors.PROBLEMS if "-adam-" in problem.name}
     versions = [
         f"- {name}: "
@@ -103,8 +107,9 @@ def markdown(peers: dict[str, Any]) -> str:
     ]
     parts = [
         "# The peers, graded by the conformance vectors",
-        f"By `make conformance`. The largest error max|got - want| / max|want| over the problems, where it is at most "
-        f"{vectors.TOLERANCE:.0e}; then in how many problems the result differs by more, is not a number, or raises. "
+        "By `make conformance`. The largest error max|got - want| / max|want| over the problems, "
+        f"where it is at most {vectors.TOLERANCE:.0e}; then in how many problems the result "
+        "differs by more, is not a number, or raises. "
         "[The vectors](../../docs/vectors.md) say what each quantity is.",
         f"Inner SGD, {len(vectors.PROBLEMS) - len(adam)} problems:",
         table(peers, lambda problem: problem not in adam),
@@ -123,9 +128,9 @@ def _joined(versions: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", required=True, help="the interpreter of the peers' environment")
+    parser.add_argument("--python", required=True, help="interpreter of the peers' environment")
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="default: benchmarks/results"
+        "--out", type=Path, default=HERE / "results", help="folder (default: benchmarks/results)"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

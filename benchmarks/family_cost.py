@@ -1,11 +1,13 @@
-"""What a meta-step of every algorithm costs: time and memory, with the settings of figures/family.py; what a combiner adds.
+"""Time and memory of every algorithm's meta-step. Writes family_cost.json.
 
     python benchmarks/family_cost.py [--data DIR] [--out DIR]
 
-All take turns in one process, in several rounds of about a second each; a time is the median over rounds, with the default
-number of threads. Memory is how much a process of its own grows in its first meta-step, at most, above what it held before:
-from /proc/self, so on Linux alone. The gradient-agreement combiner is timed alone, on the directions of such a meta-step.
-Writes family_cost.json.
+The settings are those of figures/family.py. All algorithms take turns in one
+process, in several rounds of about a second each. A time is the median over
+rounds, with the default number of threads. Memory is the peak by which a fresh
+process grows in its first meta-step; it is read from /proc/self, so it needs
+Linux. The gradient-agreement combiner is timed alone, on the directions of such
+a meta-step.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ SETTINGS: dict[str, dict[str, Settings]] = {
 
 
 def stepper(stack: ExitStack, settings: Settings, data: str | None) -> Callable[[], None]:
-    """A function that makes the next meta-step of a run; ``stack`` keeps its threads."""
+    """A function that makes the next meta-step; ``stack`` keeps its threads."""
     training = Experiment(settings, data).training
     step, state = stack.enter_context(training.stepper()), training.start()
 
@@ -54,7 +56,7 @@ def stepper(stack: ExitStack, settings: Settings, data: str | None) -> Callable[
 
 
 def seconds(step: Callable[[], None], least: float) -> float:
-    """Of one step, over as many as take ``least`` seconds."""
+    """Seconds of one step, averaged over steps that take ``least`` seconds."""
     steps, started = 0, time.perf_counter()
     while not steps or time.perf_counter() - started < least:
         step()
@@ -63,12 +65,12 @@ def seconds(step: Callable[[], None], least: float) -> float:
 
 
 def times(task: str, data: str | None) -> dict[str, dict[str, float]]:
-    """Median seconds a meta-step, with quartiles, of every algorithm, and of the combiners on its directions."""
+    """Median seconds and quartiles of meta-steps and combiners."""
     with ExitStack() as stack:
         steps = {name: stepper(stack, settings, data) for name, settings in SETTINGS[task].items()}
         for name, (combine, directions) in combiners(task, data).items():
             steps[name] = lambda combine=combine, directions=directions: combine(directions)
-        for step in steps.values():  # the first steps fill caches
+        for step in steps.values():  # warm up: the first steps fill caches
             seconds(step, 0.3)
         measured: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(ROUNDS):
@@ -95,10 +97,10 @@ def _quartiles(values: list[float]) -> dict[str, float]:
 
 
 def grown(settings: Settings, data: str | None) -> int:
-    """Bytes by which this process grows in a first meta-step, at most."""
+    """Peak bytes by which this process grows in a first meta-step."""
     with ExitStack() as stack:
         square = np.ones((1024, 1024), np.float32)
-        square @ square  # the buffers of BLAS are taken once, and not by a meta-step
+        square @ square  # BLAS allocates its buffers once, not in every meta-step
         step = stepper(stack, settings, data)
         before = resident_after_reset()
         step()
@@ -119,12 +121,12 @@ def main() -> None:
         default=HERE / "results",
         help="folder for family_cost.json (default: results)",
     )
-    parser.add_argument("--data", metavar="DIR", help="where Omniglot is (default: MINIMETA_DATA)")
+    parser.add_argument("--data", metavar="DIR", help="folder of Omniglot (default: MINIMETA_DATA)")
     parser.add_argument(
         "--grown",
         nargs=2,
         metavar=("TASK", "ALGORITHM"),
-        help="print the memory of one, and no more",
+        help="only print the memory of this algorithm",
     )
     options = parser.parse_args()
     if options.grown:

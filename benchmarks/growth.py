@@ -1,15 +1,20 @@
-"""How the time and memory of a meta-step grow with tasks, inner steps, images in a mini-batch, filters and threads.
+"""Growth of a meta-step's time and memory with the size of its work.
 
     python benchmarks/growth.py [--out DIR] [--draw]
 
-Reptile and MAML (second order) through inner SGD, on the Omniglot network, in float32, on random images drawn beforehand.
-One setting is varied at a time, the others are those of its ``Sweep``. Every measurement has a process of its own. Time is
-the median of some steps; memory is how much the process grows in its first step, at most, above what it held before: from
-/proc/self, so on Linux alone. A thread goes through its tasks in chunks whose activations fit a cache, so memory does not
-grow like the work does.
+The work grows with tasks, inner steps, images in a mini-batch, filters and
+threads. Reptile and MAML (second order) go through inner SGD, on the Omniglot
+network, in float32, on random images drawn beforehand. One setting varies at a
+time; the others are those of its ``Sweep``. Every measurement has its own
+process. Time is the median of several steps. Memory is the peak by which the
+process grows in its first step; it is read from /proc/self, so it needs Linux.
+A thread goes through its tasks in chunks whose activations fit a cache, so
+memory grows more slowly than work.
 
-The legend's numbers are exponents p of b x^p, fitted through all values; for MAML's memory against k those of c + b k^p,
-since at first the activations at one point outweigh the iterates; for threads, the speedup and the growth of memory.
+The legend shows exponents p of b x^p, fitted through all values. For MAML's
+memory against k it shows those of c + b k^p, since for small k the activations
+at one point outweigh the iterates. For threads it shows the speedup and the
+growth of memory.
 """
 
 from __future__ import annotations
@@ -61,7 +66,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sweep:
-    """``setting`` takes each of ``values``; all else is as in ``base``."""
+    """``setting`` takes each of ``values``; the others are as in ``base``."""
 
     setting: str
     label: str
@@ -78,7 +83,8 @@ METHODS = {
 }
 SWEEPS = (
     Sweep("tasks", "tasks $T$", (1, 2, 4, 8, 16)),
-    # Few images and many steps: beside the activations at one step, the iterates must count.
+    # Few images and many steps, so that the iterates need more memory than the
+    # activations at one step.
     Sweep("k", "inner steps $k$", (4, 8, 16, 32, 64, 128), Case(tasks=1, size=5), tuple(METHODS)),
     Sweep("size", "images $N$", (4, 8, 16, 32, 64)),
     Sweep("filters", "filters", (8, 16, 32, 64, 128)),
@@ -97,7 +103,10 @@ QUANTITIES = {"seconds": ("time", "ms", 1e-3), "bytes": ("memory", "MiB", 2**20)
 
 
 def meta_training(case: Case) -> MetaTraining:
-    """Makes ``case.k`` inner steps: MAML has one mini-batch more, on which it scores."""
+    """A function that makes a meta-step of ``case.k`` inner steps.
+
+    MAML has one more mini-batch, on which it scores.
+    """
     rng = np.random.default_rng(0)
     lead = (case.k + (case.algorithm == "maml"), case.tasks, case.size)
     minibatches = Minibatches(
@@ -118,7 +127,7 @@ def meta_training(case: Case) -> MetaTraining:
 
 
 def measure(case: Case, steps: int = STEPS) -> dict[str, float]:
-    """Median seconds a meta-step, and the bytes by which the first one made this process grow."""
+    """Median seconds of a meta-step, and the bytes that the first one adds."""
     warm_up(case)
     training = meta_training(case)
     state, times = training.start(), []
@@ -134,7 +143,7 @@ def measure(case: Case, steps: int = STEPS) -> dict[str, float]:
 
 
 def warm_up(case: Case) -> None:
-    """Take what is taken once and not by every meta-step: lazy imports, and the buffers of BLAS."""
+    """Do one-time allocations: lazy imports and buffers of BLAS."""
     tiny = meta_training(replace(case, tasks=1, k=1, size=2, filters=2))
     with tiny.stepper() as step:
         step(tiny.start())
@@ -152,7 +161,7 @@ def measured_apart(case: Case) -> dict[str, float]:
 
 
 def compute() -> dict[str, Any]:
-    """Every curve: its values, time and memory at each, and how these grow."""
+    """Every curve: values, time and memory at each value, and growth."""
     curves = []
     for sweep in SWEEPS:
         for method in sweep.methods:
@@ -177,7 +186,7 @@ def compute() -> dict[str, Any]:
 
 
 def growth(curve: dict[str, Any]) -> dict[str, Any]:
-    """What the legend says of a curve."""
+    """The numbers in the legend of a curve."""
     values, seconds, taken = (curve[name] for name in ("values", *QUANTITIES))
     if curve["setting"] == "workers":
         return {
@@ -192,12 +201,16 @@ def growth(curve: dict[str, Any]) -> dict[str, Any]:
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """p of the y = b x^p nearest in the logarithms: the slope of a least-squares line."""
+    """p of y = b x^p, by least squares on the logarithms."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def above_constant(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """a and p of the y = a + b x^p nearest by relative error, with a, b >= 0: for each p on a grid, linear least squares."""
+    """a and p of y = a + b x^p, with a, b >= 0.
+
+    The fit minimises the squared relative errors. It is linear for each p on a
+    grid.
+    """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     best = np.inf, 0.0, 0.0
     for p in np.arange(0.05, 3, 0.005):
@@ -214,7 +227,7 @@ def above_constant(x: Sequence[float], y: Sequence[float]) -> tuple[float, float
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Time above, memory below; a column for each setting that is varied."""
+    """Draw time above and memory below, a column per varied setting."""
     sys.path.append(str(HERE.parent / "figures"))
     from style import DOUBLE, plt, save
 
@@ -234,7 +247,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def draw_panel(axis, curves: list[dict[str, Any]], quantity: str) -> None:
-    """Curves with their growth in the legend."""
+    """Draw curves, with their growth in the legend."""
     unit = QUANTITIES[quantity][2]
     for curve in curves:
         axis.loglog(
@@ -250,7 +263,7 @@ def draw_panel(axis, curves: list[dict[str, Any]], quantity: str) -> None:
 
 
 def said(curve: dict[str, Any], quantity: str) -> str:
-    """A curve's growth in few signs."""
+    """A curve's growth as a short text."""
     found = curve["growth"]
     if curve["setting"] == "workers":
         return f"{found['speedup' if quantity == 'seconds' else 'memory_ratio']:.2f}×"
@@ -262,9 +275,9 @@ def said(curve: dict[str, Any], quantity: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="default: benchmarks/results"
+        "--out", type=Path, default=HERE / "results", help="folder (default: benchmarks/results)"
     )
-    parser.add_argument("--draw", action="store_true", help="draw again from growth.json")
+    parser.add_argument("--draw", action="store_true", help="only redraw from growth.json")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:

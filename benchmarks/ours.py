@@ -1,4 +1,7 @@
-"""minimeta as a worker of benchmarks/speed.py (peers/timing.py says what a worker is), through its public functions."""
+"""minimeta as a worker of benchmarks/speed.py, through its public functions.
+
+peers/timing.py defines workers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ GRADIENT, PRODUCT = "gradient alone", "product alone, at a known gradient"
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """A distribution of tasks that gives the same ones again and again."""
+    """A distribution of tasks that always returns the same tasks."""
 
     minibatches: Minibatches
 
@@ -42,7 +45,7 @@ def build(stack: ExitStack, settings: Settings, arrays: Arrays, variant: str) ->
 
 
 def training_of(case: Case, batches: Minibatches, dtype: Any, workers: int | None) -> MetaTraining:
-    """Meta-training on the same mini-batches at every step, its outer step size constant."""
+    """Meta-training on fixed mini-batches, with a constant outer step size."""
     algorithm: Algorithm = Reptile(case.rule) if case.kind == "reptile" else MAML(case.rule)
     return MetaTraining(
         case.objective(),

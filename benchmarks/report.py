@@ -1,4 +1,7 @@
-"""Writes docs/speed.md, and speed.md for the README, from the result files, so that no number in them can drift."""
+"""Write docs/speed.md, and speed.md for the README, from the result files.
+
+So their numbers are always those of the results.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ OURS = "minimeta"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
@@ -38,7 +41,7 @@ def ratio(row: Row) -> str:
 
 
 def times_of(case: dict[str, Any]) -> str:
-    """All ways in which a piece of work was timed, or why not."""
+    """All variants of a piece of work, with times or reasons for no time."""
     rows = []
     for row in case["entries"]:
         name = [row["peer"], _spaced(row["variant"])]
@@ -53,11 +56,11 @@ def times_of(case: dict[str, Any]) -> str:
                     "",
                 ]
             )
-    return f"### {case['title']}\n\n" + table(["", "how", "time", "minimeta / it"], rows)
+    return f"### {case['title']}\n\n" + table(["", "variant", "time", "minimeta / this"], rows)
 
 
 def summary(speed: dict[str, Any]) -> str:
-    """The fastest way of each peer, for every piece of work."""
+    """The fastest variant of each peer, for every piece of work."""
     timed = [case for case in speed["cases"].values() if case["kind"] != "memory"]
     peers = list(
         dict.fromkeys(
@@ -76,7 +79,7 @@ def summary(speed: dict[str, Any]) -> str:
 
 
 def aims(speed: dict[str, Any]) -> str:
-    """What was aimed for and what was found."""
+    """The aims, and the measured values."""
     rows = []
     for aim in speed["aims"]:
         unit = " ms" if aim["unit"] == "milliseconds" else ""
@@ -87,7 +90,7 @@ def aims(speed: dict[str, Any]) -> str:
         rows.append(
             [
                 item,
-                f"best of {peers}" if len(aim["peers"]) > 1 else peers or "in itself",
+                f"best of {peers}" if len(aim["peers"]) > 1 else peers or "absolute",
                 f"{aim['at_most']:g}{unit}",
                 f"{aim['found']:.2g}{unit}",
                 "yes" if aim["reached"] else "no",
@@ -97,7 +100,7 @@ def aims(speed: dict[str, Any]) -> str:
 
 
 def memory(speed: dict[str, Any]) -> str:
-    """MiB that a MAML gradient adds, a row for each way, a column for each number of steps."""
+    """MiB that a MAML gradient adds, per variant and number of steps."""
     cases = [case for case in speed["cases"].values() if case["kind"] == "memory"]
     steps = [
         name.rpartition("-")[2] for name, case in speed["cases"].items() if case["kind"] == "memory"
@@ -114,7 +117,7 @@ def memory(speed: dict[str, Any]) -> str:
 
 
 def breakdown(parts: dict[str, Any]) -> str:
-    """What the time of a step is made of."""
+    """The breakdown of the time of each step."""
     rows = []
     for step in parts["steps"].values():
         times = step["milliseconds"]
@@ -122,7 +125,8 @@ def breakdown(parts: dict[str, Any]) -> str:
             f"{times[name]:.3g} ms ({times[name] / times['step']:.0%})"
             for name in ("products", "passes", "rest", "calls")
         ]
-        speed = f"{step['gigaflops_of_products']:.0f} ({step['gigaflops_of_products'] / parts['peak_gigaflops']:.0%})"
+        gigaflops = step["gigaflops_of_products"]
+        speed = f"{gigaflops:.0f} ({gigaflops / parts['peak_gigaflops']:.0%})"
         calls = str(step["matrix_products"] + step["other_operations"])
         rows.append(
             [
@@ -143,13 +147,13 @@ def breakdown(parts: dict[str, Any]) -> str:
         "the same calls on tiny arrays",
         "GFLOP/s of the products (of peak)",
         "operations",
-        "two threads by one",
+        "two threads / one",
     ]
     return table(head, rows)
 
 
 def versions(speed: dict[str, Any]) -> str:
-    """Of everything that was run."""
+    """Versions of all packages that ran."""
     found: dict[str, str] = {}
     for case in speed["cases"].values():
         for row in case["entries"]:
@@ -164,7 +168,7 @@ def versions(speed: dict[str, Any]) -> str:
 
 
 def page() -> str:
-    """All of docs/speed.md: the text of speed_page.md with every {{name}} filled in."""
+    """docs/speed.md: speed_page.md with every {{name}} filled in."""
     speed, parts = (
         json.loads((RESULTS / name).read_text()) for name in ("speed.json", "breakdown.json")
     )

@@ -1,9 +1,12 @@
-"""How fast is minimeta, and how fast are JAX, PyTorch, TorchOpt and higher on the same work?
+"""How fast are minimeta, JAX, PyTorch, TorchOpt and higher on the same work?
 
-Every piece of work (cases.py) is done by workers in processes of their own (ours.py and peers/speed_*.py). First every one
-computes it once in float64: a peer whose numbers are not ours is told as such, and not timed. Then, in float32, all take
-turns, ours before each peer, in several rounds; a ratio is the median over rounds of our time by the peer's in that round.
-Each peer is written in all ways that promise speed; the fastest counts. Writes speed.json case by case, and draws it.
+Workers do every piece of work (cases.py) in their own processes (ours.py and
+peers/speed_*.py). First every worker computes the work once in float64. A peer
+whose numbers differ from ours is reported, and not timed. Then all take turns
+in float32, in several rounds, with ours before each peer. A ratio is the median
+over rounds of our time divided by the peer's in that round. Each peer has all
+variants that may be fast, and the fastest counts. The script writes speed.json
+case by case, and draws it.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ OURS = "minimeta"
 
 @dataclass(frozen=True)
 class Entry:
-    """Somebody who does the work in one way."""
+    """A library that does the work in one variant."""
 
     peer: str
     script: str
@@ -53,7 +56,10 @@ def jax(*variants: str) -> list[Entry]:
 
 
 def checkpointed(*variants: str) -> list[Entry]:
-    """JAX with jax.checkpoint on the inner step: less memory for more time, as a peer of its own."""
+    """JAX with jax.checkpoint on the inner step, as another peer.
+
+    It needs less memory and more time.
+    """
     return [
         Entry("JAX, checkpoint", "peers/speed_jax.py", f"{each},checkpoint") for each in variants
     ]
@@ -68,7 +74,7 @@ def torch_func(*variants: str) -> list[Entry]:
 
 
 def torch_compile(*variants: str) -> list[Entry]:
-    """torch.func, or plain PyTorch where the variant says how tasks are adapted in place, compiled."""
+    """Compiled torch.func, or compiled PyTorch for an in-place variant."""
     scripts = ["torch" if "inplace" in each else "torch_func" for each in variants]
     return [
         Entry("torch.compile", f"peers/speed_{script}.py", f"{each},compiled")
@@ -97,9 +103,10 @@ _MAML = [
     *jax("map,scan,im2col"),
 ]
 
-# The first is what all others are compared with. The workers know more ways to do each piece of work; what was not close
-# to the fastest of its peer on any machine tried is not timed again and again, but for those that the peer's users write
-# first (JAX's vmap of a convolution).
+# All others are compared with the first. The workers have more variants than
+# are timed here. A variant is omitted if it was never close to the fastest of
+# its peer on any machine tried, unless the peer's users would write it first
+# (JAX's vmap of a convolution).
 ENTRIES: dict[str, list[Entry]] = {
     "sine-maml-1": _SINE,
     "sine-maml-5": _SINE,
@@ -153,28 +160,32 @@ ENTRIES: dict[str, list[Entry]] = {
 
 @dataclass(frozen=True)
 class Aim:
-    """Our time (or least memory) is ``at_most`` so many times that of the best of ``peers``; or so many milliseconds."""
+    """An upper bound ``at_most`` on our time or memory.
+
+    The bound is a multiple of the time or memory of the best of ``peers``, or
+    milliseconds without peers. For memory, our smallest counts.
+    """
 
     cases: tuple[str, ...]
     at_most: float
     peers: tuple[str, ...] = ()
-    variant: str | None = None  # of the peer, where only one is meant
+    variant: str | None = None  # the peer's variant; None: the fastest
     unit: str = "ratio"
-    own: str | None = None  # our way that is meant, where it is not the first
+    own: str | None = None  # our variant; None: the first
 
 
 _SINES, _OMNIGLOTS = ("sine-maml-1", "sine-maml-5"), ("omniglot-maml-1", "omniglot-maml-5")
-_TORCH = ("PyTorch", "torch.func")  # torch.compile is shown beside them, and is held to no aim
+_TORCH = ("PyTorch", "torch.func")  # no aim applies to torch.compile
 AIMS = (
     Aim(_SINES, 0.75, ("JAX",)),
     Aim(_SINES, 0.12, ("torch.func",)),
-    Aim(_SINES, 0.015, ("TorchOpt",), "loop"),  # under vmap it is torch.func that does the work
+    Aim(_SINES, 0.015, ("TorchOpt",), "loop"),  # under vmap, torch.func does the work
     Aim(_SINES, 0.01, ("higher",)),
     Aim(("omniglot-reptile",), 0.40, _TORCH),
     Aim(("omniglot-reptile",), 0.10, ("JAX",), "vmap,scan,conv"),
     Aim(
         ("omniglot-reptile",), 0.10, ("JAX",)
-    ),  # also where its convolution is written anew as a matrix product
+    ),  # also where its convolution is rewritten as a matrix product
     Aim(("omniglot-reptile",), 50.0, unit="milliseconds"),
     Aim(_OMNIGLOTS, 0.40, (*_TORCH, "JAX")),
     Aim(("omniglot-hvp",), 2.5, (OURS,), GRADIENT, own=PRODUCT),
@@ -185,19 +196,19 @@ AIMS = (
 
 
 class WorkerError(Exception):
-    """A worker ended before its answer; told by the last line that it wrote."""
+    """A worker ended before its answer; the message is its last line."""
 
 
 class Worker:
-    """A process that does one entry's work when it is asked to."""
+    """A process that does the work of one entry on request."""
 
     def __init__(self, process: subprocess.Popen, log: Any) -> None:
         self._process, self._log = process, log
         self.versions = self._answer()
 
     def ask(self, command: str) -> dict[str, Any]:
-        """Its answer to one line."""
-        with suppress(BrokenPipeError):  # _answer tells what the worker wrote before it ended
+        """The worker's answer to one line."""
+        with suppress(BrokenPipeError):  # _answer reports the worker's last line
             self._process.stdin.write(command + "\n")
             self._process.stdin.flush()
         return self._answer()
@@ -215,7 +226,7 @@ class Worker:
 
 @contextmanager
 def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Worker]:
-    """A worker for the case in ``folder``; it ends with the block."""
+    """A worker for the case in ``folder``, which ends with the block."""
     mine = entry.peer == OURS
     # Peers must not find minimeta.
     environment = {
@@ -246,7 +257,7 @@ def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Work
 
 
 def results_of(entry: Entry, python: str, folder: Path) -> tuple[Arrays, dict[str, str]]:
-    """What an entry computes in float64, and its versions."""
+    """The results of an entry in float64, and its versions."""
     path = folder.parent / "result.npz"
     with worker(entry, python, folder, "float64") as process:
         process.ask(f"result {path}")
@@ -257,7 +268,10 @@ def results_of(entry: Entry, python: str, folder: Path) -> tuple[Arrays, dict[st
 def errors(
     description: dict[str, Any], phi: np.ndarray, got: Arrays, want: Arrays
 ) -> dict[str, float]:
-    """max |got - want| / max |want| of each result; of a new phi, that of its change from ``phi``."""
+    """max |got - want| / max |want| of each result.
+
+    For a new phi, it is the error of the change from ``phi``.
+    """
     return {
         name: _error(*_comparable(description, phi, name, got[name], want[name])) for name in got
     }
@@ -278,9 +292,11 @@ def _comparable(
 
 
 def zero_gradients(description: dict[str, Any]) -> np.ndarray:
-    """Where the gradient is zero in exact arithmetic: biases before a batch norm, which takes any constant away again.
+    """A mask of the parameters whose gradient is zero in exact arithmetic.
 
-    Rounding makes tiny numbers of them, and Adam, which divides by the root of their square, makes steps of those.
+    They are biases before a batch norm, which subtracts any constant. Rounding
+    turns their gradients into tiny numbers, and Adam, which divides by the root
+    of their square, turns these numbers into steps.
     """
     found = np.full(description["network"]["size"], False)
     layers = description["network"]["layers"]
@@ -298,7 +314,7 @@ def _error(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def compared(case: Case, python: str, folder: Path) -> list[dict[str, Any]]:
-    """A row for each entry: its versions and errors, whether it agrees, or why it did not run."""
+    """A row per entry: versions, errors, agreement, or why it did not run."""
     description, phi = case.describe(), case.arrays()["phi"]
     first, *others = ENTRIES[case.name]
     want, versions = results_of(first, python, folder)
@@ -313,10 +329,8 @@ def compared(case: Case, python: str, folder: Path) -> list[dict[str, Any]]:
             row["errors"] = errors(description, phi, got, want)
             row["agrees"] = bool(got) and max(row["errors"].values()) <= TOLERANCE
         rows.append(row)
-        print(
-            f"  {_who(row)}: {'agrees' if row['agrees'] else 'DIFFERS'} {row.get('not_run', row['errors'])}",
-            flush=True,
-        )
+        verdict = "agrees" if row["agrees"] else "DIFFERS"
+        print(f"  {_who(row)}: {verdict} {row.get('not_run', row['errors'])}", flush=True)
     return rows
 
 
@@ -326,7 +340,10 @@ def compared(case: Case, python: str, folder: Path) -> list[dict[str, Any]]:
 def time_in_turn(
     rows: list[dict[str, Any]], python: str, folder: Path, rounds: int, seconds: float
 ) -> None:
-    """Add times and ratios to the rows that agree: in every round ours, a peer, ours, the next peer, .."""
+    """Add times and ratios to the rows that agree.
+
+    A round goes: ours, a peer, ours, the next peer, and so on.
+    """
     with ExitStack() as stack:
         workers = [
             stack.enter_context(worker(_entry(row), python, folder, "float32")) for row in rows
@@ -348,7 +365,11 @@ def time_in_turn(
 
 
 def measure_memory(rows: list[dict[str, Any]], python: str, folder: Path) -> None:
-    """Add to the rows the bytes that a gradient adds to a fresh process, and the ratio to the first's."""
+    """Add memory to the rows.
+
+    It is the bytes that a gradient adds to a fresh process, and the ratio to
+    the first row.
+    """
     for row in rows:
         with worker(_entry(row), python, folder, "float32") as process:
             found = process.ask("memory")
@@ -372,7 +393,7 @@ def _who(row: dict[str, Any]) -> str:
 
 
 def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """All that is told of a case."""
+    """The JSON object of a case, with its rows."""
     print(f"{case.title}:", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "case"
@@ -384,10 +405,8 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
         elif rounds:
             time_in_turn(agreeing, python, folder, rounds, seconds)
     for row in agreeing if rounds else []:
-        print(
-            f"  {_who(row)}: {row.get('milliseconds', row.get('bytes'))}, ours / theirs {row.get('ratio')}",
-            flush=True,
-        )
+        measured = row.get("milliseconds", row.get("bytes"))
+        print(f"  {_who(row)}: {measured}, ours / theirs {row.get('ratio')}", flush=True)
     return {
         "title": case.title,
         "kind": case.kind,
@@ -403,7 +422,7 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
 
 
 def judged(cases: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every aim with what was found, for each case that was measured."""
+    """Every aim with its measured value, for each measured case."""
     return [
         {key: value for key, value in asdict(aim).items() if key != "cases"}
         | {"case": name, "found": found, "reached": found <= aim.at_most}
@@ -414,11 +433,11 @@ def judged(cases: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _found(aim: Aim, case: dict[str, Any]) -> float | None:
-    """What the aim is about; None where nobody of its peers was measured."""
+    """The value that an aim bounds; None if none of its peers was measured."""
     first, *others = case["entries"]
     if aim.unit == "milliseconds":
         return first["milliseconds"]["median"]
-    if case["kind"] == "memory":  # of our ways the one that takes least
+    if case["kind"] == "memory":  # our variant with the least memory
         own = min(row["bytes"] for row in case["entries"] if row["peer"] == OURS)
         return max((own / max(row["bytes"], 1) for row in others if _meant(aim, row)), default=None)
     by_first = next((row["ratio"]["median"] for row in others if row["variant"] == aim.own), 1.0)
@@ -432,7 +451,7 @@ def _meant(aim: Aim, row: dict[str, Any]) -> bool:
 
 
 def save(path: Path, cases: dict[str, Any]) -> None:
-    """Write the results, in the order of CASES, with the aims judged by them."""
+    """Write the results in the order of CASES, with the judged aims."""
     ordered = {name: cases[name] for name in CASES if name in cases}
     text = json.dumps({"cases": ordered, "aims": judged(ordered)}, indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -440,21 +459,24 @@ def save(path: Path, cases: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", help="the interpreter of the peers' environment")
+    parser.add_argument("--python", help="interpreter of the peers' environment")
     parser.add_argument(
-        "--only", help="names of cases, or how they begin, with commas between (default: all)"
+        "--only", help="names or prefixes of cases, separated by commas (default: all)"
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=7,
-        help="default: 7; 0 only compares the results, and writes nothing",
+        help="number of rounds (default: 7); 0 only compares results and writes nothing",
     )
-    parser.add_argument("--seconds", type=float, default=0.5, help="of one turn (default: 0.5)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time of a turn (default: 0.5)")
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results" / "speed.json", help="other cases in it stay"
+        "--out",
+        type=Path,
+        default=HERE / "results" / "speed.json",
+        help="file; other cases in it are kept",
     )
-    parser.add_argument("--draw", action="store_true", help="only draw again what is in --out")
+    parser.add_argument("--draw", action="store_true", help="only redraw from --out")
     options = parser.parse_args()
     cases = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}
     if not options.draw:

@@ -1,4 +1,4 @@
-"""Draws speed.json: how many times as long as minimeta the peers take, and what memory a MAML gradient adds."""
+"""Draw speed.json: the peers' times by minimeta's, and MAML's memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def draw(results: dict[str, Any], path: Path) -> list[Path]:
-    """Times in one figure beside memory; as PNG and PDF in the place of ``path``."""
+    """Draw times beside memory, as PNG and PDF in the place of ``path``."""
     times = {name: case for name, case in results["cases"].items() if case["kind"] != "memory"}
     memories = {name: case for name, case in results["cases"].items() if case["kind"] == "memory"}
     bars = sum(len(_fastest(case)) + 1 for case in times.values())
@@ -41,7 +41,7 @@ def draw(results: dict[str, Any], path: Path) -> list[Path]:
 
 
 def _fastest(case: dict[str, Any]) -> list[Row]:
-    """Of each peer the row with the largest ratio: ours by theirs."""
+    """For each peer, the row with the largest ratio of our time to theirs."""
     best: dict[str, Row] = {}
     for row in case["entries"][1:]:
         found = best.get(_label(row))
@@ -51,13 +51,17 @@ def _fastest(case: dict[str, Any]) -> list[Row]:
 
 
 def _label(row: Row) -> str:
-    """Our other ways are told apart; of a peer only the fastest is drawn, but TorchOpt's vmap, which is torch.func's."""
+    """The name under which a row competes.
+
+    Each of our variants has its own name. Of each peer only the fastest is
+    drawn. TorchOpt under vmap counts as torch.func.
+    """
     told = row["peer"] == "minimeta" or (row["peer"], row["variant"]) == ("TorchOpt", "vmap")
     return f"{row['peer']}, {row['variant']}" if told else row["peer"]
 
 
 def _draw_times(axis: Any, cases: dict[str, Any], aims: list[dict[str, Any]]) -> None:
-    """A bar for each peer: its time by ours, with the quartiles; the white tick is where the aim would have it."""
+    """Draw a bar per peer: time divided by ours, with quartiles and aim."""
     height, places, labels = 0, [], []
     for name, case in cases.items():
         ours = case["entries"][0]["milliseconds"]["median"]
@@ -114,7 +118,7 @@ def _time(milliseconds: float) -> str:
 
 
 def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:
-    """Bytes against inner steps, a line for each way of each."""
+    """Draw bytes against inner steps, a line for each variant of each peer."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for name, case in cases.items():
         for row in case["entries"]:

@@ -1,4 +1,7 @@
-"""What tables of few-shot accuracy share: runs at stated budgets, scored as their papers do, beside published numbers."""
+"""Tables of few-shot accuracy: published numbers beside our runs.
+
+The runs have stated budgets and are scored as in their papers.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,13 @@ from minimeta.training.meta_training import MetaState
 
 
 class Trained(NamedTuple):
-    """A run: settings at all of its paper's meta-steps; the fraction of them that is made where no other is asked for; how
-    it is scored: on ``tasks`` unseen tasks of ``queries`` images a class, by number of shots in inner mini-batches of so
-    many images; in ``modes``, transductive and inductive."""
+    """A run and its scoring.
+
+    ``settings`` have all of the paper's meta-steps. ``fraction`` is the default
+    fraction of them. The run is scored on ``tasks`` unseen tasks with
+    ``queries`` images per class, in ``modes``. ``eval_sizes`` maps each number
+    of shots to the size of the inner mini-batches.
+    """
 
     settings: Settings
     fraction: float
@@ -31,7 +38,10 @@ class Trained(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A published accuracy in % with its interval, as printed; and the run, shots and mode that answer it."""
+    """A published accuracy as printed, and the run, shots and mode to compare.
+
+    The accuracy is in %, with its interval.
+    """
 
     published: str
     run: str
@@ -40,8 +50,12 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """``rows``: by name, a cell for each of ``columns``; ``of_a_class``: how many images of each class the paper has, where
-    runs may be made from fewer."""
+    """A table of published and measured accuracies.
+
+    ``rows`` maps each name to a cell for each of ``columns``. ``of_a_class`` is
+    the paper's number of images per class; None where runs always have all
+    images.
+    """
 
     runs: Mapping[str, Trained]
     columns: tuple[str, ...]
@@ -49,7 +63,10 @@ class Table(NamedTuple):
     of_a_class: int | None = None
 
     def jobs(self, budget: float | None) -> list[Job]:
-        """Every run at a fraction of its paper's meta-steps: ``budget``, or where that is None its own."""
+        """Every run at the fraction ``budget`` of its paper's meta-steps.
+
+        With None, every run has its own fraction.
+        """
         jobs = []
         for name, run in self.runs.items():
             iterations = scaled(
@@ -65,7 +82,7 @@ class Table(NamedTuple):
         return jobs
 
     def summary(self, finished: dict[str, Finished], budget: float | None) -> dict[str, Any]:
-        """Every run: its accuracies, budget, time, memory and images."""
+        """The accuracies, budget, time, memory and images of every run."""
         runs = {}
         for job in self.jobs(budget):
             made, run = finished[job.name], self.runs[job.name]
@@ -83,7 +100,11 @@ class Table(NamedTuple):
         return {"runs": runs}
 
     def markdown(self, result: dict[str, Any]) -> str:
-        """Published and measured side by side, with the part of the meta-steps where it is not all of them; and the runs."""
+        """Tables of published and measured accuracies, and of the runs.
+
+        A measured accuracy states the fraction of the meta-steps if it is below
+        1.
+        """
         rows, ours = {}, f"minimeta{self._part(result)}"
         for name, cells in self.rows.items():
             rows[f"{name}: paper"] = [cell.published for cell in cells]
@@ -103,7 +124,7 @@ class Table(NamedTuple):
         )
 
     def _part(self, result: dict[str, Any]) -> str:
-        """What our rows must say of the images."""
+        """A remark on the images in the names of our rows."""
         if self.of_a_class is None:
             return ""
         (images,) = {run["images"]["a_class"] for run in result["runs"].values()}
@@ -114,7 +135,7 @@ class Table(NamedTuple):
         )
 
     def write(self, result: dict[str, Any], path: Path) -> list[Path]:
-        """``markdown`` beside the results."""
+        """Write ``markdown`` beside the results."""
         path.with_suffix(".md").write_text(self.markdown(result))
         return [path.with_suffix(".md")]
 
@@ -139,7 +160,7 @@ def accuracies(
     sizes: Mapping[int, int],
     modes: tuple[Mode, ...],
 ) -> dict[str, Any]:
-    """The scores of a finished run: accuracies in % with intervals, by number of shots and mode."""
+    """Accuracies of a finished run in %, with intervals, by shots and mode."""
     result = {}
     for shots, size in sizes.items():
         scoring = replace(

@@ -1,7 +1,9 @@
-"""The coefficients of the expected updates of MAML, FOMAML and Reptile, measured, beside the paper's (equations 33-41).
+"""Coefficients of expected updates, beside the paper's (equations 33-41).
 
-An expected update is c1 AvgGrad - c2 alpha AvgGradInner + O(alpha^2). It is measured exactly, as the mean over every
-sequence of k of a task's two mini-batches, at several alpha; ``taylor.recover_coefficients`` fits c1 and c2.
+An expected update of MAML, FOMAML or Reptile is c1 AvgGrad - c2 alpha
+AvgGradInner + O(alpha^2). Each update is computed exactly, at several alpha, as
+the mean over all sequences of k of a task's two mini-batches.
+``taylor.recover_coefficients`` fits c1 and c2 to these updates.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def largest_errors(result: dict[str, Any]) -> dict[str, float]:
-    """max |recovered - predicted| over all k, for c1 and for c2, of each algorithm."""
+    """max |recovered - predicted| over all k, by algorithm and coefficient."""
     return {
         f"{style['label']} {which}": max(
             abs(row["recovered"][which] - row["predicted"][which])

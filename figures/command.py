@@ -1,4 +1,7 @@
-"""The command lines that figure scripts share: of those that compute at once, and of those that are a sweep of runs."""
+"""The command lines of the figure scripts.
+
+``run`` is for scripts that compute directly, ``run_sweep`` for sweeps of runs.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ def run(
     draw: Callable[[dict[str, Any], Path], list[Path]],
     scales: bool = False,
 ) -> dict[str, Any]:
-    """Compute to ``<out>/<name>.json``, with what produced it, and draw from that file; what was drawn.
+    """Compute, write ``<out>/<name>.json``, draw it, and return the result.
 
-    ``--draw-only`` draws again from the file that is there. With ``scales``, ``compute`` is called with the ``--budget``.
+    ``--draw-only`` only redraws from the file. With ``scales``, ``compute`` is
+    called with the ``--budget``.
     """
     parser = _parser(name, description)
     if scales:
@@ -43,9 +47,14 @@ def run(
 
 
 class Sweep(NamedTuple):
-    """A figure or table made of runs. ``jobs(budget)``: the runs at a fraction of the full number of meta-steps;
-    ``summary(finished, budget)``: what is kept of them, in a JSON file; ``draw(summary, path)``: the files made of that.
-    ``budget``: where none is asked for; None leaves it to ``jobs``."""
+    """A figure or table made from runs.
+
+    ``jobs(budget)`` gives the runs at a fraction of the full number of
+    meta-steps. ``summary(finished, budget)`` gives their results as a JSON
+    object. ``draw(summary, path)`` writes files from this object and returns
+    their paths. ``budget`` is the default budget; with None, each job has its
+    own.
+    """
 
     name: str
     description: str
@@ -68,7 +77,10 @@ def run_sweep(figure: Sweep) -> None:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What is wrong is told in one line, but for errors that are no one's settings, data or files."""
+    """Exit with one line on errors in settings, data and files.
+
+    Unexpected errors of a sweep are raised.
+    """
     try:
         yield
     except KeyboardInterrupt as stopped:
@@ -76,12 +88,12 @@ def _told(name: str) -> Iterator[None]:
         raise SystemExit(130) from None
     except (MinimetaError, OSError) as error:
         if isinstance(error, SweepError) and error.__cause__ is not None:
-            raise  # its traceback is wanted
+            raise  # the traceback is needed
         raise SystemExit(f"{name}: {error}") from None
 
 
 def _place(options: argparse.Namespace, name: str) -> Path:
-    """Where the result lies."""
+    """The path of the result."""
     options.out.mkdir(parents=True, exist_ok=True)
     return options.out / f"{name}.json"
 
@@ -94,12 +106,12 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 def _stored(path: Path) -> dict[str, Any]:
     """The result in a file."""
     if not path.exists():
-        raise SettingsError(f"there is no {path} to draw from: leave --draw-only out to compute it")
+        raise SettingsError(f"there is no {path} to draw from: omit --draw-only to compute it")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
         raise SettingsError(
-            f"{path} is damaged ({error}): leave --draw-only out to compute it anew"
+            f"{path} is damaged ({error}): omit --draw-only to recompute it"
         ) from error
 
 
@@ -109,9 +121,9 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         "--out",
         type=Path,
         default=Path("out"),
-        help=f"folder for {name}.json and what is drawn (default: out)",
+        help=f"folder for {name}.json and the drawn files (default: out)",
     )
-    parser.add_argument("--draw-only", action="store_true", help=f"draw again from {name}.json")
+    parser.add_argument("--draw-only", action="store_true", help=f"only redraw from {name}.json")
     return parser
 
 
@@ -135,11 +147,11 @@ def _options(figure: Sweep) -> argparse.Namespace:
         help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)",
     )
     parser.add_argument(
-        "--data", metavar="DIR", help="where the images are (default: MINIMETA_DATA)"
+        "--data", metavar="DIR", help="folder of the images (default: MINIMETA_DATA)"
     )
-    parser.add_argument("--processes", type=int, help="runs at once (default: one a core)")
+    parser.add_argument("--processes", type=int, help="concurrent runs (default: one per core)")
     parser.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of processes here"
+        "--scheduler", metavar="tcp://HOST:PORT", help="Dask scheduler, replaces local processes"
     )
     return parser.parse_args()
 
@@ -152,7 +164,7 @@ def _positive(word: str) -> float:
 
 
 def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
-    """Make the runs that are missing, and write what is kept of all with what produced it."""
+    """Compute the missing runs, and write the summary of all runs."""
     budget = options.budget
     runs = options.runs or Path("runs") / (
         figure.name if budget == figure.budget else f"{figure.name}-{budget:g}"
@@ -160,7 +172,7 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
     jobs = figure.jobs(budget)
     missing = [job for job in jobs if not (runs / job.name / "result.json").exists()]
     for job in {job.settings.task: job for job in missing}.values():
-        # Data that are missing are told once, and not by every job.
+        # Missing data are reported once, not by every job.
         _ = Experiment(job.settings, options.data).train_tasks
     finished = sweep(
         jobs,
@@ -176,8 +188,10 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
 
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
-    """Hours of training of all runs together; all commits, versions and machines that they were made by and on, and where
-    it is known of all, the commits that measured them."""
+    """The total hours of training, and all commits, versions and machines.
+
+    The commits that measured the runs are included if all are known.
+    """
     trainings = [each.training for each in finished.values()]
     made = [one for each in trainings for one in each["made_by"]]
     told = {name: sorted({str(each[name]) for each in made}) for name in made[0]}
@@ -188,5 +202,5 @@ def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
 
 
 def scaled(iterations: int, budget: float) -> int:
-    """A number of meta-steps at a fraction of the budget, at least one."""
+    """The number of meta-steps at a budget, at least one."""
     return max(1, round(budget * iterations))

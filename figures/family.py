@@ -1,9 +1,11 @@
-"""The family compared: every algorithm, and joint training, on sine waves and on 5-way 1-shot Omniglot.
+"""The family compared: every algorithm on sine waves and 5-way 1-shot Omniglot.
 
-On sine waves every run trains the MAML paper's network on the same number of tasks, with K = 5, 10 and 20 points to adapt on
-and K to score on; five seeds; each then adapts to the same 600 unseen waves by 0 to 10 inner steps on K points. On Omniglot
-all make the same number of meta-steps on the same number of tasks, one seed. Runs that were made are not made again: a
-sweep that was stopped goes on.
+Joint training is included. On sine waves every run trains the MAML paper's
+network on the same number of tasks, with K = 5, 10 and 20 points to adapt on
+and K points to score on, and with five seeds. Each run then adapts to the same
+600 unseen waves by 0 to 10 inner steps on K points. On Omniglot all runs make
+the same number of meta-steps on the same number of tasks, with one seed. A
+stopped sweep continues, and never recomputes a finished run.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ _SINE = PRESETS["sine-maml"].settings.changed(
     iterations=20_000, meta_batch=10, epsilon_final=0.0, eval_steps=STEPS
 )
 _REPTILE = dict(algorithm="reptile", k=10, tail="shared")
-# What each changes on sine waves. One inner step, as in the papers, where one is enough for the algorithm.
+# Changes of each algorithm on sine waves. Algorithms that need only one inner
+# step make one, as in their papers.
 ON_SINE: dict[str, dict[str, Any]] = {
     "joint": dict(_REPTILE, k=1),
     "reptile": _REPTILE,
@@ -57,12 +60,13 @@ ON_SINE: dict[str, dict[str, Any]] = {
     "fomaml": dict(algorithm="fomaml"),
     "maml": dict(),
     "maml-agreement": dict(combine="agreement"),
-    # Its step sizes are learned for one step; more of them diverge on some waves.
+    # The step sizes are learned for one step; more steps diverge on some waves.
     "meta-sgd": dict(algorithm="meta-sgd", eval_steps=1),
     "anil": dict(algorithm="anil"),
     "cavia": dict(algorithm="cavia", context=5, inner_lr=1.0),
-    # Sixteen steps, as in the paper. No SGD tried was stable: nothing keeps the curvature at phi below what its step bears.
-    # This is stable on 5 and 10 points, and not with every seed on 20; with a lambda of 10 it was worse.
+    # Sixteen steps, as in the paper. No tried step size of SGD was stable,
+    # because nothing bounds the curvature at phi. Adam is stable on 5 and 10
+    # points, and on 20 points with some seeds; with lambda = 10 it was worse.
     "imaml": dict(
         algorithm="imaml",
         k=17,
@@ -104,16 +108,17 @@ ON_OMNIGLOT: dict[str, Settings] = {
     "adml": _OMNIGLOT_MAML.changed(algorithm="adml"),
 }
 
-# Whether the first has the smaller error than the second, wave by wave and seed by seed.
+# Pairs whose errors are subtracted, wave by wave and seed by seed.
 COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreement", "reptile"))
 
 
 def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
-    """An algorithm's settings on sine waves; ``budget`` scales the number of meta-steps."""
+    """An algorithm's settings on sine waves; ``budget`` scales the
+    meta-steps."""
     changes = ON_SINE[name]
-    if (
-        changes.get("algorithm") == "reptile"
-    ):  # steps on all the points that the others cut into support and query
+    if changes.get("algorithm") == "reptile":
+        # Reptile steps on all points; the others cut them into support and
+        # query.
         points = dict(shots=2 * shots, size=2 * shots if name == "joint" else shots)
     else:
         points = dict(shots=shots, tail_shots=shots, size=shots)
@@ -150,7 +155,7 @@ def jobs(budget: float = 1.0) -> list[Job]:
 
 
 def measure(experiment: Experiment, state: MetaState, **count: int) -> dict[str, Any]:
-    """A run's errors on unseen ``waves``, or accuracies on unseen ``tasks``."""
+    """A run's errors on unseen waves, or its accuracies on unseen tasks."""
     on_sine = experiment.settings.task.score == "loss"
     return (_sine_errors if on_sine else _accuracies)(experiment, state, **count)
 
@@ -193,7 +198,10 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
 
 
 def sine_summary(finished: dict[str, Finished]) -> dict[str, Any]:
-    """By number of points and algorithm: mean error after each step; for COMPARED, the difference as well."""
+    """Mean error after each step, by number of points and by algorithm.
+
+    The first algorithm of each pair in COMPARED also has its difference.
+    """
     summary: dict[str, Any] = {}
     for shots in SHOTS:
         runs = {
@@ -235,10 +243,13 @@ _STUDENT = {
 
 
 def interval(values: np.ndarray) -> np.ndarray:
-    """Half the width of the 95% interval of the mean of ``values (seeds, waves, ...)``, over seeds and over waves.
+    """Half the width of the 95% interval of the mean of ``values``.
 
-    Seeds and waves vary for reasons of their own, so the squared standard errors of both add; over few seeds with Student's
-    t of seeds - 1 degrees in the place of 1.96. What belongs to a pair of both is counted twice: too wide, not too narrow.
+    ``values`` have the shape ``(seeds, waves, ...)``. Seeds and waves vary
+    independently, so their squared standard errors add. Over the few seeds,
+    Student's t with seeds - 1 degrees of freedom replaces 1.96. The interaction
+    of seeds and waves is counted twice, so the interval is too wide rather than
+    too narrow.
     """
     seeds, waves = values.shape[:2]
     of_seeds = _STUDENT[seeds] ** 2 * values.mean(axis=1).var(axis=0, ddof=1) / seeds
@@ -247,7 +258,10 @@ def interval(values: np.ndarray) -> np.ndarray:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """A panel an algorithm: error against inner steps for each number of points, with joint training's behind."""
+    """Draw a panel per algorithm: error against inner steps.
+
+    The curves of joint training are drawn behind.
+    """
     figure, axes = plt.subplots(3, 4, figsize=(DOUBLE, 5.2), sharex=True, sharey=True)
     for axis, name in zip(axes.flat, ON_SINE, strict=True):
         for shots, shade, mark in zip(
@@ -256,7 +270,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             joint, row = result["sine"][str(shots)]["joint"], result["sine"][str(shots)][name]
             axis.plot(joint["mean"], color="0.75", linestyle=(0, (1, 1)), linewidth=0.9, zorder=1)
             mean, half = np.array(row["mean"]), np.array(row["interval95"])
-            known = half < mean  # on a scale of logarithms there is no other interval
+            known = half < mean  # a logarithmic scale cannot show other intervals
             axis.fill_between(
                 range(len(mean)),
                 mean - half,
@@ -282,24 +296,27 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def draw_and_tabulate(result: dict[str, Any], path: Path) -> list[Path]:
-    """The figure; and the table, which needs the costs."""
+    """Draw the figure, and write the table if the costs were measured."""
     written = draw(result, path)
     if not COST.exists():
-        print(f"no table: benchmarks/family_cost.py has not measured {COST}")
+        print(f"no table: there is no {COST}, run benchmarks/family_cost.py")
         return written
     path.with_suffix(".md").write_text(table(result, json.loads(COST.read_text())))
     return [*written, path.with_suffix(".md")]
 
 
 def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
-    """Errors; accuracies, time and memory; differences, as Markdown. ``cost``: what benchmarks/family_cost.py measured."""
+    """Tables of errors, accuracies with ``cost``, and differences.
+
+    ``cost`` is the time and memory that benchmarks/family_cost.py measured.
+    """
     return "\n".join(
         [errors(result["sine"]), accuracies(result["omniglot"], cost), differences(result["sine"])]
     )
 
 
 def errors(sine: dict[str, Any]) -> str:
-    """After one step and after ten, for each number of points."""
+    """Errors after one step and after ten, for each number of points."""
     head = [
         f"{step} step{'s' * (step > 1)}, {shots} points" for step in (1, STEPS) for shots in SHOTS
     ]
@@ -313,7 +330,7 @@ def errors(sine: dict[str, Any]) -> str:
 
 
 def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
-    """On Omniglot; and what a meta-step takes, there and on sine waves."""
+    """Accuracies on Omniglot, and the cost of a meta-step on both tasks."""
     head = [
         "transductive, %",
         "not transductive, %",
@@ -337,14 +354,14 @@ def accuracies(omniglot: dict[str, Any], cost: dict[str, Any]) -> str:
 
 
 def _cell(row: dict[str, Any], step: int) -> str:
-    """An error; or in a word what adapting so far does."""
+    """An error, or the reason why there is none."""
     if step >= len(row["mean"]):
         return "diverges on some" if any(row["beyond"]) else "not made"
     return f"{row['mean'][step]:.3f} ± {row['interval95'][step]:.3f}"
 
 
 def differences(sine: dict[str, Any]) -> str:
-    """COMPARED, after one step and after as many as both make, as Markdown."""
+    """Differences of COMPARED after the first and the last common step."""
     table_rows = {}
     for name, than in COMPARED:
         rows = [sine[str(shots)][name]["difference"] for shots in SHOTS]

@@ -1,7 +1,9 @@
-"""Figure 1 of the Reptile paper: sine regression before training, after MAML, and after Reptile.
+"""Figure 1 of the Reptile paper: sine regression.
 
-Both algorithms train from scratch on the same tasks: five inner SGD steps of 0.02, each on 10 of a task's 50 points. Then
-each network adapts to the same unseen wave by 32 gradient steps on 10 points; and to 100 unseen waves, for the table.
+MAML and Reptile train from scratch on the same tasks: five inner SGD steps of
+0.02, each on 10 of a task's 50 points. Each network then adapts to the same
+unseen wave by 32 gradient steps on 10 points, and to 100 unseen waves for the
+table.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def trained(name: str, training: MetaTraining) -> tuple[MetaState, float]:
 
 
 def compute(budget: float) -> dict[str, Any]:
-    """Everything the figure and the table show; ``budget`` scales the number of meta-steps."""
+    """All numbers to show; ``budget`` scales the number of meta-steps."""
     panels = []
     for name, settings in (("before training", None), ("MAML", MAML), ("Reptile", REPTILE)):
         full = settings or REPTILE
@@ -86,7 +88,7 @@ def compute(budget: float) -> dict[str, Any]:
 
 
 def _evaluated(learner: Learner) -> dict[str, Any]:
-    """Predictions on one unseen wave after each shown step, and errors over many."""
+    """Predictions on one unseen wave, and errors over many."""
     errors = adaptation_errors(learner, Sinusoid(), Scoring(SHOTS, STEPS, SHOTS), count=WAVES)
     rng = np.random.default_rng(WAVE_SEED)
     episode = Sinusoid().episode(rng, 1, SHOTS, 201, dtype=learner.meta.dtype)
@@ -115,7 +117,10 @@ def _evaluated(learner: Learner) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Three panels, one wave: the network before adaptation, on the way, and after 32 steps; and the table."""
+    """Draw the network on one wave in three panels, and write the table.
+
+    Each panel shows the network before, during and after adaptation.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 2.3), sharey=True)
     shades = plt.get_cmap("Blues")(np.linspace(0.35, 1.0, len(SHOWN)))
     for letter, axis, panel in zip("abc", axes, result["panels"], strict=True):

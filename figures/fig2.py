@@ -1,8 +1,11 @@
-"""Figure 2 of the Reptile paper: alternating moves towards two solution manifolds W1 and W2 (Section 5.2).
+"""Figure 2 of the Reptile paper: alternating moves towards two manifolds.
 
-Each manifold is a circle, each task's loss half the squared distance to it. Reptile's inner steps go towards the nearest
-point of W1, then of W2, and so on; with a step size epsilon that falls like 1 / i the iterates converge to the point of
-least mean squared distance. Between two disjoint circles that is the middle of their gap.
+W1 and W2 are the solution manifolds of two tasks (Section 5.2), here circles.
+The loss of a task is half the squared distance to its circle. Reptile's inner
+steps go towards the nearest point of W1, then of W2, and so on. With a step
+size epsilon that falls like 1 / i, the iterates converge to the point of least
+mean squared distance. Between two disjoint circles, this point is the middle of
+their gap.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ import minimeta as mm
 CENTRES, RADII = np.array([[0.9, 2.9], [1.6, -2.3]]), np.array([2.1, 1.7])
 START, INNER_STEPS, ALPHA, MOVES = np.array([-2.9, 0.2]), 5, 0.2, 200
 EPSILON, HALVED_AFTER = 0.8, 10  # epsilon_i = EPSILON / (1 + i / HALVED_AFTER)
-ARROWS = 8  # moves drawn with a head; the rest are too short
+ARROWS = 8  # number of moves drawn as arrows; later moves are too short
 
 
 def compute() -> dict[str, Any]:
-    """The iterates phi_0, phi_1, ... of serial Reptile, the two tasks in turn, and the optimum."""
+    """The iterates of Reptile on the two tasks in turn, and the optimum."""
     objective, algorithm = mm.Sphere(2), mm.Reptile(mm.SGD(ALPHA))
     phi, iterates = START, [START]
     for move in range(MOVES):
@@ -52,7 +55,7 @@ def compute() -> dict[str, Any]:
 
 
 def optimum() -> np.ndarray:
-    """The middle of the gap between the circles, on the line of their centres."""
+    """The middle of the gap between the circles."""
     between = CENTRES[1] - CENTRES[0]
     gap = np.linalg.norm(between) - RADII.sum()
     return CENTRES[0] + (RADII[0] + gap / 2) * between / np.linalg.norm(between)
@@ -116,6 +119,5 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 if __name__ == "__main__":
     drawn = run("fig2", __doc__, compute, draw)
-    print(
-        f"distance to the optimum: {drawn['distance'][0]:.3f} at first, {drawn['distance'][-1]:.1e} after {MOVES} moves"
-    )
+    first, last = drawn["distance"][0], drawn["distance"][-1]
+    print(f"distance to the optimum: {first:.3f} at the start, {last:.1e} after {MOVES} moves")

@@ -1,11 +1,15 @@
-"""Figure 3 of the Reptile paper: which sum of inner gradients should the outer step follow?
+"""Figure 3 of the Reptile paper: which inner gradients should be summed?
 
-5-way 5-shot Omniglot. Inner SGD of step 0.003 on mini-batches of 25 images that do not overlap (5 training shots for each),
-one task a meta-step, 40,000 meta-steps, epsilon falling linearly to 0. g_i is the inner gradient at the i-th mini-batch: g_1
-is joint training, the last of them FOMAML, the sum of all of them Reptile, and their mean Reptile with epsilon / k. Test
-accuracy on unseen characters during training, after 5 inner steps on 25 images, each test image predicted alone.
+The task is 5-way 5-shot Omniglot. Inner SGD has steps of 0.003 on mini-batches
+of 25 images that do not overlap (5 training shots for each). There are 40,000
+meta-steps of one task, and epsilon falls linearly to 0. g_i is the inner
+gradient at the i-th mini-batch. g_1 is joint training, the last gradient is
+FOMAML, the sum of all is Reptile, and their mean is Reptile with epsilon / k.
+The figure shows the test accuracy on unseen characters during training, after 5
+inner steps on 25 images, with each test image predicted alone.
 
-As in the authors' program the loss of a mini-batch is the sum over its images: on their mean the step is 25 times 0.003.
+As in the authors' program, the loss of a mini-batch is the sum over its images.
+On the mean, the step would be 25 times 0.003.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ LOOKS = (
     0.7,
     0.8,
     0.9,
-)  # of the meta-steps: more where curves rise
+)  # fractions of the meta-steps, denser where the curves rise
 TASKS, TASKS_AT_END, QUERIES = 60, 1000, 3
 
 _BASE = PRESETS["omniglot-5way"].settings.changed(
@@ -54,7 +58,7 @@ _BASE = PRESETS["omniglot-5way"].settings.changed(
     eval_steps=5,
     eval_size=25,
 )
-# On the same tasks.
+# Pairs compared on the same tasks.
 COMPARED = (
     ("g2", "g1"),
     ("g3", "g2"),
@@ -95,7 +99,7 @@ CURVES: dict[str, tuple[str, Settings]] = (
 
 
 def jobs(budget: float) -> list[Job]:
-    """A run for each curve, and where it is looked at."""
+    """A run for each curve, with its looks."""
     steps = scaled(META_STEPS, budget)
     looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
     by = {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES}
@@ -112,8 +116,10 @@ def measure(
     queries: int,
     tasks_at_end: int | None = None,
 ) -> dict[str, Any]:
-    """Accuracy in % with its interval; at the end of the run, how many images of each task are
-    right, too."""
+    """Accuracy in % with its interval.
+
+    At the end of the run, also the number of correct images of each task.
+    """
     settings = experiment.settings
     ended = state.iteration == settings.training.iterations
     count = tasks_at_end or tasks if ended else tasks
@@ -126,14 +132,14 @@ def measure(
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """What the accuracy of one is above the other's on the same tasks, in %."""
+    """Accuracy of one less the other's on the same tasks, percentage points."""
     percent = 100 / (_BASE.task.ways * QUERIES)
     by_task = Evaluation(percent * np.subtract(one["right"], other["right"]))
     return {"mean": float(by_task.mean), "interval95": float(by_task.interval)}
 
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
-    """Accuracy against the meta-step of every curve; at the end, what COMPARED have above each other."""
+    """Accuracy of every curve at each look, and differences at the end."""
     curves = {}
     for name, (label, settings) in CURVES.items():
         steps = scaled(META_STEPS, budget)
@@ -159,14 +165,17 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
 
 
 def without_tasks(scored: dict[str, Any]) -> dict[str, float]:
-    """What ``measure`` gave, less the tasks one by one."""
+    """The result of ``measure`` without the numbers of single tasks."""
     return {key: value for key, value in scored.items() if key != "right"}
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """The figure, where colour and mark tell the last gradient, and dots one alone, dashes a mean; and the table.
+    """Draw the figure, and write the table.
 
-    Equal distances of accuracy are equal ratios of error: on a plain scale the nine curves that learn are one.
+    Colour and marker show the last gradient. Dotted lines are single gradients,
+    solid lines sums and dashed lines means. The scale is logarithmic in the
+    error: on a linear scale, the nine curves that learn could not be told
+    apart.
     """
     figure, axis = plt.subplots(figsize=(1.5 * SINGLE, 3.3))
     colours = {"1": "black", "2": "tab:orange", "3": "tab:green", "4": "tab:blue"}

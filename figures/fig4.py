@@ -1,11 +1,16 @@
-"""Figure 4 of the Reptile paper: what happens where the last mini-batch overlaps the earlier ones?
+"""Figure 4 of the Reptile paper: overlapping mini-batches.
 
-5-way 5-shot Omniglot, with the settings of Figure 3: inner SGD of step 0.003 on the sum over a mini-batch's images, one task
-a meta-step, 20 images a class in training. Test accuracy at the end against (a) the number of inner steps on mini-batches of
-25 images, (b) their size at 4 inner steps, (c) epsilon at 4 inner steps of 50 images. Reptile and FOMAML cut their
-mini-batches from passes over the same 100 images, so at the fifth of 25 a second pass begins; or FOMAML draws each anew
-(replacement), or its last from 5 held-out images a class (separate tail: these 25 score whatever the size of the
-mini-batches, and leave 75 images to step on).
+The task is 5-way 5-shot Omniglot with the settings of Figure 3: inner SGD with
+steps of 0.003 on the sum over a mini-batch's images, one task per meta-step.
+Training has 20 images per class. The panels show the test accuracy at the end
+against (a) the number of inner steps on mini-batches of 25 images, (b) the size
+of the mini-batches at 4 inner steps, (c) epsilon at 4 inner steps on 50 images.
+
+With cycling, Reptile and FOMAML cut their mini-batches from passes over the
+same 100 images, so the fifth mini-batch of 25 begins a second pass. With
+replacement, FOMAML draws each mini-batch independently. With a separate tail,
+FOMAML draws its last mini-batch from 5 held-out images per class: always 25
+images, which leaves 75 images for the inner steps.
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cycle": ("FOMAML, shared tail, cycling", _FOMAML),
 }
-# Label, setting, its values, and what else is set. Where (c) stays at 25 images no mini-batch overlaps another.
+# Label, setting, its values, and other settings. Panel (c) has mini-batches of
+# 50 images, since mini-batches of 25 would not overlap.
 PANELS: dict[str, tuple[str, str, tuple[float, ...], dict[str, Any]]] = {
     "a": ("inner steps", "k", (2, 3, 4, 5, 6, 8, 10), {}),
     "b": ("images in a mini-batch", "size", (10, 25, 50, 75, 100), {}),
@@ -53,7 +59,7 @@ def settings_of(panel: str, curve: str, value: float) -> Settings:
 
 
 def _points() -> dict[str, Settings]:
-    """Name and settings of each run; a point that two panels share is one run."""
+    """Name and settings of each run; panels share runs of equal settings."""
     named = {}
     for panel, (_, _, values, _) in PANELS.items():
         for curve in CURVES:
@@ -71,7 +77,7 @@ def jobs(budget: float) -> list[Job]:
 
 
 def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
-    """Accuracy at each point, panel by panel; and what COMPARED points have above each other."""
+    """Accuracy at each point of each panel, and differences."""
     names = {settings: name for name, settings in _points().items()}
 
     def scored(panel: str, curve: str, value: float) -> dict[str, Any]:
@@ -106,7 +112,7 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """Three panels on one scale of accuracy; and the table."""
+    """Draw three panels with one scale of accuracy, and write the table."""
     styles = {
         "reptile": ("black", "-", "o"),
         "separate": ("tab:blue", "--", "s"),
@@ -147,7 +153,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """A table for each panel, and one of differences on the same tasks, as Markdown."""
+    """A table for each panel, and one of differences, as Markdown."""
     tables = []
     for panel, curves in result["panels"].items():
         _, setting, values, _ = PANELS[panel]

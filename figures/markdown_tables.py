@@ -1,4 +1,4 @@
-"""Tables for the README and docs/."""
+"""Markdown tables for the README and docs/."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def table(title: str, head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """``rows`` by their names under ``head``, ``title`` above the names."""
+    """A table of named ``rows`` under ``head``; ``title`` heads the names."""
     lines = [
         [title, *head],
         ["---"] * (len(head) + 1),

@@ -1,9 +1,11 @@
-"""How far MAML's direction is from FOMAML's, Reptile's and its own Taylor series, during a training and against alpha.
+"""MAML's direction compared with FOMAML's, Reptile's and its own Taylor series.
 
-MAML trains; at meta-steps spaced evenly in the logarithm all directions are computed at its phi, in float64, on one probe
-meta-batch, always the same, and each is compared with MAML's (minimeta/theory/directions.py). At the first and the last phi the
-same is done for other inner step sizes alpha. Sine waves from five seeds and Omniglot from one: about five minutes of one
-core in all. Omniglot is read as ``minimeta train`` reads it: set MINIMETA_DATA to where it is.
+The script trains MAML. At logarithmically spaced meta-steps it computes all
+directions at MAML's phi, in float64, on one fixed probe meta-batch, and
+compares each with MAML's (minimeta/theory/directions.py). At the first and the
+last phi it repeats this for other inner step sizes alpha. Sine waves have five
+seeds and Omniglot has one. Everything takes about five minutes on one core. Set
+MINIMETA_DATA to the folder of Omniglot, as for ``minimeta train``.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from minimeta.theory import taylor
 from minimeta.theory.directions import measure
 from minimeta.training.meta_training import MetaTraining
 
-FIT = 1e-4  # slopes against alpha are fitted up to here
-PROBE = 3  # stream of random numbers under seed 0: after training's and evaluation's
+FIT = 1e-4  # slopes against alpha are fitted up to this alpha
+PROBE = 3  # stream of random numbers under seed 0; training and evaluation use 0 to 2
 STYLES = {
     "fomaml": dict(label="FOMAML", color="tab:blue", marker="x", linestyle="--"),
     "reptile": dict(label="Reptile", color="tab:red", marker="^", linestyle=":"),
@@ -43,19 +45,23 @@ NAMES = ("maml", *STYLES)
 
 @dataclass(frozen=True)
 class Study:
-    """A training, from each of ``seeds``; ``looks`` at it on the way, with the series to ``order``; the step sizes to try
-    at both ends, there with the series to second order."""
+    """A training from each of ``seeds``, with ``looks`` at its directions.
+
+    The looks expand the series to ``order``. At the first and the last phi, the
+    directions are also computed for each of ``alphas``, with the series to
+    second order. The probe has ``tasks`` tasks.
+    """
 
     name: str
     settings: Settings
     seeds: tuple[int, ...]
-    tasks: int  # of the probe
+    tasks: int
     looks: int
     order: int
     alphas: tuple[float, ...]
 
     def steps(self) -> list[int]:
-        """The meta-steps to look at: 0, and 1 to the last evenly in the logarithm, rounded."""
+        """The meta-steps of the looks: 0, then logarithmically spaced."""
         return [
             0,
             *np.unique(
@@ -92,7 +98,7 @@ STUDIES = (
 
 
 def compute(studies: Sequence[Study] = STUDIES) -> dict[str, Any]:
-    """All that is seen of each study."""
+    """All results of each study."""
     trainings = [
         [Experiment(each.settings.changed(seed=seed), workers=1).training for seed in each.seeds]
         for each in studies
@@ -103,7 +109,11 @@ def compute(studies: Sequence[Study] = STUDIES) -> dict[str, Any]:
 
 
 def watched(study: Study, trainings: Sequence[MetaTraining]) -> dict[str, Any]:
-    """Looks ``[seed][meta-step]`` at the training's own alpha, and ``[seed][first or last phi][alpha]``."""
+    """The looks of a study.
+
+    ``looks[seed][meta-step]`` are at the training's own alpha;
+    ``ends[seed][first or last phi][alpha]`` at all alphas.
+    """
     started, first = time.monotonic(), trainings[0]
     probe = first.tasks.sample(
         np.random.default_rng([0, PROBE]), study.tasks, first.schedule, np.float64
@@ -149,7 +159,10 @@ def look(
     alphas: Sequence[float],
     order: int,
 ) -> list[dict[str, Any]]:
-    """Beside MAML's at each alpha: what ``mm.compare_directions`` tells, for all orders from one expansion."""
+    """The results of ``mm.compare_directions`` at each alpha.
+
+    One expansion serves all orders.
+    """
     terms = taylor.expand(objective, phi, probe, order).maml.terms
     series = [taylor.Series(terms[: n + 1]) for n in range(1, order + 1)]
     found = []
@@ -181,7 +194,7 @@ def _rounded(value: float) -> float:
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """A row a study against the meta-step; below, against alpha."""
+    """Draw a row per study against the meta-step, and a row against alpha."""
     studies = result["studies"]
     figure, axes = plt.subplots(len(studies) + 1, 3, figsize=(DOUBLE, 2.0 * (len(studies) + 1)))
     for row, study in zip(axes, studies, strict=False):
@@ -202,7 +215,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def draw_training(row, study: dict[str, Any]) -> None:
-    """Cosines of the mean directions, cosines task by task, norms: against the meta-step."""
+    """Draw cosines of means, cosines in a task and norms of a study."""
     steps, alpha = study["steps"], study["settings"]["inner_lr"]
     row[2].set_yscale("log")
     for name in study["looks"][0][0]["norm"]:
@@ -241,7 +254,10 @@ def draw_training(row, study: dict[str, Any]) -> None:
 
 
 def draw_alphas(axis, study: dict[str, Any], end: int) -> None:
-    """1 - cosine of the mean directions against alpha, at the first phi or the last, and alpha as it was trained with."""
+    """Draw 1 - cosine of means against alpha, at one end of a study.
+
+    A vertical line marks the alpha of the training.
+    """
     runs, steps = [run[end] for run in study["ends"]], study["steps"]
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -262,9 +278,9 @@ def draw_alphas(axis, study: dict[str, Any], end: int) -> None:
 
 
 def slopes(study: dict[str, Any], end: int) -> dict[str, float]:
-    """Of the lines through the logarithms of 1 - cosine, median over seeds, at alpha up to ``FIT``."""
+    """Slopes of log(1 - cosine) over log(alpha), for alpha up to ``FIT``."""
     alphas = np.array(study["alphas"])
-    small = alphas <= FIT * 1.001  # with the end, whatever its rounding
+    small = alphas <= FIT * 1.001  # include FIT itself despite rounding
     apart = {
         name: np.median([[at["apart"][name] for at in run[end]] for run in study["ends"]], axis=0)
         for name in STYLES
@@ -276,7 +292,10 @@ def slopes(study: dict[str, Any], end: int) -> dict[str, float]:
 
 
 def draw_curve(axis, x: Sequence[float], runs: Sequence[Sequence[float]], name: str) -> None:
-    """The median over seeds, and the range of all; without it for the series in linear axes, where they are all over."""
+    """Draw the median and the range over seeds.
+
+    Linear axes omit the range of the series, which would cover everything.
+    """
     runs = np.array(runs)
     axis.plot(
         x,
@@ -303,6 +322,5 @@ if __name__ == "__main__":
             cosines = {
                 name: [run[at]["task_cosine"].get(name) for run in each["looks"]] for name in STYLES
             }
-            print(
-                f"{each['name']}, meta-step {each['steps'][at]}: cosines with MAML in a task {cosines}"
-            )
+            where = f"{each['name']}, meta-step {each['steps'][at]}"
+            print(f"{where}: cosines with MAML in a task {cosines}")

@@ -1,8 +1,10 @@
-"""Writes docs/paper.md from figures/paper_page.md and the result files, so that no number in it can drift.
+"""Write docs/paper.md from figures/paper_page.md and the result files.
 
-In the page {{NAME.md}} stands for a table of figures/results, {{facts NAME}} for what produced NAME.json, {{NAME: PATH}} for
-a number in it, PATH being keys and places with dots between. A section of which a result is missing is left out, and named
-at the end.
+So the numbers of the page are always those of the results. In the page,
+{{NAME.md}} stands for a table in figures/results, {{facts NAME}} for the
+provenance of NAME.json, and {{NAME: PATH}} for a number in NAME.json, where
+PATH is keys and list indices joined by dots. A section with a missing result is
+omitted, and listed at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ RESULTS, PAGE, TEMPLATE = (
 
 
 def page(template: str, results: Path = RESULTS) -> str:
-    """The page, of the sections whose results are there."""
+    """The page, with the sections whose results exist."""
     first, *sections = re.split(r"^(?=## )", template, flags=re.MULTILINE)
     written, missing = [_filled(first, results)], []
     for section in sections:
@@ -43,7 +45,7 @@ def page(template: str, results: Path = RESULTS) -> str:
 
 
 def _filled(section: str, results: Path) -> str:
-    """``section`` with what its placeholders stand for."""
+    """``section`` with its placeholders filled in."""
 
     def value(match: re.Match[str]) -> str:
         said = match[1]
@@ -58,31 +60,27 @@ def _filled(section: str, results: Path) -> str:
 
 
 def _at(tree: Any, path: str) -> str:
-    """The number (or words) at a path, a number to three digits."""
+    """The number at a path, to three digits, or the words there."""
     for key in path.split("."):
         tree = tree[int(key)] if isinstance(tree, list) else tree[key]
     return f"{tree:.3g}" if isinstance(tree, float) else str(tree)
 
 
 def facts(result: dict[str, Any]) -> str:
-    """What produced a result, in a sentence or two."""
+    """The provenance of a result, in a sentence or two."""
     made, by, told = result["provenance"], result.get("trained_by"), ""
     if by:
-        if result["budget"]:  # a table without one tells each run's own
+        if result["budget"]:  # a table without a budget states that of each run
             told = f"{100 * result['budget']:g}% of the paper's meta-steps; "
         told += (
             f"{by['hours']:g} hours of training in all, on {', '.join(by['machine'])}, by minimeta "
         )
         told += f"{', '.join(by['commit'])}. "
-        told += (
-            f"Scored by minimeta {', '.join(by['measured'])}. Summed up by "
-            if "measured" in by
-            else "Summed up by "
-        )
-    return (
-        told
-        + f"minimeta {made['commit']}, NumPy {made['numpy']}, {made['machine']}, {made['date'][:10]}."
-    )
+        if "measured" in by:
+            told += f"Scored by minimeta {', '.join(by['measured'])}. "
+        told += "Summed up by "
+    versions = f"minimeta {made['commit']}, NumPy {made['numpy']}"
+    return f"{told}{versions}, {made['machine']}, {made['date'][:10]}."
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is saved."""
+"""The style of all figures, and a function that saves them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ plt.rcParams.update(
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """``path`` as PNG and PDF; the same figure gives the same bytes."""
+    """Save as PNG and PDF. The same figure gives the same bytes."""
     written = []
     for suffix, metadata in (
         (".png", {"Software": None}),

@@ -1,10 +1,12 @@
-"""Table 1 of the Reptile paper: accuracy on mini-ImageNet, 5-way, 1-shot and 5-shot.
+"""Table 1 of the Reptile paper: 5-way accuracy on mini-ImageNet.
 
-Reptile with its paper's settings, trained once for both numbers of shots, and scored on an image a class; MAML and FOMAML
-with those of MAML's paper (5 inner steps of 0.01, 10 in evaluation, 15 images a class to score on in training, as many as
-shots in evaluation, 4 tasks a meta-step for 1-shot and 2 for 5-shot). ``TABLE`` says what part of its paper's meta-steps
-each run makes here, unless another is asked for, and on how many unseen tasks it is scored. ``PART``: fewer than the 600
-images of each class will do, and the table says how many there were.
+Reptile has its paper's settings. It is trained once for both numbers of shots,
+and scored on one image per class. MAML and FOMAML have the settings of MAML's
+paper: 5 inner steps of 0.01, 10 in evaluation; 15 images per class to score on
+in training, as many as shots in evaluation; 4 tasks per meta-step for 1-shot, 2
+for 5-shot. ``TABLE`` holds each run's default fraction of its paper's
+meta-steps, and its number of unseen tasks. ``PART`` accepts fewer than the 600
+images of each class; the table states how many there were.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _MAML = _REPTILE.changed(
 
 
 def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float, tasks: int) -> Trained:
-    images = 5 * shots  # every mini-batch is all that there is to adapt on
+    images = 5 * shots  # every mini-batch holds all images to adapt on
     settings = _MAML.changed(
         algorithm=algorithm,
         inner_lr=_MAML.algorithm.rule.lr / shots,
@@ -48,7 +50,7 @@ def _maml(algorithm: str, shots: int, tasks_a_step: int, fraction: float, tasks:
 
 
 def _cells(algorithm: str, mode: str, *published: str) -> tuple[Cell, ...]:
-    """1-shot, 5-shot."""
+    """Cells for 1-shot and 5-shot."""
     return tuple(
         Cell(
             printed,

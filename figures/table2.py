@@ -1,9 +1,10 @@
-"""Table 2 of the Reptile paper: accuracy on Omniglot, 5-way and 20-way, 1-shot and 5-shot.
+"""Table 2 of the Reptile paper: 5-way and 20-way accuracy on Omniglot.
 
-Reptile with its paper's settings, trained once for both numbers of shots, and scored on an image a class; MAML and FOMAML
-with those of MAML's paper, inner steps on the mean, trained for each, and scored on as many images as they adapt on.
-``TABLE`` says what part of its paper's meta-steps each run makes here, unless another is asked for, and on how many unseen
-tasks it is scored.
+Reptile has its paper's settings. It is trained once for both numbers of shots,
+and scored on one image per class. MAML and FOMAML have the settings of MAML's
+paper, with inner steps on the mean. They are trained for each number of shots,
+and scored on as many images as they adapt on. ``TABLE`` holds each run's
+default fraction of its paper's meta-steps, and its number of unseen tasks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from minimeta.runs.presets import PRESETS
 
 
 def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) -> Trained:
-    images = ways * shots  # every mini-batch is all that there is to adapt on
+    images = ways * shots  # every mini-batch holds all images to adapt on
     settings = PRESETS[f"omniglot-{ways}way-maml"].settings.changed(
         algorithm=algorithm,
         shots=shots,
@@ -30,7 +31,7 @@ def _maml(algorithm: str, ways: int, shots: int, fraction: float, tasks: int) ->
 
 
 def _cells(algorithm: str, mode: str, *published: str) -> tuple[Cell, ...]:
-    """5-way 1-shot, 5-shot, 20-way 1-shot, 5-shot."""
+    """Cells for 5-way 1-shot and 5-shot, then 20-way 1-shot and 5-shot."""
     cells = []
     for printed, (ways, shots) in zip(published, ((5, 1), (5, 5), (20, 1), (20, 5)), strict=True):
         run = f"{algorithm}-{ways}way" + ("" if algorithm == "reptile" else f"-{shots}shot")

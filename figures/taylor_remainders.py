@@ -1,7 +1,9 @@
-"""What is left of MAML, FOMAML and Reptile after their Taylor series to first and second order in alpha, against alpha.
+"""Taylor remainders of MAML, FOMAML and Reptile against alpha.
 
-The remainder of order n falls like alpha^(n+1) (equations 9-27 of the Reptile paper, and one order further) until float64
-rounding stops it. It is |g - series(alpha)| / |g at alpha = 0|, norms over all parameters of two tasks.
+The relative remainder is |g - series(alpha)| / |g at alpha = 0|, with norms
+over all parameters of two tasks. At order n it falls like alpha^(n+1)
+(equations 9-27 of the Reptile paper, and one order further), down to float64
+rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from minimeta.theory import taylor
 
 SEED, TASKS, MINIBATCHES, EXAMPLES = 0, 2, 4, 10
 ALPHAS = np.logspace(-6.5, -1, 45)
-FIT = (1e-5, 1e-3)  # of the slopes: above rounding, below the next order
+FIT = (1e-5, 1e-3)  # range of the fit: above rounding, below the next order
 ORDERS = {1: "first order", 2: "second order"}
 ALGORITHMS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
 STYLES = {
@@ -29,7 +31,7 @@ ROUNDING = float(np.finfo(np.float64).eps)
 
 
 def problems(rng: np.random.Generator) -> dict[str, tuple[mm.Objective, mm.Minibatches]]:
-    """Two smooth networks, each with the k mini-batches of random data of its tasks."""
+    """Two smooth networks, each with k mini-batches of random data per task."""
     lead = (MINIBATCHES, TASKS, EXAMPLES)
     mlp = mm.Objective(mm.mlp([4, 16, 16, 2], "tanh"), mm.MeanSquaredError())
     stack = mm.layers.Conv2D(1, 4, stride=2), mm.layers.BatchNorm(4), mm.layers.Tanh()
@@ -84,16 +86,15 @@ def remainders(measured: list[np.ndarray], series: taylor.Series) -> np.ndarray:
 
 
 def slope(left: np.ndarray) -> float:
-    """Of the line through the logarithms, over the range ``FIT``."""
-    first, last = np.searchsorted(
-        ALPHAS, np.array(FIT) * (0.999, 1.001)
-    )  # with both ends, whatever their rounding
+    """Slope of log(remainder) against log(alpha), over the range ``FIT``."""
+    # Include both ends despite rounding.
+    first, last = np.searchsorted(ALPHAS, np.array(FIT) * (0.999, 1.001))
     clean = slice(first, last)
     return float(np.polyfit(np.log(ALPHAS[clean]), np.log(left[clean]), 1)[0])
 
 
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
-    """One panel for each network and algorithm; in it, both orders."""
+    """Draw a panel for each network and algorithm, with both orders."""
     networks = list(dict.fromkeys(panel["network"] for panel in result["panels"]))
     figure, axes = plt.subplots(
         len(networks), len(ALGORITHMS), figsize=(DOUBLE, 4.0), sharex=True, sharey=True
@@ -122,7 +123,7 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
 
 
 def draw_panel(axis, alphas: np.ndarray, curves: list[dict[str, Any]], fit: list[float]) -> None:
-    """The remainders, their slopes, a triangle of the slope that theory asks for, and the rounding of float64."""
+    """Draw the remainders with their slopes and the predicted slopes."""
     axis.axvspan(*fit, color="0.92", linewidth=0, zorder=0, label="range of the fit")
     for curve in curves:
         order, colour = curve["order"], STYLES[curve["order"]]["color"]
@@ -158,7 +159,10 @@ def draw_panel(axis, alphas: np.ndarray, curves: list[dict[str, Any]], fit: list
 
 
 def draw_triangle(axis, height: float, slope: int, above: bool) -> None:
-    """From alpha = 1e-3 one decade to the right and ``slope`` decades up, beside the line through (1e-3, height)."""
+    """Draw a triangle of this slope beside the line through (1e-3, height).
+
+    It is one decade wide, from alpha = 1e-3.
+    """
     low, high = height * np.array([1, 10.0**slope]) * (20 if above else 1 / 20)
     corner = (1e-3, high) if above else (1e-2, low)
     axis.plot(
@@ -176,6 +180,5 @@ def draw_triangle(axis, height: float, slope: int, above: bool) -> None:
 if __name__ == "__main__":
     drawn = run("taylor_remainders", __doc__, compute, draw)
     for each in drawn["panels"]:
-        print(
-            f"{each['network']:20}{ALGORITHMS[each['algorithm']]:9}{ORDERS[each['order']]:14}slope {each['slope']:.4f}"
-        )
+        algorithm, order = ALGORITHMS[each["algorithm"]], ORDERS[each["order"]]
+        print(f"{each['network']:20}{algorithm:9}{order:14}slope {each['slope']:.4f}")

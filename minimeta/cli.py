@@ -54,7 +54,9 @@ def _train(options: argparse.Namespace) -> None:
     given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
     if options.preset is None and not (options.resume and options.out):
-        raise SettingsError(f"name a preset ({', '.join(PRESETS)}), or --resume with --out RUN")
+        raise SettingsError(
+            f"give a preset ({', '.join(PRESETS)}), or continue a run with --resume --out RUN"
+        )
     if options.resume:
         settings = _resumed_settings(RunFolder(out), options.preset, given)
     else:
@@ -84,9 +86,9 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
     other = [flag for flag in wanted if flag not in there or wanted[flag] != there[flag]]
     if other:
         told = ", ".join(
-            f"{flag} is {there.get(flag)!r} there and {wanted[flag]!r} here" for flag in other
+            f"{flag} is {there.get(flag)!r} in the run, {wanted[flag]!r} here" for flag in other
         )
-        raise SettingsError(f"{folder.path} was begun with other settings: {told}")
+        raise SettingsError(f"{folder.path} was started with other settings: {told}")
     return settings
 
 
@@ -96,7 +98,7 @@ def _eval(options: argparse.Namespace) -> None:
         Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()
     ):
         raise SettingsError(
-            f"{options.json} exists, or its folder does not: name another file with --json"
+            f"--json needs a new file in an existing folder, got {options.json}: name another file"
         )
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
@@ -161,11 +163,11 @@ def _progress(options: argparse.Namespace):
 
 
 def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
-    """Print and give the errors after some numbers of inner steps."""
+    """Print and return the errors after some numbers of inner steps."""
     scoring, rows = experiment.settings.evaluation, []
     print(
-        f"mean squared error over {tasks} unseen waves, {scoring.shots} points each, "
-        "after n inner steps"
+        f"mean squared error over {tasks} unseen waves with {scoring.shots} points each, "
+        "after n inner steps (95% interval)"
     )
     for step in sorted({0, 1, 2, 5, 10, 20, scoring.steps}):
         if step <= scoring.steps:
@@ -176,7 +178,7 @@ def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list
 
 
 def _told_accuracy(scores: Accuracy, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
-    """Print and give the accuracies by the way to predict."""
+    """Print and return the accuracies with and without transduction."""
     task, rows = experiment.settings.task, []
     print(
         f"{task.classes()}{experiment.settings.evaluation.shots}-shot accuracy over {tasks} unseen tasks, "
@@ -224,7 +226,7 @@ def _check(options: argparse.Namespace) -> int:
 def _vectors(options: argparse.Namespace) -> None:
     if options.verify is None:
         if options.tolerance is not None:
-            raise SettingsError("--tolerance belongs to --verify RESULTS")
+            raise SettingsError("--tolerance needs --verify RESULTS: add it, or omit --tolerance")
         count, size = vectors.write(Path(options.folder))
         told = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
         print(f"{told} (--verify RESULTS grades results)")
@@ -234,7 +236,7 @@ def _vectors(options: argparse.Namespace) -> None:
     print(vectors.report(grades, tolerance))
     failed = sum(each.status == "fail" for each in grades)
     if failed:
-        raise VectorsError(f"{failed} of {len(grades)} results fail: {options.verify}")
+        raise VectorsError(f"{failed} of {len(grades)} results in {options.verify} fail")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -255,7 +257,6 @@ def _parser() -> argparse.ArgumentParser:
         "networks and algorithms show the largest. "
         "Exit status 1 if anything is off.",
     )
-    check.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
     check.add_argument(
         "--dtype",
         choices=["float64", "float32"],
@@ -278,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--data",
         metavar="DIR",
-        help="where to (default: MINIMETA_DATA, else the user's cache folder)",
+        help="folder of the dataset (default: MINIMETA_DATA, else the user's cache folder)",
     )
     data.set_defaults(run=_data)
     _add_vectors(commands)
@@ -308,19 +309,17 @@ def _add_train(commands: Any) -> None:
         metavar="PRESET",
         help="one of the presets above",
     )
-    parser.add_argument(
-        "--show", action="store_true", help="print the settings as JSON, and do nothing"
-    )
+    parser.add_argument("--show", action="store_true", help="print the settings as JSON and exit")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in the run folder"
+        "--resume", action="store_true", help="continue from the checkpoint in the run folder"
     )
     parser.add_argument(
         "--log-every",
         type=_at_least(1),
         default=10,
         metavar="N",
-        help="meta-steps a line of metrics (default: 10)",
+        help="meta-steps per line of metrics (default: 10)",
     )
     parser.add_argument(
         "--checkpoint-seconds",
@@ -379,12 +378,17 @@ def _add_eval(commands: Any) -> None:
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
     parser.add_argument(
-        "--tasks", type=_at_least(2), default=1000, help="unseen tasks (default: 1000)"
+        "--tasks", type=_at_least(2), default=1000, help="number of unseen tasks (default: 1000)"
     )
     known = every_flag(Settings)
     scoring = [flag for flag in known if flag.startswith("eval_")]
+    group = parser.add_argument_group(
+        "settings",
+        "a flag that is not given has the value in the run; in parentheses: the value in the "
+        "preset sine",
+    )
     for flag in scoring:
-        _add_setting(parser, known[flag], flag.removeprefix("eval_"))
+        _add_setting(group, known[flag], flag.removeprefix("eval_"))
     parser.add_argument(
         "--transduction",
         choices=["both", "yes", "no"],
@@ -397,10 +401,10 @@ def _add_eval(commands: Any) -> None:
         type=_at_least(0),
         default=0,
         metavar="SEED",
-        help="of the tasks (default: 0)",
+        help="seed of the unseen tasks (default: 0)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="where to write the result (default: in the run folder)"
+        "--json", metavar="FILE", help="new file for the result (default: in the run folder)"
     )
     _add_machine_flags(parser)
     parser.set_defaults(run=_eval, flags=scoring)
@@ -416,24 +420,25 @@ def _add_vectors(commands: Any) -> None:
         "docs/vectors.md specifies the format.",
     )
     parser.add_argument(
-        "folder", metavar="DIR", help="where to write them; with --verify, where they are"
+        "folder", metavar="DIR", help="folder to write the vectors to, or, with --verify, to read"
     )
     parser.add_argument(
         "--verify",
         metavar="RESULTS",
-        help="grade this folder: one npz a problem, any of the results",
+        help="grade the results in this folder: one npz per problem, with any of its results",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="X",
-        help=f"largest max|got - want| / max|want| that passes (default: {vectors.TOLERANCE})",
+        help=f"a result passes if max|got - want| / max|want| is at most X "
+        f"(default: {vectors.TOLERANCE})",
     )
     parser.set_defaults(run=_vectors)
 
 
 def _at_least(least: int):
-    """An argparse type: a whole number of at least ``least``."""
+    """An argparse type: a whole number, ``least`` or more."""
 
     def parse(text: str) -> int:
         value = int(text)
@@ -447,13 +452,15 @@ def _at_least(least: int):
 
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", metavar="DIR", help="folder that holds the images (default: MINIMETA_DATA)"
+        "--data", metavar="DIR", help="folder of the images (default: MINIMETA_DATA)"
     )
-    parser.add_argument("--device", choices=DEVICES, help="default: MINIMETA_DEVICE, else cpu")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="device (default: MINIMETA_DEVICE, else cpu)"
+    )
     parser.add_argument(
         "--workers",
         type=_at_least(1),
         metavar="N",
-        help="threads (default: from the work and the cores)",
+        help="number of threads (default: depends on the work and the cores)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -91,13 +91,13 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["train", "sine", *SHORT, "--out", "RUN"], "--resume continues it"),
+        (["train", "sine", *SHORT, "--out", "RUN"], "continue it with --resume"),
         (
             ["train", "sine", "--iterations", "30", "--out", "RUN", "--resume"],
-            "iterations is 20 there and 30 here",
+            "iterations is 20 in the run, 30 here",
         ),
         (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
-        (["train"], "name a preset"),
+        (["train"], "give a preset"),
         (["eval", "NEW"], "not a run folder"),
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (
@@ -116,11 +116,11 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         (["train", "sine", "--context", "5", "--out", "NEW"], "context parameters are for cavia"),
         (
             ["train", "sine", "--bias", "gini", "--out", "NEW"],
-            "bias belongs to taml: leave it out, or set algorithm to taml",
+            "bias belongs to taml: omit bias, or set algorithm to taml",
         ),
         (
             ["train", "sine", "--store", "points", "--out", "NEW"],
-            "taml, taml-entropy: leave it out, or set algorithm to one of these",
+            "taml, taml-entropy: omit store, or set algorithm to one of these",
         ),
         (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
         (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),
@@ -143,7 +143,7 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         ),
         (
             ["train", "sine", "--carry-inner-state", "--resume", "--k", "4", "--out", "RUN"],
-            "k is 5 there and 4 here",
+            "k is 5 in the run, 4 here",
         ),
     ],
 )

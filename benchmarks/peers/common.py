@@ -1,6 +1,7 @@
-"""What every adapter shares: reading a folder of vectors (JSON and npz, docs/vectors.md) and writing a folder of results.
+"""Shared by all adapters: reading vectors and writing results.
 
-Nothing of minimeta is imported: an adapter knows the vectors only as any third party would.
+docs/vectors.md specifies the vectors (JSON and npz). Nothing of minimeta is
+imported: an adapter knows the vectors only as any third party would.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def main(solve: Callable[[dict[str, Any], Arrays], Arrays], packages: tuple[str, ...]) -> None:
-    """``python PEER.py VECTORS RESULTS``: one npz a problem, and peer.json with versions and what raised."""
+    """The command line ``python PEER.py VECTORS RESULTS``.
+
+    It writes one npz per problem, and peer.json with versions and errors.
+    """
     vectors, results = map(Path, sys.argv[1:])
     results.mkdir(parents=True, exist_ok=True)
     raised = {}
@@ -31,14 +35,17 @@ def main(solve: Callable[[dict[str, Any], Arrays], Arrays], packages: tuple[str,
             }
         try:
             np.savez(results / problem["file"], **solve(problem, arrays))
-        except Exception as error:  # a peer's failure is a finding: note it, and go on
+        except Exception as error:  # a peer's failure is a finding: record it and continue
             raised[problem["name"]] = f"{type(error).__name__}: {error}".splitlines()[0]
     facts = {"versions": {name: version(name) for name in packages}, "raised": raised}
     (results / "peer.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def parameters(problem: dict[str, Any], phi: Any) -> Iterator[dict[str, Any]]:
-    """For each layer its parameters by name, cut out of ``phi: (D,)`` (any array that slices and reshapes)."""
+    """The parameters of each layer by name, as parts of ``phi (D,)``.
+
+    ``phi`` may be any array that slices and reshapes.
+    """
     for layer in problem["network"]["layers"]:
         named = {}
         for each in layer["parameters"]:

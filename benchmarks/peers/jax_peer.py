@@ -1,4 +1,4 @@
-"""JAX: jax.grad, jax.jvp and jax.vmap, inner steps by the optimizers that come with it."""
+"""JAX: jax.grad, jax.jvp and jax.vmap; inner steps by JAX's own optimizers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def of_a_task(problem, phi, v, batches):
 
 def solve(problem, arrays):
     batches = common.minibatches(problem, arrays, jnp.asarray)
-    # Not under jax.jit: compiling a whole unrolled problem that runs once takes minutes.
+    # No jax.jit: it takes minutes to compile an unrolled problem that runs
+    # once.
     each_task = jax.vmap(
         lambda v, batches: of_a_task(problem, jnp.asarray(arrays["phi"]), v, batches)
     )

@@ -1,4 +1,7 @@
-"""higher as a worker of benchmarks/speed.py, MAML: a loop over tasks, each in an innerloop_ctx, as its examples do."""
+"""higher as a worker of benchmarks/speed.py, for MAML.
+
+It loops over tasks, each in an innerloop_ctx, as higher's examples do.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
     inner = torch.optim.SGD(module.parameters(), settings["rule"]["lr"])
 
     def gradient() -> Tensor:
-        """Adds the gradient of the mean to the parameters' own, task by task; their losses."""
+        """Add the mean's gradient to ``grad``; return the losses."""
         losses = []
         for *support, query in tasks:
             with higher.innerloop_ctx(module, inner, copy_initial_weights=False) as (

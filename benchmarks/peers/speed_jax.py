@@ -1,11 +1,16 @@
-"""JAX as a worker of benchmarks/speed.py: a whole step in one jit, its state donated, parameters as a tree.
+"""JAX as a worker of benchmarks/speed.py.
 
-A variant is a list of choices, of which the fastest depends on the work:
+A whole step is in one jit, with a donated state and parameters as a tree. A
+variant is a list of choices; the fastest choice depends on the work:
 
-vmap | map          tasks side by side, or one after another (lax.scan over tasks, gradients added up)
+vmap | map          tasks side by side, or one after another (lax.scan over
+tasks,
+                    gradients added up)
 scan | unroll       inner steps in a lax.scan, or written out
-conv | im2col       XLA's convolution, which vmap over weights turns into a grouped one; or slices and a matrix product
-window | slices     max pooling by lax.reduce_window, or as the maximum of strided slices
+conv | im2col       XLA's convolution, which vmap over weights turns into a
+                    grouped one; or slices and a matrix product
+window | slices     max pooling by lax.reduce_window, or as the maximum of
+                    strided slices
 checkpoint          (memory only) jax.checkpoint on the inner step
 """
 
@@ -42,7 +47,8 @@ class Work:
     def __init__(self, settings: Settings, arrays: Arrays, options: set[str]) -> None:
         self.settings, self.arrays, self.options = settings, arrays, options
         self.rule, self.layers = settings["rule"], settings["network"]["layers"]
-        # To scan over tasks they must come first; to scan over inner steps under vmap, second.
+        # A scan over tasks needs tasks as the first axis; a scan over inner
+        # steps under vmap needs them as the second.
         self.axis = 0 if "map" in options else 1
         batches = [(arrays[f"x_{i + 1}"], arrays[f"y_{i + 1}"]) for i in range(settings["k"])]
         split = settings["k"] - (settings["kind"] != "reptile" and settings["k"] > 1)
@@ -60,7 +66,7 @@ class Work:
         ]
 
     def flat(self, tree: Tree) -> np.ndarray:
-        """The parameters of the network, or a stack of them, in the order of phi; ``(D,)`` or ``(T, D)``."""
+        """The parameters as phi, ``(D,)``, or of a stack, ``(T, D)``."""
         names = [[each["name"] for each in layer["parameters"]] for layer in self.layers]
         parts = [np.asarray(tree[i][name]) for i, of_layer in enumerate(names) for name in of_layer]
         return np.concatenate([part.ravel() for part in parts])
@@ -106,7 +112,7 @@ class Work:
     # The inner loop.
 
     def descend(self, theta: Tree, batches: Tree) -> tuple[Tree, jax.Array]:
-        """Parameters after a step on each mini-batch of one task, and the last one's loss before it."""
+        """One task's final parameters, and the loss before the last step."""
         step = jax.checkpoint(self.inner_step) if "checkpoint" in self.options else self.inner_step
         carry = self.fresh(theta)
         if "unroll" in self.options:
@@ -256,7 +262,8 @@ class Work:
         return self.flat(tree)[None]
 
     def computing(self, function, name, read, *arguments) -> Program:
-        """A program whose steps are all the same: ``function`` of the initial parameters, compiled ahead."""
+        """A program of equal steps, each a call of the compiled
+        ``function``."""
         theta = self.theta(self.arrays["phi"])
         compiled = jax.jit(function).lower(theta, *arguments).compile()
         return Program(
@@ -274,7 +281,7 @@ def convolve(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
 
 
 def im2col(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
-    """The same as a matrix product, which vmap turns into a batch of matrix products."""
+    """A convolution as a matrix product, which vmap turns into a batch."""
     kernel, _, inputs, outputs = weight.shape
     n, height, width, _ = x.shape
     x = jnp.pad(x, ((0, 0), around(height, kernel, stride), around(width, kernel, stride), (0, 0)))
@@ -297,7 +304,7 @@ def pool_window(x: jax.Array) -> jax.Array:
 
 
 def pool_slices(x: jax.Array) -> jax.Array:
-    """The gradient of reduce_window is a select-and-scatter, which is slow on the CPU."""
+    """Max pooling; reduce_window has a slow gradient, select-and-scatter."""
     x = jnp.pad(
         x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf
     )

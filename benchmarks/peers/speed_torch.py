@@ -1,12 +1,20 @@
-"""PyTorch, eager, as a worker of benchmarks/speed.py: a loop over tasks, in-place updates, no work that can be saved.
+"""Eager PyTorch as a worker of benchmarks/speed.py.
 
-A variant is a list of choices, of which the fastest depends on the work:
+It loops over tasks with in-place updates, and avoids all needless work. A
+variant is a list of choices; the fastest choice depends on the work:
 
-contiguous | channels-last | im2col     layout of images and weights (speed_torch_network.py)
-fused | foreach | inplace               inner Adam: torch.optim.Adam's kinds, or written out with torch._foreach
-threads                                 tasks shared by as many threads as there are cores, operations on one thread each;
-                                        otherwise operations on as many as PyTorch takes by itself
-compiled                                the loss and its gradient by torch.compile, which needs a C++ compiler and has no
+contiguous | channels-last | im2col     layout of images and weights
+                                        (speed_torch_network.py)
+fused | foreach | inplace               inner Adam: torch.optim.Adam's kinds, or
+                                        written out with torch._foreach
+threads                                 as many threads as cores share the
+tasks, with
+                                        operations on one thread; otherwise
+                                        operations on PyTorch's default number
+                                        of threads
+compiled                                the loss and its gradient by
+torch.compile,
+                                        which needs a C++ compiler and has no
                                         second derivatives
 """
 
@@ -39,7 +47,7 @@ def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
 
 
 class InPlace:
-    """Adam with beta1 = 0, as every case has it, in the fewest operations on lists of tensors."""
+    """Adam with beta1 = 0, as in every case, in few operations on lists."""
 
     def __init__(self, parameters: Tensors, rule: dict[str, Any]) -> None:
         self.parameters, self.rule, self.steps = parameters, rule, 0
@@ -50,7 +58,8 @@ class InPlace:
 
     @torch.no_grad()
     def step(self, g: Sequence[Tensor]) -> None:
-        """phi' = phi - lr g / (sqrt(v') / c + eps) with c the root of the correction."""
+        """phi' = phi - lr g / (sqrt(v') / c + eps), with c =
+        sqrt(correction)."""
         self.steps += 1
         beta2, lr, eps = (self.rule[name] for name in ("beta2", "lr", "eps"))
         if self.steps == 1:
@@ -64,7 +73,7 @@ class InPlace:
 
 
 class Library:
-    """torch.optim.Adam, whose state is set back for every task rather than made anew."""
+    """torch.optim.Adam, whose state is reset for every task, not recreated."""
 
     def __init__(self, parameters: Tensors, rule: dict[str, Any], kind: str) -> None:
         self.parameters = parameters
@@ -83,7 +92,7 @@ class Library:
 
 
 class Learner:
-    """Adapts one task after another in the same buffers."""
+    """A learner that adapts one task after another in the same buffers."""
 
     def __init__(
         self, network: Network, settings: Settings, phi: np.ndarray, options: set[str]
@@ -97,7 +106,10 @@ class Learner:
             self.adam = Library(self.parameters, settings["rule"], kind)
 
     def adapt(self, start: Tensors, batches: Batches) -> Tensor:
-        """A step on each mini-batch; the last one's loss before it. ``parameters`` holds what is reached."""
+        """Step on each mini-batch; return the last loss before its step.
+
+        ``parameters`` are updated in place.
+        """
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, start)
         self.adam.reset()
@@ -108,7 +120,10 @@ class Learner:
 
 
 class Tasks:
-    """``run(f)`` calls ``f(learner or nothing, its tasks)`` for all tasks, in one thread or shared by several."""
+    """A function ``run(f)``, which calls ``f(learner or nothing, its tasks)``.
+
+    The calls cover all tasks, in one thread or in several.
+    """
 
     def __init__(
         self, tasks: list[Batches], options: set[str], learner: Callable[[], Any] = lambda: None
@@ -160,7 +175,10 @@ def reptile(network: Network, settings: Settings, arrays: Arrays, options: set[s
 
 
 def final_loss(network: Network, settings: Settings, start: Tensors, batches: Batches) -> Tensor:
-    """The last mini-batch's loss after an SGD step on each of the others, connected to ``start``."""
+    """The last mini-batch's loss after an SGD step on each other mini-batch.
+
+    It is connected to ``start``.
+    """
     theta = start
     for batch in batches[:-1]:
         g = torch.autograd.grad(network.loss(theta, batch), theta, create_graph=True)

@@ -1,10 +1,12 @@
 """torch.func as a worker of benchmarks/speed.py: grad and vmap over tasks.
 
-A variant is a layout (speed_torch_network.py) and, for MAML, where the outer gradient is taken:
+A variant is a layout (speed_torch_network.py) and, for MAML, where the outer
+gradient is taken:
 
-outside     of the mean over vmapped tasks: no task has a gradient of its own
-inside      of each task, by vmap; their mean is taken after. Second derivatives of its batch norm are wrong outside
-            (github.com/pytorch/functorch/issues/534) and right inside
+outside     of the mean over vmapped tasks, without a gradient per task
+inside      of each task, by vmap, before the mean. Second derivatives of batch
+            norm are wrong outside (github.com/pytorch/functorch/issues/534) and
+            right inside
 compiled    with torch.compile, which needs a C++ compiler
 """
 
@@ -87,7 +89,10 @@ def reptile(network: Network, settings: Settings, arrays: Arrays, options: list[
         torch._foreach_copy_(phi, network.parameters(arrays["phi"]))
 
     def step(state: Any) -> Tensor:
-        """Only the gradient is mapped over tasks: Adam, in place, sees them as a first axis. Every case has beta1 = 0."""
+        """A step of Adam in place, with tasks as the first axis.
+
+        Only the gradient is mapped over tasks. Every case has beta1 = 0.
+        """
         theta = [each.expand(settings["tasks"], *each.shape).contiguous() for each in phi]
         v = [torch.zeros_like(each) for each in theta]
         for t, batch in enumerate(batches, start=1):

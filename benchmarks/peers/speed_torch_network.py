@@ -1,8 +1,10 @@
-"""A case's network, loss and parameters for the workers built on plain PyTorch: functions of a list of tensors.
+"""A case's network and loss as functions of tensors, in plain PyTorch.
 
-``layout`` is how images and weights lie in memory: "contiguous" and "channels-last" go through torch's own convolution,
-"im2col" keeps channels last all the way and writes the convolution as slices and a matrix product, which torch.func.vmap
-turns into a batch of matrix products (its own convolution becomes a grouped one, which is slow on the CPU).
+``layout`` is the memory layout of images and weights. "contiguous" and
+"channels-last" use torch's own convolution. "im2col" always keeps channels
+last, and writes the convolution as slices and a matrix product. torch.func.vmap
+turns this product into a batch of matrix products; it turns torch's own
+convolution into a grouped one, which is slow on the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ LAYOUTS = ("contiguous", "channels-last", "im2col")
 
 
 class Network:
-    """What is computed, from parameters that are given."""
+    """The network and loss of a case, as functions of parameters."""
 
     def __init__(self, settings: Settings, arrays: Arrays, layout: str) -> None:
         if layout not in LAYOUTS:
@@ -50,7 +52,8 @@ class Network:
         return torch_network.flat(tensors)
 
     def lay(self, each: Tensor) -> Tensor:
-        """Images and weights of convolutions as the layout has them, the rest as it is."""
+        """Images or weights of a convolution in the layout; others
+        unchanged."""
         if each.ndim != 4 or self.layout == "im2col":
             return each
         channels_last = self.layout == "channels-last"
@@ -59,7 +62,7 @@ class Network:
         )
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """k pairs x ``(T, N, ...)``, y ``(T, N, ...)``; images in the layout."""
+        """k pairs x, y of shape ``(T, N, ...)``, with images in the layout."""
         pairs = []
         for x, y in common.minibatches(self.settings, self.arrays, torch.from_numpy):
             if x.ndim == 5 and self.layout != "im2col":
@@ -68,7 +71,7 @@ class Network:
         return pairs
 
     def of_tasks(self) -> list[list[tuple[Tensor, Tensor]]]:
-        """For each task its k mini-batches."""
+        """The k mini-batches of each task."""
         return [
             [(self.lay(x[t]), y[t]) for x, y in self.batches()]
             for t in range(self.settings["tasks"])
@@ -111,7 +114,10 @@ class Network:
 
 
 def padded(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """Torch's convolution; a padding that is the same on all sides is left to it, which saves a copy."""
+    """Torch's convolution, which also pads where all sides are equal.
+
+    This saves a copy.
+    """
     top, bottom = torch_network.around(x.shape[2], weight.shape[2], stride)
     left, right = torch_network.around(x.shape[3], weight.shape[3], stride)
     if (top, left) == (bottom, right):
@@ -120,7 +126,7 @@ def padded(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
 
 
 def im2col(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """Convolution of ``x: (N, height, width, in)`` with ``weight: (kernel, kernel, in, out)``."""
+    """Convolution, ``x (N, height, width, in)``, ``weight (k, k, in, out)``."""
     kernel, _, inputs, outputs = weight.shape
     n, height, width, _ = x.shape
     down, across = (torch_network.around(size, kernel, stride) for size in (height, width))

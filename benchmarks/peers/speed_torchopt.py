@@ -1,6 +1,8 @@
 """TorchOpt as a worker of benchmarks/speed.py, MAML.
 
-loop    torchopt.MetaSGD in a Python loop over tasks, state recovered after each, as its few-shot example does
+loop    torchopt.MetaSGD in a Python loop over tasks; the state is recovered
+after
+        each task, as in TorchOpt's few-shot example
 vmap    torchopt.sgd, its functional optimizer, under torch.func.vmap
 """
 
@@ -33,7 +35,7 @@ def loop(network: Network, settings: Settings, arrays: Arrays) -> Program:
     inner = torchopt.MetaSGD(module, lr=settings["rule"]["lr"])
 
     def gradient() -> Tensor:
-        """Adds the gradient of the mean to the parameters' own; the losses of the tasks."""
+        """Add the mean's gradient to ``grad``; return the losses."""
         module_start = torchopt.extract_state_dict(module, by="reference", detach_buffers=True)
         inner_start = torchopt.extract_state_dict(inner, by="reference")
         losses = []
@@ -51,7 +53,7 @@ def loop(network: Network, settings: Settings, arrays: Arrays) -> Program:
 
 
 def channels_first(settings: Settings) -> dict[str, Any]:
-    """The network's description for images that are laid out for PyTorch already."""
+    """The network's description, for images already in PyTorch's layout."""
     return settings["network"] | {"input_shape": settings["network"]["input_shape"][-1:]}
 
 
@@ -89,7 +91,7 @@ def outer_steps(
     phi: list[Tensor],
     gradient: Callable[[], Tensor],
 ) -> Program:
-    """Meta-steps by torch.optim.Adam on the gradients that ``gradient`` leaves in ``phi``."""
+    """Meta-steps by torch.optim.Adam on the gradients of ``gradient``."""
     rule = settings["outer"]
     adam = torch.optim.Adam(
         phi, rule["lr"], (rule["beta1"], rule["beta2"]), rule["eps"], fused=True

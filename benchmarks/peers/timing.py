@@ -1,13 +1,19 @@
-"""What every worker of benchmarks/speed.py shares: the case that it reads, the commands that it obeys.
+"""Shared by all workers: reading a case, obeying commands.
 
-``python WORKER CASE_FOLDER VARIANT DTYPE`` reads ``case.json`` and ``arrays.npz``, builds the case's step, answers with
-the versions of its packages, and then obeys lines on its standard input, each answered by a line of JSON:
+``python WORKER CASE_FOLDER VARIANT DTYPE`` reads ``case.json`` and
+``arrays.npz``, builds the case's step and answers with the versions of its
+packages. Then it obeys lines on its standard input, and answers each with a
+line of JSON:
 
-result PATH     one step from the initial phi; what it computes goes to PATH, an npz
-time SECONDS    steps from the initial phi for about so long: {"seconds": of one step}
-memory          bytes that one step adds to the resident set at its peak: {"bytes": ...}
+result PATH     make one step from the initial phi, and write its results to the
+                npz PATH
+time SECONDS    make steps from the initial phi for about SECONDS:
+                {"seconds": of one step}
+memory          peak bytes that one step adds to the resident set: {"bytes":
+...}
 
-A worker that waits for a line is blocked, so it takes no time from another one. Nothing of minimeta is imported.
+A worker that waits for a line is blocked, so it takes no time from others.
+Nothing of minimeta is imported.
 """
 
 from __future__ import annotations
@@ -34,8 +40,9 @@ BLOCK = 0.02  # seconds between two looks at the clock
 class Program(NamedTuple):
     """A case built by one library.
 
-    ``step`` maps the state that the last one left to the next; ``start`` makes the first. ``results`` reads what a step
-    computed off its state, in the words of the vectors. ``wait`` returns when a state has been computed.
+    ``start`` makes the first state, and ``step`` maps a state to the next.
+    ``results`` reads the results of a step from its state, in the terms of the
+    vectors. ``wait`` returns when a state has been computed.
     """
 
     start: Callable[[], Any]
@@ -48,9 +55,9 @@ Build = Callable[[Settings, Arrays, str], Program]
 
 
 def serve(build: Build, packages: tuple[str, ...] = ()) -> None:
-    """Be a worker: ``build(settings, arrays, variant)`` makes its program."""
+    """Run as a worker of the program ``build(settings, arrays, variant)``."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    os.dup2(2, 1)  # output of a library must not look like an answer
     folder, variant, dtype = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     settings, arrays = read(folder, dtype)
     if settings["kind"] == "memory":
@@ -84,7 +91,7 @@ def first_step_only(settings: Settings, arrays: Arrays) -> tuple[Settings, Array
 
 
 def warm_up(program: Program) -> None:
-    """What a library loads and sets up at its first step is no memory of the gradient."""
+    """Make a first step, so that a library's setup does not count as memory."""
     program.wait(program.step(program.start()))
 
 
@@ -96,7 +103,10 @@ def result(program: Program, path: str) -> dict[str, Any]:
 
 
 def timed(program: Program, seconds: str) -> dict[str, Any]:
-    """The median over blocks of steps. A library that computes behind the caller's back may do so within a block."""
+    """Seconds of a step: the median over blocks of steps.
+
+    An asynchronous library may compute ahead within a block.
+    """
     state, block = program.start(), 1
     state, took = run(program, state, 1)
     while took < min(BLOCK, float(seconds) / 10):  # warm up, and find how many steps a block holds
@@ -111,7 +121,7 @@ def timed(program: Program, seconds: str) -> dict[str, Any]:
 
 
 def run(program: Program, state: Any, steps: int) -> tuple[Any, float]:
-    """The state after ``steps``, and the seconds they took."""
+    """The state after ``steps`` steps, and their seconds."""
     started = time.perf_counter()
     for _ in range(steps):
         state = program.step(state)
@@ -120,7 +130,7 @@ def run(program: Program, state: Any, steps: int) -> tuple[Any, float]:
 
 
 def memory(program: Program, argument: str) -> dict[str, Any]:
-    """Bytes by which a step makes this process grow, and whether its results are finite."""
+    """Bytes that a step adds to this process; whether results are finite."""
     state = program.start()
     program.wait(state)
     before = resident_after_reset()
@@ -132,8 +142,11 @@ def memory(program: Program, argument: str) -> dict[str, Any]:
 
 
 def resident_after_reset() -> int:
-    """Bytes resident now; the peak starts anew. Pages that the C library has free but keeps are given back first, or what
-    follows would use them unseen."""
+    """Resident bytes now; resets the peak.
+
+    Free pages that the C library keeps are returned first. Otherwise the next
+    step would use these pages without a trace.
+    """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")

@@ -1,5 +1,8 @@
-"""PyTorch itself: torch.func.functional_call, grad, jvp and vmap. It has no functional optimizers, so inner steps are
-written out, as its own MAML examples do."""
+"""PyTorch itself: torch.func.functional_call, grad, jvp and vmap.
+
+PyTorch has no functional optimizers, so inner steps are written out, as in its
+own MAML examples.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.func import functional_call, grad, jvp, vmap
 
 
 def descend(rule, loss, theta, batches):
-    """Parameters after an inner step on each mini-batch; ``theta`` by name."""
+    """Parameters by name after an inner step on each mini-batch."""
     m = v = {name: torch.zeros_like(value) for name, value in theta.items()}
     for t, batch in enumerate(batches, start=1):
         g = grad(loss)(theta, batch)
@@ -32,7 +35,8 @@ def of_a_task(problem, module, theta, v, batches):
     """All results of one task, parameters by name."""
 
     def score(z, y):
-        # By itself mse_loss cannot be differentiated by jvp of grad ("ZeroTensors are immutable"), so it is written out.
+        # jvp of grad fails on mse_loss ("ZeroTensors are immutable"), so the
+        # loss is written out.
         return (
             ((z - y) ** 2).mean()
             if problem["loss"] == "MeanSquaredError"
@@ -73,7 +77,7 @@ def solve(problem, arrays):
 
 
 def _rows(named, tasks):
-    """Parameters by name, tasks first, as ``(T, D)``."""
+    """Parameters by name, with tasks as the first axis, as ``(T, D)``."""
     return [torch_network.flat([value[t] for value in named.values()]) for t in range(tasks)]
 
 

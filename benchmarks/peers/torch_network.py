@@ -1,4 +1,7 @@
-"""The networks of the vectors as PyTorch modules, and phi as their parameters: shared by the adapters built on PyTorch."""
+"""The networks of the vectors as PyTorch modules, and phi as their parameters.
+
+The adapters built on PyTorch share this module.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-# From the vectors' order of axes to PyTorch's, by the number of axes: (in, out) and (height, width, in, out).
+# Permutations from the vectors' order of axes to PyTorch's, by the number of
+# axes: (in, out) and (height, width, in, out).
 ORDER = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _INVERSE = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def float64_on_one_thread():
-    """How the vectors are computed: small problems, exactly."""
+    """Set PyTorch up for small problems in exact float64."""
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
 
 
 class SameConv2d(nn.Conv2d):
-    """Conv2d with TensorFlow's padding, which PyTorch offers for stride 1 only."""
+    """Conv2d with TensorFlow's padding for any stride."""
 
     def forward(self, x):
         top, bottom = around(x.shape[2], self.kernel_size[0], self.stride[0])
@@ -28,7 +32,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def around(size, kernel, stride):
-    """Zeros before and after an axis."""
+    """The padding before and after an axis."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -54,7 +58,7 @@ LAYERS = {
     "MaxPool2D": lambda layer: nn.MaxPool2d(2, ceil_mode=True),
     "ReLU": lambda layer: nn.ReLU(),
     "Tanh": lambda layer: nn.Tanh(),
-    "Softplus": lambda layer: nn.Softplus(threshold=1e9),  # by default linear above 20
+    "Softplus": lambda layer: nn.Softplus(threshold=1e9),  # the default is linear above 20
     "Flatten": lambda layer: FlattenChannelsLast(),
 }
 
@@ -88,7 +92,10 @@ def criterion(problem):
 
 
 def of_each_task(of_a_task):
-    """A ``solve`` for common.main from one that takes (problem, arrays, number of the task, its mini-batches)."""
+    """A ``solve`` for common.main from a function that solves one task.
+
+    The function takes (problem, arrays, number of the task, its mini-batches).
+    """
 
     def solve(problem, arrays):
         batches = common.minibatches(problem, arrays, torch.from_numpy)
@@ -102,10 +109,11 @@ def of_each_task(of_a_task):
 
 
 def of_the_module(problem, arrays, batches, descend):
-    """What an optimizer library for modules offers: all but the Hessian-vector product, for which it has no function.
+    """All results that an optimizer library for modules offers.
 
-    ``descend(module, loss, batches)`` makes inner steps from the module's parameters and returns a function from x to
-    predictions, and the parameters reached, both connected to the module's own.
+    There is no Hessian-vector product. ``descend(module, loss, batches)`` makes
+    inner steps from the module's parameters. It returns a function from x to
+    predictions, and the final parameters, both connected to the module's own.
     """
     module, score = network(problem, arrays["phi"]), criterion(problem)
     start = list(module.parameters())

@@ -74,7 +74,7 @@ class Experiment:
 
     @property
     def images(self) -> dict[str, Any] | None:
-        """How many images a class has, and their digest; None without images."""
+        """The number of images per class and their digest, or None."""
         return self._tasks.images
 
     @cached_property

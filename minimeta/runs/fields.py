@@ -40,12 +40,12 @@ class Field(NamedTuple):
 
     @property
     def is_choice(self) -> bool:
-        """Whether it holds an instance of a registered class."""
+        """Whether the field holds an instance of a registered class."""
         return self.registry is not None
 
     @property
     def is_nested(self) -> bool:
-        """Whether it holds a plain dataclass."""
+        """Whether the field holds a plain dataclass."""
         return not self.is_choice and is_dataclass(self.hint)
 
 
@@ -62,7 +62,7 @@ _TOP = Place()
 
 
 def fields_of(cls: type, place: Place = _TOP) -> list[Field]:
-    """The fields of a dataclass that its constructor takes, in their order."""
+    """The fields of a dataclass that its constructor takes, in order."""
     hints = get_type_hints(cls)
     return [_field(each, hints[each.name], place) for each in fields(cls) if each.init]
 
@@ -91,7 +91,7 @@ def flags_of(tree: Any, place: Place = _TOP) -> Flags:
     Raises
     ------
     SettingsError
-        if two fields have one flag, or a value is none that settings hold.
+        if two fields have the same flag, or a value does not fit its field.
     """
     flags: Flags = {}
     for each in fields_of(type(tree), place):
@@ -119,7 +119,7 @@ def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> 
     Raises
     ------
     SettingsError
-        if a value does not fit, with its flag, or is missing.
+        if a value is missing or does not fit its field; names the flag.
     """
     arguments = {}
     for each in fields_of(cls, place):
@@ -148,11 +148,11 @@ def _chosen(each: Field, flags: Flags, fallback: Flags, cls: type) -> str:
 
 
 def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
-    """The value of a flag, its default, or what stands in for it."""
+    """The value of a flag, else its default, else its value in ``fallback``."""
     for value in (flags.get(each.flag, MISSING), each.default, fallback.get(each.flag, MISSING)):
         if value is not MISSING:
             return value
-    raise SettingsError(f"{cls.__name__} needs a value of {each.flag}: set {each.flag}")
+    raise SettingsError(f"{cls.__name__} needs a value for {each.flag}: set {each.flag}")
 
 
 # A tree as nested JSON.
@@ -221,7 +221,7 @@ def _read(
 
 
 class Owner(NamedTuple):
-    """A field, and the choices under which it is read: pairs (flag, name)."""
+    """A field, and the choices (flag, name) under which it is read."""
 
     field: Field
     under: tuple[tuple[str, str], ...]
@@ -250,7 +250,7 @@ def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
     """Raise the SettingsError of the first flag among ``asked`` that is not
     among those ``read``.
 
-    It is unknown, or belongs to classes that were not chosen.
+    Such a flag is unknown, or belongs to classes that were not chosen.
     """
     unread = [flag for flag in asked if flag not in read]
     if not unread:
@@ -265,9 +265,9 @@ def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
 
 
 def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
-    """The sentence that says to which classes an unread flag belongs."""
+    """A message that names the classes that read an unread flag."""
 
-    def agrees(owner: Owner) -> int:  # how many choices down to the field are made
+    def agrees(owner: Owner) -> int:  # number of choices made on the way to the field
         made = [read.get(by) == name for by, name in owner.under]
         return [*made, False].index(False)
 
@@ -275,7 +275,7 @@ def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
     owners = [owner for owner in known[flag] if agrees(owner) == nearest]
     by = owners[0].under[nearest][0]
     names = list(dict.fromkeys(owner.under[nearest][1] for owner in owners))
-    told = f"{flag} belongs to {', '.join(names)}: leave it out, or set {by} to {_or(names)}"
+    told = f"{flag} belongs to {', '.join(names)}: omit {flag}, or set {by} to {_or(names)}"
     instead = [
         other
         for other, all_owners in known.items()
@@ -285,7 +285,7 @@ def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
 
 
 def _or(names: Any) -> str:
-    """One name, or "one of these"; all names of a registry."""
+    """One name as it is, several as "one of these", a registry as its names."""
     if isinstance(names, Registry):
         return ", ".join(names)
     return names[0] if len(names) == 1 else "one of these"
@@ -310,7 +310,7 @@ def value_of(field: Field, value: Any) -> Any:
     Raises
     ------
     SettingsError
-        if it does not fit the field's type, choices or bounds.
+        if the value does not fit the field's type, choices or bounds.
     """
     if field.choices:
         if not isinstance(value, str) or value not in field.choices:
@@ -371,7 +371,7 @@ def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
 
 
 def _check_bounds(field: Field, value: Any) -> None:
-    """Raise the SettingsError of a number out of bounds."""
+    """Raise a SettingsError if a number is out of bounds."""
     for each in value if isinstance(value, tuple) else (value,):
         if type(each) not in (int, float) or field.least is None:
             continue
@@ -389,7 +389,8 @@ def reader(field: Field) -> Callable[[str], Any]:
     """A function from a word of the command line to a leaf's value, named as
     argparse shows it.
 
-    It raises ValueError for a word that is none.
+    Its name is the type that argparse shows. It raises ValueError if the word
+    does not fit.
     """
     kinds = kinds_of(field.hint)
 

@@ -1,8 +1,8 @@
 """Settings as the first edition wrote them: one flat object of forty fields.
 
-The fields have the names that flags have today. Three things have changed. The
-entropy of TAML is an algorithm of its own. FOMAML's update was "step" where
-nothing was said. The sizes of hidden layers were a text.
+The fields have the names of today's flags. Three things have changed. TAML by
+entropy is now an algorithm of its own. FOMAML's default update was "step". The
+sizes of hidden layers were a text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..errors import SettingsError
 
 
 def is_first_edition(stored: Mapping[str, Any]) -> bool:
-    """Whether a JSON object has the flat form, whose task is a word."""
+    """Whether a JSON object has the flat form, in which the task is a word."""
     return isinstance(stored.get("task"), str)
 
 
-# Values of a flag that are another flag's today: (flag, value) to (flag, value).
+# Values that belong to another flag today: (flag, value) to (flag, value).
 MOVED = {("bias", "entropy"): ("algorithm", "taml-entropy")}
 
 
@@ -34,7 +34,7 @@ def flags_in(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_moved(asked: Mapping[str, Any]) -> None:
-    """Raise the SettingsError of a value that is another flag's today."""
+    """Raise a SettingsError if a value belongs to another flag today."""
     for (flag, value), (new, name) in MOVED.items():
         if asked.get(flag) == value:
-            raise SettingsError(f"{flag} {value!r} is {new} {name!r} now: set {new} to {name}")
+            raise SettingsError(f"{flag} {value!r} is now {new} {name!r}: set {new} to {name}")

@@ -70,7 +70,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if another process holds it, or it cannot be made.
+            if another process holds the lock, or the folder cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if there is a run in the folder already, or a file of a run.
+            if the folder already holds a run, or a file of a run.
         """
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             if path.exists():
@@ -106,7 +106,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if they are missing or not readable.
+            if the settings are missing or not readable.
         """
         if not self.config_path.exists():
             raise CheckpointError(
@@ -133,7 +133,7 @@ class RunFolder:
         try:
             read_state(packed, rules)
         except CheckpointError as error:
-            raise SettingsError(f"this state cannot be kept: {error}") from error
+            raise SettingsError(f"this state cannot be saved: {error}") from error
         arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config))} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
@@ -158,8 +158,8 @@ class RunFolder:
             )
         if str(arrays.pop("config", "")) != _digest(config):
             raise CheckpointError(
-                f"{self.checkpoint_path} was written under other settings than "
-                f"{self.config_path} holds"
+                f"{self.checkpoint_path} was written under settings other than those in "
+                f"{self.config_path}"
             )
         try:
             return read_state(arrays, rules, xp, first_format=told == _FIRST_FORMAT)
@@ -167,7 +167,7 @@ class RunFolder:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of the checkpoint but their names."""
+        """All arrays of the checkpoint except the list of their names."""
         try:
             with np.load(self.checkpoint_path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -186,7 +186,7 @@ class RunFolder:
             file.write(json.dumps(entry) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics; none where there is no file.
+        """All whole lines of the metrics; an empty list without a file.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class RunFolder:
             producer = {
                 name: value for name, value in facts.get("provenance", {}).items() if name != "date"
             }
-            if "loss" in entry and producer and producer not in made_by:  # it has made steps
+            if "loss" in entry and producer and producer not in made_by:  # it made meta-steps
                 made_by.append(producer)
         return facts | {"made_by": made_by}
 
@@ -268,7 +268,7 @@ def read_state(
     iteration = _item(_taken(left, "iteration"), int, "iteration")
     meta = _taken(left, "meta")
     if iteration < 0 or meta.ndim != 1 or meta.dtype.kind != "f":
-        raise CheckpointError("iteration or meta is no number or vector of a run")
+        raise CheckpointError("iteration must be 0 or more, and meta a real vector")
     states = {}
     for name, rule in rules._asdict().items():
         absent = not any(each == name or each.startswith(f"{name}.") for each in left)
@@ -277,7 +277,7 @@ def read_state(
             left[name] = np.array(_NONE)
         states[name] = _unpacked(left, name, structure, xp)
     if left and not first_format:
-        raise CheckpointError(f"no rule of the run has a state with {', '.join(sorted(left))}")
+        raise CheckpointError(f"no state of the run's rules has {', '.join(sorted(left))}")
     return MetaState(iteration, xp.asarray(meta), states["outer"], states["inner"])
 
 
@@ -289,12 +289,13 @@ def structure_of(rule: InnerRule) -> Any:
 
 
 def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
-    """A part of a state: arrays, numbers, None, and (named) tuples of these.
+    """A part of a state as arrays.
 
     Raises
     ------
     SettingsError
-        if it holds anything else.
+        if the state holds anything except arrays, numbers, None, and (named)
+        tuples of these.
     """
     if isinstance(state, tuple):
         arrays: dict[str, np.ndarray] = {}
@@ -306,14 +307,14 @@ def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
     array = to_host(state) if hasattr(state, "shape") else np.array(state)
     if array.dtype.kind not in "biufc":
         raise SettingsError(
-            "a rule's state must be made of arrays, numbers, None, and tuples of these: "
+            "a rule's state must consist of arrays, numbers, None, and tuples of these, "
             f"got {state!r} in {name}"
         )
     return {name: array}
 
 
 def _parts(state: tuple) -> Iterable[tuple[str, Any]]:
-    """The parts of a tuple, by field or by place."""
+    """The parts of a tuple, each with its field name or its place."""
     names = getattr(state, "_fields", None) or [str(place) for place in range(len(state))]
     return zip(names, state, strict=True)
 
@@ -327,7 +328,7 @@ def _unpacked(left: dict[str, np.ndarray], name: str, structure: Any, xp: Module
         parts = [_unpacked(left, f"{name}.{key}", part, xp) for key, part in _parts(structure)]
         return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
     array = _taken(left, name)
-    for kind in (bool, int, float, complex):  # a bool is an int, too
+    for kind in (bool, int, float, complex):  # bool first, since a bool is an int
         if isinstance(structure, kind):
             return _item(array, kind, name)
     return xp.asarray(array)
@@ -339,7 +340,7 @@ def _taken(left: dict[str, np.ndarray], name: str) -> np.ndarray:
         raise CheckpointError(f"it lacks {name}")
     array = left.pop(name)
     if array.dtype.kind not in "biufc":
-        raise CheckpointError(f"{name} holds no numbers")
+        raise CheckpointError(f"{name} must hold numbers, got {array.dtype}")
     return array
 
 

@@ -14,7 +14,7 @@ from .task_settings import MiniImageNetSettings, OmniglotSettings, SineSettings
 
 
 class Preset(NamedTuple):
-    """Settings, and the text that says which."""
+    """Settings, and a text that describes them."""
 
     text: str
     settings: Settings
@@ -36,12 +36,13 @@ _SINE_META_SGD = Settings(
     training=Training(iterations=60_000, meta_batch=4, epsilon_final=0.001),
     evaluation=_SINE_MAML.evaluation,
 )
-# The Reptile authors' program differentiates the sum of the cross-entropy over a
-# mini-batch, for which inner SGD takes so many times longer steps. Adam does not,
-# but its moments go from training's mini-batches to evaluation's, whose sums are
-# smaller or larger. MAML's program takes a sum too (over the shots), but on
-# Omniglot it averages the last features over their 2 x 2 pixels. Here the features
-# are flattened, and MAML's steps are taken on the mean.
+# The Reptile authors' program differentiates the sum of the cross-entropy over
+# a mini-batch. The sum multiplies the steps of inner SGD by the size of the
+# mini-batch. It does not change Adam's steps, except that Adam's moments pass
+# from training to evaluation, whose mini-batches have other sizes. MAML's
+# program takes a sum too (over the shots), but on Omniglot it averages the last
+# features over their 2 x 2 pixels. Here the features are flattened, and MAML's
+# steps are taken on the mean.
 _OMNIGLOT = Settings(
     task=OmniglotSettings(ways=5, reduction="sum"),
     algorithm=Reptile(Adam(0.001)),
@@ -66,7 +67,7 @@ _MINI_IMAGENET = Settings(
     training=Training(iterations=100_000, meta_batch=5),
     evaluation=Scoring(shots=1, steps=50, size=5),
 )
-# FOMAML beside Reptile's settings: the outer step sizes are those of a step.
+# FOMAML with Reptile's settings: its direction is a step, as Reptile's is.
 _LAST_STEP = dict(algorithm="fomaml", fomaml_update="step", tail="separate", tail_shots=2)
 
 PRESETS: dict[str, Preset] = {

@@ -66,11 +66,11 @@ def _received(pipe: Connection, process: BaseProcess) -> Any:
     with pipe:
         try:
             outcome = pipe.recv()
-        except (EOFError, OSError):  # it ended, perhaps in the middle of a message
+        except (EOFError, OSError):  # the process ended, perhaps within a message
             process.join()
             return Died(_how_it_ended(process.exitcode))
     process.join(10.0)
-    if process.is_alive():  # held up by what the call has left behind
+    if process.is_alive():  # threads that the call started may keep it alive
         process.kill()
         process.join()
     return outcome
@@ -78,10 +78,10 @@ def _received(pipe: Connection, process: BaseProcess) -> Any:
 
 def _how_it_ended(status: int) -> str:
     if status >= 0:
-        return f"its process ended with status {status}: what it printed tells why"
+        return f"its process ended with status {status}: see its output"
     name = signal.Signals(-status).name
-    memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{memory}"
+    memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{memory}"
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _interrupt_held() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # the first process would begin it, and that lifts the mask
+    resource_tracker.ensure_running()  # starting it later, in the block, would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -15,7 +15,7 @@ from ..version import __version__
 
 
 def provenance(module: str = "numpy") -> dict[str, Any]:
-    """A JSON object to keep beside every result."""
+    """A JSON object to store with every result."""
     return {
         "minimeta": __version__,
         "commit": _commit(),

@@ -31,22 +31,25 @@ class Training:
     Raises
     ------
     SettingsError
-        if one task alone is to be weighed against others.
+        if gradient agreement has only one task.
     """
 
     iterations: int = setting(30_000, "meta-steps", least=1)
-    meta_batch: int = setting(1, "tasks in a meta-step", least=1)
+    meta_batch: int = setting(1, "tasks per meta-step", least=1)
     combine: str = setting(
         "mean",
-        "weights of a meta-batch's tasks: equal, or by gradient agreement",
+        "how the directions of a meta-batch are combined: with equal weights, or weighted by "
+        "gradient agreement",
         choices=COMBINERS,
     )
-    epsilon_final: float = setting(0.0, "outer step size at the end; it changes linearly", least=0)
-    carry_inner_state: bool = setting(
-        True, "the inner rule's state, such as Adam's moments, passes from task to task"
+    epsilon_final: float = setting(
+        0.0, "final outer step size; the step size changes linearly", least=0
     )
-    seed: int = setting(0, "seed of everything random", least=0)
-    dtype: Literal["float32", "float64"] = setting("float32", "precision")
+    carry_inner_state: bool = setting(
+        True, "pass the inner rule's state, such as Adam's moments, from task to task"
+    )
+    seed: int = setting(0, "seed of all random numbers", least=0)
+    dtype: Literal["float32", "float64"] = setting("float32", "floating-point precision")
 
     def __post_init__(self) -> None:
         agreement = COMBINERS.get(self.combine) is gradient_agreement
@@ -90,7 +93,7 @@ class Settings:
     def __post_init__(self) -> None:
         flags_of(self)  # checks every value
         if not isinstance(getattr(self.outer, "lr", None), (int, float)):
-            raise SettingsError("the outer rule takes one step size: set epsilon to a number")
+            raise SettingsError("the outer rule needs one step size: set epsilon to a number")
         self.prepared(self.task.objective())
 
     def prepared(self, objective: Differentiable) -> Algorithm:
@@ -100,7 +103,7 @@ class Settings:
         Raises
         ------
         SettingsError
-            if it makes no sense there.
+            if the algorithm makes no sense in this run.
         """
         return self.algorithm.prepared(
             Plan(
@@ -119,10 +122,10 @@ class Settings:
         return flags_of(self)
 
     def changed(self, **flags: Any) -> Settings:
-        """These settings with other values of some flags.
+        """These settings with other values for some flags.
 
-        The name of another task, algorithm, rule or measure chooses its class,
-        which keeps the flags that both classes have.
+        The name of another task, algorithm, rule or measure chooses another
+        class. Flags that both classes have keep their values.
 
         Raises
         ------
@@ -146,7 +149,7 @@ class Settings:
         Raises
         ------
         SettingsError
-            if names or values in it are not known, or make no sense.
+            if a name is unknown, or a value does not fit or makes no sense.
         """
         if not first_edition.is_first_edition(stored):
             return _settings_of(flags_in(cls, stored))

@@ -80,7 +80,7 @@ class Job:
         end = self.settings.training.iterations
         if beyond := [look for look in self.looks if not 0 < look <= end]:
             raise SettingsError(
-                f"{self.name} has {end} meta-steps and cannot be looked at after {beyond[0]}"
+                f"a look of {self.name} must be between 1 and its {end} meta-steps, got {beyond[0]}"
             )
         object.__setattr__(self, "looks", tuple(sorted(set(self.looks) - {end})))
 
@@ -141,16 +141,16 @@ def sweep(
         of other settings, measured by something else, or without these looks;
         or if runs of one task were made from different images.
     CheckpointError
-        if what a folder holds of a job is damaged.
+        if a file of a job is damaged.
     KeyboardInterrupt
-        on Ctrl-C, at once; the jobs that run on this machine are stopped.
+        on Ctrl-C, at once; jobs that run on this machine are stopped.
     """
     root = Path(folder).absolute()  # a worker may have another working directory
     data = None if data is None else str(Path(data).absolute())
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"{root} cannot be a folder of runs: {error}") from error
+        raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
     results = {job.name: _result(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
@@ -165,7 +165,7 @@ def sweep(
                 kept[missing[index].name] = outcome
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"stopped: called again, the sweep goes on from the checkpoints in {root}"
+            f"stopped: the same call continues the sweep from the checkpoints in {root}"
         ) from None
     if failures:
         _raise(failures, len(jobs))
@@ -174,7 +174,7 @@ def sweep(
 
 
 def _raise(failures: dict[str, Failure], count: int) -> None:
-    """One SweepError for all; what was not foreseen is its cause."""
+    """Raise one SweepError; its cause holds the unexpected errors."""
     told = "\n".join(f"  {name}: {failure.told}" for name, failure in failures.items())
     errors = [failure.error for failure in failures.values() if failure.error is not None]
     cause = (
@@ -185,7 +185,7 @@ def _raise(failures: dict[str, Failure], count: int) -> None:
         else None
     )
     raise SweepError(
-        f"{len(failures)} of {count} runs failed; the others are done and kept:\n{told}"
+        f"{len(failures)} of {count} runs failed; the results of the others are kept:\n{told}"
     ) from cause
 
 
@@ -202,7 +202,7 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
         if len(seen) > 1:
             told = "; ".join(f"{name}: {images}" for images, name in seen.items())
             raise SettingsError(
-                f"runs were made from different images: name another folder for this sweep ({told})"
+                f"runs used different images: name another folder for this sweep ({told})"
             )
 
 
@@ -214,7 +214,7 @@ def run_job(
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"):
         done = _result(job, path)
-        if done is not None:  # by another sweep, or a process that was taken for dead
+        if done is not None:  # by another sweep, or a process that was believed dead
             return done
 
         experiment = Experiment(job.settings, data, workers=1)
@@ -229,12 +229,11 @@ def run_job(
 
 
 def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
-    """``run_job`` in another process: an error is a result, too."""
+    """``run_job`` in another process, which returns errors as results."""
     from tqdm import tqdm
 
-    tqdm.set_lock(
-        RLock()
-    )  # its own would be a semaphore, which a process that is killed leaves behind
+    # tqdm's own lock is a semaphore, which a killed process would leave behind.
+    tqdm.set_lock(RLock())
     try:
         return run_job(job, path, *how)
     except MinimetaError as error:
@@ -251,7 +250,7 @@ def _portable(error: Exception, told: str) -> Exception:
     note = f"in the run's own process:\n{traceback.format_exc()}"
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # an exception's pickling is its author's
+    except Exception:  # the author of an exception decides how it is pickled
         error = RuntimeError(told)
     error.add_note(note)
     return error
@@ -283,7 +282,7 @@ def _measured(
         )
     measured = measure(experiment, state, **job.by)
     if not isinstance(measured, dict):
-        raise TypeError(f"measure must give a JSON object, got {type(measured).__name__}")
+        raise TypeError(f"measure must return a JSON object, got {type(measured).__name__}")
     return measured
 
 
@@ -298,7 +297,7 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(contents, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise type(error)(f"measure must give what JSON can hold: {error}") from error
+        raise type(error)(f"measure must return values that JSON can hold: {error}") from error
     write_atomically(path, lambda file: file.write(text.encode()))
     return json.loads(text)
 
@@ -322,7 +321,7 @@ def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
     job's, or was measured by something else."""
     if settings_in(file, contents["settings"]) != job.settings:
         raise SettingsError(
-            f"{file} is of a run of other settings: name another folder for this sweep"
+            f"{file} belongs to a run with other settings: name another folder for this sweep"
         )
     if contents["by"] != json.loads(json.dumps(dict(job.by))):
         raise SettingsError(
@@ -333,12 +332,12 @@ def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
 
 
 def _read(file: Path, remedy: str) -> dict[str, Any] | None:
-    """A JSON object from a file; None where there is none.
+    """A JSON object from a file; None without a file.
 
     Raises
     ------
     CheckpointError
-        if the file holds anything else: names it, and ``remedy``.
+        if the file holds anything else; names the file and the ``remedy``.
     """
     if not file.exists():
         return None
@@ -347,7 +346,7 @@ def _read(file: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
     if not isinstance(contents, dict):
-        raise CheckpointError(f"{file} is damaged: it holds no JSON object; {remedy}")
+        raise CheckpointError(f"{file} is damaged: it must hold a JSON object; {remedy}")
     return contents
 
 
@@ -388,7 +387,7 @@ def _alone(lock: Path) -> Iterator[None]:
         if not said and time.monotonic() - since > SAY_SO_AFTER:
             said = True
             warnings.warn(
-                f"another process computes {lock.parent}: waiting for its result", stacklevel=1
+                f"another process is computing {lock.parent}: waiting for its result", stacklevel=1
             )
         time.sleep(0.2)
 
@@ -398,22 +397,22 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SettingsError(
-            f"jobs of a sweep need names of their own: {', '.join(twice)} stands more than once"
+            f"jobs of a sweep need different names: {', '.join(twice)} occurs more than once"
         )
     for job in jobs:
         if Path(job.name).name != job.name or not job.name.strip("."):
-            raise SettingsError(f"a job's name is its folder's: {job.name!r} cannot be one")
+            raise SettingsError(f"a job's name must be the name of a folder, got {job.name!r}")
         run = RunFolder(root / job.name)
         if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
             raise SettingsError(
-                f"{run.path} holds a run of other settings: name another folder for this sweep"
+                f"{run.path} holds a run with other settings: name another folder for this sweep"
             )
         if run.begun and not (run.path / "result.json").exists():
             _check_checkpoint(run, job.settings)
 
 
 def _check_checkpoint(run: RunFolder, settings: Settings) -> None:
-    """A run that cannot go on is told now, not when its turn has come."""
+    """Raise a CheckpointError if the run cannot continue."""
     try:
         load(run, settings, run.config())
     except CheckpointError as error:
@@ -453,14 +452,15 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
     try:
         import distributed
     except ImportError:
-        raise SettingsError("a scheduler needs Dask: pip install 'minimeta[dask]'") from None
+        raise SettingsError("scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
         client = distributed.Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:  # ValueError: no address at all
+    except (OSError, ValueError) as error:  # ValueError: not an address
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
     def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
-        # pure=False: a job is not its arguments alone but also what its folder holds.
+        # pure=False: the result of a job depends on its folder too, not only on
+        # its arguments.
         futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
         places = {future.key: index for index, future in enumerate(futures)}
         for future in distributed.as_completed(futures):
@@ -476,7 +476,7 @@ def _outcome(future: Any) -> Any:
     """The outcome of a call on a cluster, or its Failure."""
     if future.cancelled():
         return Failure(
-            "lost with its scheduler: called again, the sweep goes on from the last checkpoint"
+            "lost with its scheduler: the same call continues the sweep from the last checkpoint"
         )
     error = future.exception()
     return future.result() if error is None else Failure(f"{type(error).__name__}: {error}", error)
@@ -487,7 +487,7 @@ def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
     made."""
     try:
         arguments = pickle.loads(packed)
-    except Exception as error:  # whatever an import may raise
+    except Exception as error:  # an import may raise anything
         told = f"a worker cannot load measure: {type(error).__name__}: {error}"
         return Failure(told, _portable(error, told))
     return attempt(*arguments)
@@ -542,7 +542,7 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
                 counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
         return sum(counts.values())
 
-    def show(bar: Any) -> None:  # a run that has made its last step is still to be measured
+    def show(bar: Any) -> None:  # a run is measured only after its last meta-step
         done = sum((root / job.name / "result.json").exists() for job in jobs)
         bar.set_postfix_str(f"{done} of {len(jobs)} runs measured", refresh=False)
         bar.update(look() - bar.n)
@@ -578,4 +578,4 @@ def _steps_done(metrics: Path) -> int:
             lines = file.read().rpartition(b"\n")[0].splitlines()
         return int(json.loads(lines[-1])["iteration"])
     except (OSError, IndexError, ValueError, KeyError, TypeError):
-        return 0  # not begun, or a line is being written: the next look tells
+        return 0  # the run has not started, or a line is being written: try again later

@@ -60,7 +60,7 @@ class TaskSettings(ABC):
         Raises
         ------
         DataError, SettingsError
-            if the images are missing, or too few.
+            if there are no images, or too few.
         """
 
     def classes(self) -> str:
@@ -77,8 +77,10 @@ class TaskSettings(ABC):
 class SineSettings(TaskSettings):
     """Regression on sine waves, by a network of dense layers."""
 
-    hidden: tuple[int, ...] = setting((64, 64), "hidden layer sizes (sine)", least=1)
-    activation: Literal["relu", "tanh", "softplus"] = setting("tanh", "hidden units (sine)")
+    hidden: tuple[int, ...] = setting((64, 64), "sizes of the hidden layers (sine)", least=1)
+    activation: Literal["relu", "tanh", "softplus"] = setting(
+        "tanh", "activation of the hidden layers (sine)"
+    )
     context: int | None = setting(
         None,
         "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM "
@@ -87,12 +89,12 @@ class SineSettings(TaskSettings):
     )
     phase: float = setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)", least=0)
     grid: int | None = setting(
-        50, "a task's x are this many evenly spaced points; none or 0: uniform x (sine)", least=0
+        50, "number of evenly spaced x of a task; none or 0: uniform x (sine)", least=0
     )
     inputs: ClassVar[tuple[float, float]] = Sinusoid.domain
 
     def __post_init__(self) -> None:
-        if self.grid == 0:  # one value for one meaning
+        if self.grid == 0:  # 0 and None mean the same
             object.__setattr__(self, "grid", None)
 
     def objective(self) -> Objective:
@@ -101,7 +103,7 @@ class SineSettings(TaskSettings):
         return Objective(network, MeanSquaredError())
 
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """The same distribution to train and to test on."""
+        """One distribution, to train and to test on."""
         waves = Sinusoid(phases=(0.0, self.phase), grid=self.grid)
         return TaskData(waves, waves)
 
@@ -110,15 +112,15 @@ class SineSettings(TaskSettings):
 class ImageSettings(TaskSettings):
     """Base of few-shot classification of images."""
 
-    ways: int = setting(5, "classes in a task (images)", least=1)
-    filters: int = setting(64, "filters of each convolution (images)", least=1)
+    ways: int = setting(5, "classes per task (images)", least=1)
+    filters: int = setting(64, "filters per convolution (images)", least=1)
     reduction: Literal["mean", "sum"] = setting(
         "mean",
-        "a mini-batch's loss is the mean or the sum over its images; the Reptile authors' program "
-        "takes the sum (images)",
+        "mean or sum of the losses of a mini-batch's images; the Reptile authors' program takes "
+        "the sum (images)",
     )
     context: int | None = setting(
-        None, "CAVIA: parameters that the inner loop adapts, by FiLM (images)", least=1
+        None, "CAVIA: number of context parameters, by FiLM (images)", least=1
     )
     inputs: ClassVar[tuple[float, float]] = (0.0, 1.0)  # black and white
     score: ClassVar[Literal["accuracy", "loss"]] = "accuracy"
@@ -163,9 +165,9 @@ class OmniglotSettings(ImageSettings):
 class MiniImageNetSettings(ImageSettings):
     """Few-shot classification of mini-ImageNet's photographs."""
 
-    filters: int = setting(32, "filters of each convolution (images)", least=1)
+    filters: int = setting(32, "filters per convolution (images)", least=1)
     part: bool = setting(
-        False, "use the images that are there of a part of the data (mini-imagenet)"
+        False, "accept a part of the data set: fewer images per class (mini-imagenet)"
     )
 
     def network(self) -> Network:
@@ -178,10 +180,10 @@ class MiniImageNetSettings(ImageSettings):
         return self._tasks(halves, 255, fingerprint(*halves), xp)
 
     def remark(self, test_tasks: FewShotImages) -> str:
-        """How many images of each class there are, where the data are a part."""
+        """The number of images per class, where the data are a part."""
         if not self.part:
             return ""
-        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images a class"
+        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images per class"
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:

@@ -67,9 +67,10 @@ def train(
     folder, settings = RunFolder(Path(out)), experiment.settings
     if resume and settings_in(folder.config_path, folder.config()) != settings:
         raise CheckpointError(
-            f"{out} was begun with other settings than those it is to be resumed with"
+            f"{out} was started with other settings: resume it with its own settings"
         )
-    # Tasks that the data cannot serve are refused before anything is written.
+    # Data that do not suffice for a task are refused before anything is
+    # written.
     experiment.training.sample(0)
     with folder.held():
         if not resume:
@@ -85,13 +86,13 @@ def train(
 
 
 def _begun(experiment: Experiment, folder: RunFolder, config: Mapping[str, Any]) -> MetaState:
-    """The state to go on from, once what follows it in the folder is dropped."""
+    """The state to continue from; metrics after this state are dropped."""
     state = load(folder, experiment.settings, config, experiment.xp)
     folder.clear_after(state.iteration)
     begun = folder.facts().get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
-            f"{folder.path} was begun with other images: {begun}, not {experiment.images}"
+            f"{folder.path} was started with other images: {begun}, not {experiment.images}"
         )
     return state
 
@@ -104,7 +105,7 @@ def _trained(
     progress: bool,
     end: int,
 ) -> MetaState:
-    """The state at meta-step ``end``, or ``state`` where that is further on."""
+    """The state at meta-step ``end``, or ``state`` if it is beyond."""
     if state.iteration < end:
         made = {"provenance": provenance(experiment.xp.__name__), "images": experiment.images}
         folder.append_metrics({"iteration": state.iteration} | made)
@@ -114,7 +115,7 @@ def _trained(
             folder.save(last, config, rules)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "stopped: the same command with --resume goes on from the last checkpoint in "
+            "stopped: the same command with --resume continues from the last checkpoint in "
             f"{folder.path}"
         ) from None
     return last
@@ -140,13 +141,13 @@ def load(
     Raises
     ------
     CheckpointError
-        if the checkpoint is damaged, or is none of such a run.
+        if the checkpoint is damaged, or does not belong to such a run.
     """
     state, told = folder.load(config, rules_of(settings), xp), settings.training
     if state.iteration > told.iterations or state.meta.dtype != np.dtype(told.dtype):
         raise CheckpointError(
-            f"{folder.checkpoint_path} is damaged: it holds meta-step {state.iteration} in "
-            f"{state.meta.dtype}, of a run of {told.iterations} in {told.dtype}"
+            f"{folder.checkpoint_path} is damaged: expected meta-step {told.iterations} or less in "
+            f"{told.dtype}, got {state.iteration} in {state.meta.dtype}"
         )
     return state
 
@@ -199,7 +200,7 @@ def _advance(
             mean_loss = checked_mean(losses, first + 1)
             if not bool(np.isfinite(complex(state.meta.sum()))):
                 raise DivergenceError(
-                    f"a parameter stopped being finite by meta-step {state.iteration}"
+                    f"a parameter is no longer finite at meta-step {state.iteration}"
                 )
             now = time.monotonic()
             folder.append_metrics(

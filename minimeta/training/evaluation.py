@@ -1,4 +1,4 @@
-"""How well does a learner adapt to tasks that it has not seen?
+"""Evaluation: how well does a learner adapt to unseen tasks?
 
 Tasks come in chunks of fixed size, and chunk i is drawn from a generator seeded
 by (seed, i). So the first n of more tasks are the same n, and the numbers do
@@ -24,9 +24,9 @@ from ..tasks.minibatches import Order
 from .learner import Learner
 from .task_parallel import fitting_together
 
-_EVALUATION = 2  # stream of random numbers under one seed: after meta_training's
+_EVALUATION = 2  # stream of random numbers under one seed; meta_training uses the first two
 CHUNK = 10
-_IMAGES, _POINTS = 1, 100  # to score on, by default: images of each class, points of a task
+_IMAGES, _POINTS = 1, 100  # default queries: images of each class, points of a task
 
 Mode = Literal["transductive", "inductive"]
 Progress = Callable[[Iterable], Iterable]
@@ -41,18 +41,19 @@ class Scoring:
     shots: int = setting(10, "examples of each class to adapt on", least=1)
     steps: int = setting(32, "inner steps", least=1)
     size: int = setting(10, "examples in a mini-batch", least=1)
-    order: Order = setting("cycle", "cut mini-batches from shuffled passes, or draw each one anew")
+    order: Order = setting(
+        "cycle", "cut mini-batches from shuffled passes, or draw each one independently"
+    )
     queries: int | None = setting(
         None,
-        f"examples of each class to score on; none: {_IMAGES} image of each class, "
-        f"or {_POINTS} points",
+        f"examples of each class to score on; none: {_IMAGES} image per class, or {_POINTS} points",
         least=1,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """``values``: one number a task, or one row of numbers a task."""
+    """Scores of tasks: ``values`` holds a number or a row per task."""
 
     values: np.ndarray
 
@@ -100,10 +101,10 @@ def accuracy(
         if ``count`` is less than 2, which has no interval; or for an unknown
         mode.
     DivergenceError
-        if an adaptation ends in predictions that are not finite.
+        if predictions after adaptation are not finite.
     """
     if not modes or not set(modes) <= set(get_args(Mode)):
-        raise SettingsError(f"modes must be some of {', '.join(get_args(Mode))}, got {modes!r}")
+        raise SettingsError(f"modes must be among {', '.join(get_args(Mode))}, got {modes!r}")
     meta = learner.meta
     xp = array_module(meta)
     fitting = fitting_together(learner.objective, scoring.size, meta.dtype) if xp is np else CHUNK
@@ -143,7 +144,7 @@ def adaptation_errors(
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, which has no interval.
+        if ``count`` is less than 2.
     DivergenceError
         if a loss is not finite.
     """
@@ -176,7 +177,7 @@ def _over_chunks(
 ) -> np.ndarray:
     """The first ``count`` rows of ``score`` over chunks of tasks."""
     if count < 2:
-        raise SettingsError(f"an evaluation needs at least 2 tasks for its interval, got {count}")
+        raise SettingsError(f"an interval needs at least 2 tasks, got {count}: evaluate on more")
     chunks = -(-count // CHUNK)
     at_once = workers or (threads.available_cores() if xp is np else 1)
     with threads.workers(min(at_once, chunks)) as starmap:
@@ -184,14 +185,14 @@ def _over_chunks(
             (np.random.default_rng([seed, _EVALUATION, chunk]),) for chunk in range(chunks)
         ]
         batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
-        with np.errstate(over="ignore", invalid="ignore"):  # told by the error below
+        with np.errstate(over="ignore", invalid="ignore"):  # reported by the error below
             rows = [rows for batch in batches for rows in starmap(score, batch)]
     values = np.concatenate(rows)[:count]
     bad = int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())
     if bad:
         raise DivergenceError(
             f"adaptation diverges on {bad} of {count} tasks: "
-            "try a smaller inner step size, or fewer steps"
+            "try a smaller inner step size or fewer steps"
         )
     return values
 
@@ -201,7 +202,7 @@ def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: 
     ``(T,)`` on the host."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
-    predict = asked(objective, Predicting, "accuracy asks for predictions").predict
+    predict = asked(objective, Predicting, "accuracy needs predictions").predict
     if mode == "transductive":
         logits = predict(phi, x)
     else:

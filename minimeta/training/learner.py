@@ -1,4 +1,4 @@
-"""A learner: meta-parameters and all that adapts them to a task."""
+"""A learner: meta-parameters, and the objects that adapt them to a task."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class Learner:
     """``algorithm`` at the meta-parameters ``meta`` ``(M,)``, for tasks of
     ``objective``.
 
-    ``state`` is the inner rule's at the start of every task, such as Adam's
-    moments from training. It stays as it is.
+    ``meta`` has the shape ``(M,)``. ``state`` is the state of the inner rule at
+    the start of every task, such as Adam's moments from training; it never
+    changes.
     """
 
     objective: Differentiable

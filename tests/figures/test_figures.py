@@ -688,7 +688,7 @@ def test_damaged_results_and_wrong_places_are_told_in_a_line(waves):
     path.parent.mkdir()
     path.write_text('{"budget": 1')
     with pytest.raises(
-        SystemExit, match=r"^waves: .*waves\.json is damaged .*leave --draw-only out"
+        SystemExit, match=r"^waves: .*waves\.json is damaged .*omit --draw-only"
     ):
         call("--draw-only")
     path.unlink()

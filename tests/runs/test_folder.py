@@ -70,9 +70,11 @@ def test_a_state_that_could_not_be_read_back_is_not_kept(tmp_path):
     folder, good = RunFolder(tmp_path), MetaState(5, META, MOMENTS, ODD)
     folder.save(good, {}, RULES)
     for bad in (ODD._replace(pair=(1.0,)), ODD._replace(count=0.5), (META,), MOMENTS):
-        with pytest.raises(SettingsError, match="this state cannot be kept: "):
+        with pytest.raises(SettingsError, match="this state cannot be saved: "):
             folder.save(good._replace(inner=bad), {}, RULES)
-    with pytest.raises(SettingsError, match=r"made of arrays, numbers.* got 'x' in inner.nothing"):
+    with pytest.raises(
+        SettingsError, match=r"must consist of arrays, numbers.* got 'x' in inner.nothing"
+    ):
         folder.save(good._replace(inner=ODD._replace(nothing="x")), {}, RULES)
     _same(folder.load({}, RULES), good)
 
@@ -83,12 +85,12 @@ def test_a_state_that_could_not_be_read_back_is_not_kept(tmp_path):
         (lambda arrays: arrays.pop("outer.v"), "it lacks outer.v"),
         (lambda arrays: arrays.pop("iteration"), "it lacks iteration"),
         (lambda arrays: arrays.pop("inner.pair.1.a"), "it lacks inner.pair.1.a"),
-        (lambda arrays: arrays.update(colour=META), "no rule of the run has a state with colour"),
-        (lambda arrays: arrays.update(iteration=np.array(-5)), "no number or vector"),
+        (lambda arrays: arrays.update(colour=META), "no state of the run's rules has colour"),
+        (lambda arrays: arrays.update(iteration=np.array(-5)), "iteration must be 0 or more"),
         (lambda arrays: arrays.update(iteration=np.array(1.5)), "one number of type int"),
         (lambda arrays: arrays.update({"outer.steps": META}), "outer.steps must be one number"),
-        (lambda arrays: arrays.update(meta=np.array("x")), "meta holds no numbers"),
-        (lambda arrays: arrays.update(meta=np.eye(2)), "no number or vector"),
+        (lambda arrays: arrays.update(meta=np.array("x")), "meta must hold numbers, got <U1"),
+        (lambda arrays: arrays.update(meta=np.eye(2)), "meta a real vector"),
     ],
 )
 def test_arrays_that_are_no_state_are_told(change, told):

@@ -83,7 +83,7 @@ def test_they_are_settings_like_all_others(settings, capsys):
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["algorithm"]["strength"] == 0.25
     assert main(["train", "sine", "--strength", "0.25"]) == 1
-    assert "strength belongs to pull: leave it out" in capsys.readouterr().err
+    assert "strength belongs to pull: omit strength" in capsys.readouterr().err
     assert main([*words, "--inner", "momentum", "--inner-decay", "1"]) == 1
     assert "inner_decay must be 0 or more and below 1" in capsys.readouterr().err
 

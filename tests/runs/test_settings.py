@@ -84,8 +84,11 @@ def test_an_outer_adam_has_its_own_decay():
     [
         ({"inner_lrr": 1}, "unknown setting 'inner_lrr': did you mean inner_lr?"),
         ({"colour": 1}, "unknown setting 'colour'"),
-        ({"bias": "gini"}, "bias belongs to taml: leave it out, or set algorithm to taml"),
-        ({"inner_beta1": 0.9}, "inner_beta1 belongs to adam: leave it out, or set inner to adam"),
+        ({"bias": "gini"}, "bias belongs to taml: omit bias, or set algorithm to taml"),
+        (
+            {"inner_beta1": 0.9},
+            "inner_beta1 belongs to adam: omit inner_beta1, or set inner to adam",
+        ),
         ({"algorithm": "maml", "inner_beta1": 0.9}, "set inner to adam"),
         ({"algorithm": "meta-sgd", "inner_lr": 0.1}, "meta-sgd reads rate_low, rate_high instead"),
         ({"algorithm": "taml", "bias": "entropy"}, "set algorithm to taml-entropy"),
@@ -98,7 +101,7 @@ def test_an_outer_adam_has_its_own_decay():
         ({"hidden": []}, "hidden must be numbers such as 64,64"),
         ({"hidden": [8, 0]}, "hidden must be 1 or more, got 0"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"epsilon": [0.1, 0.2]}, "the outer rule takes one step size"),
+        ({"epsilon": [0.1, 0.2]}, "the outer rule needs one step size"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64"),
         ({"context": 5}, "context parameters are for cavia; reptile adapts"),
     ],

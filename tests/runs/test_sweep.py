@@ -187,7 +187,8 @@ def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(begin, tmp_path
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT
     assert errors.strip().endswith(
-        f"KeyboardInterrupt: stopped: called again, the sweep goes on from the checkpoints in {folder}"
+        "KeyboardInterrupt: stopped: the same call continues the sweep from the checkpoints in "
+        f"{folder}"
     )
     assert errors.count("Traceback") == 1  # its processes say nothing
     _wait_for(lambda: _gone(process.pid), 20)
@@ -266,12 +267,12 @@ def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
     told = {
         "value": "ValueError: a bad value",
         "odd": "Odd: odd",
-        "nan": "ValueError: measure must give what JSON can hold",
-        "set": "TypeError: measure must give what JSON can hold",
+        "nan": "ValueError: measure must return values that JSON can hold",
+        "set": "TypeError: measure must return values that JSON can hold",
         "data": "no images",
         "exits": "its process ended with status 3",
-        "list": "TypeError: measure must give a JSON object, got list",
-        "killed": "its process was ended by SIGKILL",
+        "list": "TypeError: measure must return a JSON object, got list",
+        "killed": "its process was killed by SIGKILL",
     }
     error = _failed([*told, "good"], tmp_path / "runs", failing)
     lines = dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
@@ -335,10 +336,10 @@ def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
 
 def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     (job,) = _jobs(SHORT, 1)
-    with pytest.raises(mm.SettingsError, match="stands more than once"):
+    with pytest.raises(mm.SettingsError, match="occurs more than once"):
         sweep([job, job], tmp_path, parameters)
     for name in ("a/b", "..", ""):
-        with pytest.raises(mm.SettingsError, match="its folder's"):
+        with pytest.raises(mm.SettingsError, match="must be the name of a folder"):
             sweep([Job(name, SHORT)], tmp_path, parameters)
     sweep([job], tmp_path, parameters, processes=1)
     with pytest.raises(mm.SettingsError, match="other settings"):
@@ -364,7 +365,7 @@ def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
     ):
         sweep([replace(job, looks=(7, 9))], tmp_path, parameters)
     (tmp_path / "one" / "config.json").unlink()
-    with pytest.raises(mm.SettingsError, match="of other settings: name another folder"):
+    with pytest.raises(mm.SettingsError, match="with other settings: name another folder"):
         sweep([replace(job, settings=SHORT.changed(seed=1))], tmp_path, parameters)
 
 
@@ -384,7 +385,7 @@ def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
     with pytest.raises(mm.SweepError, match=r"look-7.json was measured by .*: name another folder"):
         sweep([more], tmp_path, parameters, processes=1)
     assert sweep([replace(more, looks=())], tmp_path, parameters, processes=1)["one"].result
-    with pytest.raises(mm.SweepError, match=r"look-7.json is of a run of other settings"):
+    with pytest.raises(mm.SweepError, match=r"look-7.json belongs to a run with other settings"):
         sweep(
             [replace(job, name="other")],
             _with_look(tmp_path, SHORT.changed(seed=1), job.by),
@@ -433,14 +434,14 @@ def test_a_run_that_cannot_go_on_is_told_before_any_other_begins(tmp_path, param
     assert not (tmp_path / other.name).exists()
     (tmp_path / "file").write_text("")
     for folder in ("file", "file/within"):
-        with pytest.raises(mm.SettingsError, match="cannot be a folder of runs"):
+        with pytest.raises(mm.SettingsError, match="cannot be used as a folder of runs"):
             sweep([other], tmp_path / folder, parameters, processes=1)
 
 
 def test_looks_lie_within_a_run(tmp_path, parameters):
     for look in (0, -1, SHORT.training.iterations + 1):
         with pytest.raises(
-            mm.SettingsError, match=f"has 120 meta-steps and cannot be looked at after {look}"
+            mm.SettingsError, match=f"must be between 1 and its 120 meta-steps, got {look}"
         ):
             Job("one", SHORT, looks=(7, look))
     for processes in (0, -1):
@@ -550,7 +551,7 @@ def test_a_run_goes_on_with_its_own_images_alone(tmp_path, images):
     _train(ON_IMAGES, tmp_path / "run", until=2)
     images(1)
     with pytest.raises(
-        mm.CheckpointError, match="was begun with other images: .*of 0.*, not .*of 1"
+        mm.CheckpointError, match="was started with other images: .*of 0.*, not .*of 1"
     ):
         _train(ON_IMAGES, tmp_path / "run", resume=True)
     images(0)
@@ -567,7 +568,7 @@ def test_runs_of_different_images_are_not_taken_together(tmp_path, parameters, i
     assert len(sweep(jobs, tmp_path / "same", parameters)) == 2
     with pytest.raises(
         mm.SettingsError,
-        match="runs were made from different images.*seed-0: .*of 0.*seed-1: .*of 1",
+        match="runs used different images.*seed-0: .*of 0.*seed-1: .*of 1",
     ):
         sweep(jobs, tmp_path / "different", parameters)
 
@@ -583,7 +584,7 @@ def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypa
             result = pool.submit(run_job, job, tmp_path / job.name, parameters, None)
             time.sleep(1.5)
         result.result(60)
-    assert said == [f"another process computes {tmp_path / job.name}: waiting for its result"]
+    assert said == [f"another process is computing {tmp_path / job.name}: waiting for its result"]
 
 
 @pytest.fixture
@@ -667,7 +668,7 @@ def test_a_cluster_that_goes_away_is_told(cluster, tmp_path, parameters):
         client.shutdown()
         with pytest.raises(mm.SweepError, match="3 of 3 runs failed") as caught:
             results.result(60)
-    assert str(caught.value).count("lost with its scheduler: called again, the sweep goes on") == 3
+    assert str(caught.value).count("lost with its scheduler: the same call continues") == 3
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):

@@ -175,7 +175,7 @@ def test_a_way_to_predict_that_is_none_is_refused():
     tasks, objective, phi = _tiny_problem()
     learner = Learner(objective, mm.Reptile(mm.SGD(0.5)), phi)
     for modes in ((), ("both",)):
-        with pytest.raises(mm.SettingsError, match="some of transductive, inductive"):
+        with pytest.raises(mm.SettingsError, match="among transductive, inductive"):
             accuracy(learner, tasks, Scoring(2, 1, 3), modes=modes)
 
 
