@@ -1,4 +1,9 @@
-"""Layers: one file each, four explicit passes each (see base.py)."""
+"""Layers: one file each, four explicit passes each (see base.py).
+
+A new layer is one file here, its name below, an entry of ``LAYERS`` in
+testing/self_check.py, one in ``layers_with_shapes`` in testing/strategies.py,
+and one in tools/mutation_targets.py. Tests miss it where one is forgotten.
+"""
 
 from .base import Layer, expect_shape
 from .batch_norm import BatchNorm

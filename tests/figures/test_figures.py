@@ -687,9 +687,7 @@ def test_damaged_results_and_wrong_places_are_told_in_a_line(waves):
     call, path = waves
     path.parent.mkdir()
     path.write_text('{"budget": 1')
-    with pytest.raises(
-        SystemExit, match=r"^waves: .*waves\.json is damaged .*omit --draw-only"
-    ):
+    with pytest.raises(SystemExit, match=r"^waves: .*waves\.json is damaged .*omit --draw-only"):
         call("--draw-only")
     path.unlink()
     path.parent.rmdir()

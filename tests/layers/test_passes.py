@@ -1,10 +1,11 @@
 """Every layer's four passes are each other's derivatives and transposes."""
 
 from dataclasses import dataclass
+from inspect import isabstract
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from minimeta import MeanSquaredError, Network, Objective, ShapeError, layers
@@ -17,6 +18,7 @@ from minimeta.testing import (
     check_objective,
     complex_step,
 )
+from minimeta.testing.self_check import LAYERS
 from minimeta.testing.strategies import dtypes, layers_with_shapes, seeds, small
 
 
@@ -274,3 +276,18 @@ def test_max_pool_chooses_by_real_part_where_complex_numbers_tie():
     assert np.allclose(
         np.imag(pool.forward({}, x + 1e-30j * x_dot)[0]) / 1e-30, y_dot, rtol=1e-15, atol=0
     )
+
+
+CONCRETE = [
+    kind
+    for kind in (getattr(layers, name) for name in layers.__all__)
+    if isinstance(kind, type) and not isabstract(kind)
+]
+
+
+@pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
+def test_every_layer_is_drawn_and_checks_itself(kind):
+    assert kind in {type(layer) for layer in LAYERS}
+    drawing = settings(phases=[Phase.generate], database=None)
+    # Raises where the strategy draws none of this kind.
+    find(layers_with_shapes(), lambda drawn: type(drawn[0]) is kind, settings=drawing)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 
 import minimeta as mm
-from minimeta import layers
 from minimeta.layers import Layer, expect_shape
 from minimeta.testing import (
     CheckError,
@@ -20,6 +19,7 @@ from minimeta.testing import (
     check_rule,
     check_trajectory,
 )
+from minimeta.testing.self_check import LAYERS
 from minimeta.testing.strategies import minibatches, seeds
 
 
@@ -51,21 +51,7 @@ class Scale(Layer):
         return dx_dot, {"factor": (x_dot * dy + x * dy_dot).sum(axis=1)}
 
 
-BUILT_IN = [
-    layers.Dense(3, 2),
-    layers.Conv2D(2, 3),
-    layers.Conv2D(2, 3, stride=2),
-    layers.BatchNorm(3),
-    layers.MaxPool2D(),
-    layers.ReLU(),
-    layers.Tanh(),
-    layers.Softplus(),
-    layers.Flatten(),
-    Scale(3),
-]
-
-
-@pytest.mark.parametrize("layer", BUILT_IN, ids=repr)
+@pytest.mark.parametrize("layer", [*LAYERS, Scale(3)], ids=repr)
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_right_layer_passes_with_nothing_but_itself(layer, shared):
     check_layer(layer, shared=shared)
