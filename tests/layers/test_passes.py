@@ -288,6 +288,6 @@ CONCRETE = [
 @pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
 def test_every_layer_is_drawn_and_checks_itself(kind):
     assert kind in {type(layer) for layer in LAYERS}
-    drawing = settings(phases=[Phase.generate], database=None)
+    drawing = settings(phases=[Phase.generate], database=None, max_examples=2000)
     # Raises where the strategy draws none of this kind.
     find(layers_with_shapes(), lambda drawn: type(drawn[0]) is kind, settings=drawing)
