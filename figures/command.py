@@ -194,7 +194,8 @@ def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:
     """
     trainings = [each.training for each in finished.values()]
     made = [one for each in trainings for one in each["made_by"]]
-    told = {name: sorted({str(each[name]) for each in made}) for name in made[0]}
+    names = dict.fromkeys(name for each in made for name in each)
+    told = {name: sorted({str(each[name]) for each in made if name in each}) for name in names}
     measured = [each.measured_by for each in finished.values()]
     if None not in measured:
         told["measured"] = sorted({str(each["commit"]) for each in measured})

@@ -299,8 +299,8 @@ def _add_train(commands: Any) -> None:
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
-        "a run keeps the settings that it was begun with: the number of iterations says how fast "
-        "epsilon falls",
+        "a resumed run keeps its settings, also --iterations: epsilon falls to its final value "
+        "over all iterations",
     )
     parser.add_argument(
         "preset",
@@ -331,8 +331,8 @@ def _add_train(commands: Any) -> None:
     _add_machine_flags(parser)
     group = parser.add_argument_group(
         "settings",
-        "the preset's (--show prints them), unless given here; in parentheses: the value in the "
-        "preset sine, or else in the class that reads the setting",
+        "A setting that is not given comes from the preset (--show prints it). The value in "
+        "parentheses is that of the preset sine, or else the default of the setting.",
     )
     known = every_flag(Settings)
     for owners in known.values():

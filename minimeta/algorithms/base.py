@@ -34,7 +34,7 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
-from ..inner import RULES, InnerRule, Trajectory, adapt, unroll
+from ..inner import RULES, InnerRule, Trajectory, adapt, is_per_step, unroll
 from ..objectives import Batch, Differentiable, Point, Predicting, asked, part_of
 from ..registry import Registry, setting
 
@@ -156,6 +156,12 @@ class Algorithm(ABC):
             if the algorithm makes no sense in that run. The message names the
             setting to change.
         """
+        if is_per_step(self.rule.lr) and len(self.rule.lr) < plan.k - 1:
+            raise SettingsError(
+                f"the inner rule has {len(self.rule.lr)} step sizes, but the inner loop takes up "
+                f"to {plan.k} steps: give one step size, or one per step (a decimal fraction is "
+                "written with a point)"
+            )
         if plan.k < self.least_k:
             raise SettingsError(
                 f"{ALGORITHMS.name_of(self)} adapts on k-1 mini-batches and scores on the last, "

@@ -45,7 +45,7 @@ class MetaSGD(Algorithm):
     low: float = setting(
         0.005, "Meta-SGD: step sizes start uniform in [RATE_LOW, RATE_HIGH]", flag="rate_low"
     )
-    high: float = setting(0.1, "see rate_low", flag="rate_high")
+    high: float = setting(0.1, "Meta-SGD: upper end of the starting step sizes", flag="rate_high")
     store: Store = setting("points", "see MAML's")
     least_k: ClassVar[int] = 2
 

@@ -408,5 +408,5 @@ def reader(field: Field) -> Callable[[str], Any]:
         raise ValueError(word)
 
     plain = [kind for kind in kinds if kind is not NoneType]
-    read.__name__ = getattr(plain[0], "__name__", "number") if plain else "value"
+    read.__name__ = "numbers" if get_origin(plain[0]) is tuple else plain[0].__name__
     return read

@@ -37,4 +37,7 @@ def refuse_moved(asked: Mapping[str, Any]) -> None:
     """Raise a SettingsError if a value belongs to another flag today."""
     for (flag, value), (new, name) in MOVED.items():
         if asked.get(flag) == value:
-            raise SettingsError(f"{flag} {value!r} is now {new} {name!r}: set {new} to {name}")
+            raise SettingsError(
+                f"{value} is no {flag} but a {new} of its own: set {new} to {name}, and leave "
+                f"{flag} out"
+            )

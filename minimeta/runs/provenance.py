@@ -23,8 +23,30 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
         "numpy": np.__version__,
         "array_module": module,
         "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
+        "processor": _processor(),
+        "blas": _blas(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _processor() -> str:
+    """The model of the processor; where the system does not tell, its family."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def _blas() -> list[str]:
+    """Each BLAS in the process, with its version and the processor that its
+    kernels are for. Other kernels round differently."""
+    from threadpoolctl import threadpool_info
+
+    told = [each for each in threadpool_info() if each["user_api"] == "blas"]
+    return sorted(
+        f"{each['internal_api']} {each['version']} {each.get('architecture', '')}".strip()
+        for each in told
+    )
 
 
 def _commit() -> str | None:
