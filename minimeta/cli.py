@@ -1,5 +1,4 @@
-"""The command line. Parses words, calls one function, prints; no mathematics
-here."""
+"""The command line: it parses arguments, calls functions, prints results."""
 
 from __future__ import annotations
 
@@ -29,12 +28,11 @@ from .version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``minimeta`` with ``arguments`` (default: those of the process) and
-    return its exit status.
+    """Run ``minimeta`` and return its exit status.
 
-    0: done. 1: a check that fails, a MinimetaError, or what the system refused
-    (a full disk, memory), told in one line. 2: words that could not be parsed.
-    130: interrupted.
+    ``arguments`` are by default those of the process. 0: done. 1: a failed
+    check, a MinimetaError, or a refusal of the system (a full disk, no memory),
+    reported in one line. 2: arguments that cannot be parsed. 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -78,8 +76,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
-    """The run's own settings. A preset and settings that are given as well must
-    agree with them."""
+    """The settings of the run; a preset and flags that are given must agree."""
     settings = settings_in(folder.config_path, folder.config())
     wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
     there = settings.flags()
@@ -141,8 +138,10 @@ _MODES: dict[str, tuple[Mode, ...]] = {
 
 
 def _unused(path: Path) -> Path:
-    """``path``, or the first of ``path-2``, ``path-3`` and so on that does not
-    exist: no result is ever overwritten."""
+    """The first of ``path``, ``path-2``, ``path-3``, ... that does not exist.
+
+    So no result is ever overwritten.
+    """
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return next(each for each in candidates if not each.exists())
 
@@ -211,11 +210,8 @@ def _check(options: argparse.Namespace) -> int:
         if row.section != section:
             section = row.section
             print(f"\n{section:48}  {'measured':>16}   expected")
-        print(
-            f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  "
-            f"{'ok' if row.holds else 'WRONG'}",
-            flush=True,
-        )
+        verdict = "ok" if row.holds else "WRONG"
+        print(f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {verdict}", flush=True)
         rows.append(row)
     wrong = sum(not row.holds for row in rows)
     told = f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks hold"
@@ -228,8 +224,8 @@ def _vectors(options: argparse.Namespace) -> None:
         if options.tolerance is not None:
             raise SettingsError("--tolerance needs --verify RESULTS: add it, or omit --tolerance")
         count, size = vectors.write(Path(options.folder))
-        told = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
-        print(f"{told} (--verify RESULTS grades results)")
+        written = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
+        print(f"{written} (--verify RESULTS grades results)")
         return
     tolerance = vectors.TOLERANCE if options.tolerance is None else options.tolerance
     grades = vectors.grade(Path(options.folder), Path(options.verify), tolerance)
@@ -252,17 +248,20 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="check the mathematics on this machine",
-        description="Check every derivative against the complex step, the slopes of the Taylor "
-        "remainders and the coefficients of the expected updates. Errors are relative; layers, "
-        "networks and algorithms show the largest. "
-        "Exit status 1 if anything is off.",
+        description="Check every derivative against the complex step. Check the slopes of the "
+        "Taylor remainders and the coefficients of the expected updates. Errors are relative; a "
+        "layer, network or algorithm shows its largest error. The exit status is 1 if any check "
+        "fails.",
+    )
+    check.add_argument(
+        "--device", choices=DEVICES, help="device (default: MINIMETA_DEVICE, else cpu)"
     )
     check.add_argument(
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
-        help="float32 compares directions with float64, to the tolerance that the arithmetic "
-        "allows (default: float64)",
+        help="float32 compares directions with float64, to the precision of float32 "
+        "(default: float64)",
     )
     check.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
@@ -271,9 +270,8 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="download a dataset",
-        description="Download Omniglot, verified by checksum; mini-ImageNet has no official "
-        "download: say where it is, or "
-        "what to get and where to put it.",
+        description="Download Omniglot and verify its checksums. mini-ImageNet has no official "
+        "download: print where its files are, or which files to get and where to put them.",
     )
     data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
     data.add_argument(
@@ -293,14 +291,13 @@ def _add_train(commands: Any) -> None:
         help="meta-train from a preset",
         usage="minimeta train PRESET [--out RUN] [--resume] [options and settings]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Meta-train. Each preset is a paper's setting; every setting is also a flag.\n"
-        "\npresets:\n" + presets,
+        description="Meta-train. Each preset holds the settings of a paper. Every setting is also "
+        "a flag.\n\npresets:\n" + presets,
         epilog="examples:\n"
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
-        "a resumed run keeps its settings, also --iterations: epsilon falls to its final value "
-        "over all iterations",
+        "a run keeps the settings that it was started with: epsilon depends on --iterations",
     )
     parser.add_argument(
         "preset",
@@ -331,8 +328,8 @@ def _add_train(commands: Any) -> None:
     _add_machine_flags(parser)
     group = parser.add_argument_group(
         "settings",
-        "A setting that is not given comes from the preset (--show prints it). The value in "
-        "parentheses is that of the preset sine, or else the default of the setting.",
+        "a flag that is not given has the preset's value (--show prints all values); in "
+        "parentheses: the value in the preset sine",
     )
     known = every_flag(Settings)
     for owners in known.values():
@@ -341,8 +338,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> None:
-    """A flag of the settings, from its field; ``word`` is its name without
-    dashes, if not its own."""
+    """Add the flag of a setting. ``word``, if given, replaces its name."""
     field = owners[0].field
     option = "--" + (word or field.flag).replace("_", "-")
     shown = f"{field.help} ({_default(field)})".replace("%", "%%")
@@ -357,8 +353,10 @@ def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> No
 
 
 def _default(field: Field) -> str:
-    """The value of a setting in the preset sine, or else of its class, as the
-    command line has it."""
+    """The value of a setting in the preset sine, as a word of the command line.
+
+    A setting that sine does not read has the default of its class.
+    """
     value = field.default
     if field.is_choice and value is not MISSING:
         value = field.registry.name_of(value)
@@ -372,9 +370,9 @@ def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run on unseen tasks",
-        description="Adapt to unseen tasks from a run's parameters and score: accuracy, or error "
-        "after n inner steps. "
-        "The result is printed and written to a JSON file in the run folder.",
+        description="Adapt a run's parameters to unseen tasks and score them: the accuracy, or "
+        "the error after n inner steps. The result is printed, and written to a JSON file in the "
+        "run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
     parser.add_argument(
@@ -393,8 +391,8 @@ def _add_eval(commands: Any) -> None:
         "--transduction",
         choices=["both", "yes", "no"],
         default="both",
-        help="predict a task's test images in one batch, or each alone with the training images "
-        "(default: both)",
+        help="yes: predict a task's test images in one batch; no: predict each test image alone, "
+        "with the training images (default: both)",
     )
     parser.add_argument(
         "--eval-seed",
@@ -413,11 +411,10 @@ def _add_eval(commands: Any) -> None:
 def _add_vectors(commands: Any) -> None:
     parser = commands.add_parser(
         "vectors",
-        help="write test vectors for other implementations, or grade theirs",
+        help="write test vectors for other implementations, or grade their results",
         description="Write small problems with exact float64 results (gradients, Hessian-vector "
         "products, directions of Reptile, FOMAML and MAML) as npz and JSON, for implementations in "
-        "any language; or grade such results. "
-        "docs/vectors.md specifies the format.",
+        "any language. With --verify, grade such results. docs/vectors.md specifies the format.",
     )
     parser.add_argument(
         "folder", metavar="DIR", help="folder to write the vectors to, or, with --verify, to read"

@@ -1,5 +1,4 @@
-"""An experiment: settings made into objects, the data last and only where they
-are needed."""
+"""An experiment: settings made into objects, which load data when needed."""
 
 from __future__ import annotations
 
@@ -30,12 +29,11 @@ from .task_settings import TaskData
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """The objects that ``settings`` describe, on the device of ``xp``;
-    ``workers`` threads work.
+    """The objects that ``settings`` describe, on the device of ``xp``.
 
-    The objective, the algorithm and a learner need no data. The rest loads the
-    images in ``data`` at its first use, and keeps them as long as the
-    experiment.
+    The objective, the algorithm and a learner need no data. The other objects
+    load the images in ``data`` at their first use, and the experiment keeps
+    these images. Training and evaluation use ``workers`` threads.
     """
 
     settings: Settings
@@ -109,11 +107,11 @@ def evaluate(
     seed: int = 0,
     progress: Progress = iter,
 ) -> Accuracy | Evaluation:
-    """Score the learner of ``state`` on ``count`` unseen tasks: accuracies
-    where the task has classes, else the loss after each inner step.
+    """Score the learner of ``state`` on ``count`` unseen tasks.
 
-    ``scoring`` takes the place of the settings' own. ``modes`` are of
-    accuracies alone.
+    The scores are accuracies where the task has classes, else the loss after
+    each inner step. ``scoring``, if given, replaces that of the settings.
+    ``modes`` applies to accuracies only.
 
     Raises
     ------

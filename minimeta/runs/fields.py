@@ -1,11 +1,10 @@
 """Dataclasses as settings: their fields as flags, as JSON, and back.
 
-A tree of dataclasses is made of leaves (numbers, words, lists of numbers), of
-plain dataclasses, and of choices: fields that hold an instance of a class of a
-registry. Every leaf and every choice has a flag, one name in the whole tree.
-The functions here walk such a tree. The fields themselves say their names,
-help, bounds and defaults (``registry.setting``), so nothing is listed a second
-time.
+A tree of settings is a dataclass. Its fields are leaves (numbers, words, tuples
+of numbers), plain dataclasses, or choices: instances of a registered class.
+Every leaf and every choice has a flag, a name that is unique in the tree. The
+functions here walk such a tree. The fields declare their own names, help,
+bounds and defaults (``registry.setting``), so nothing is listed twice.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ Flags = dict[str, Any]
 
 
 class Field(NamedTuple):
-    """One field of a dataclass in a tree of settings. ``place`` is that of the
-    fields below it."""
+    """One field in a tree of settings; ``place`` is where its fields are."""
 
     name: str
     flag: str
@@ -50,8 +48,7 @@ class Field(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How the fields of a dataclass are called where it stands in a tree, and
-    their defaults."""
+    """The flags and defaults of a dataclass's fields at its place in a tree."""
 
     prefix: str = ""
     renamed: Mapping[str, str] = {}
@@ -85,8 +82,7 @@ def _field(each: Any, hint: Any, place: Place) -> Field:
 
 
 def flags_of(tree: Any, place: Place = _TOP) -> Flags:
-    """The flat form of a tree: every flag that it reads, with its value as JSON
-    has it.
+    """The flat form of a tree: every flag that it reads, with its JSON value.
 
     Raises
     ------
@@ -113,8 +109,10 @@ def flags_of(tree: Any, place: Place = _TOP) -> Flags:
 
 
 def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> Any:
-    """The tree of a dataclass that ``flags`` describe. A flag that is not there
-    has its field's default; a field without one has its value in ``fallback``.
+    """The tree of ``cls`` that ``flags`` describe.
+
+    A field whose flag is missing has its default. Without a default, it has its
+    value in ``fallback``.
 
     Raises
     ------
@@ -159,8 +157,10 @@ def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
 
 
 def json_of(tree: Any, place: Place = _TOP) -> dict[str, Any]:
-    """The nested form of a tree: an object for each dataclass, with its name as
-    "type" where it is one of several."""
+    """The nested form of a tree: an object for each dataclass.
+
+    The object of a choice holds the registered name as "type".
+    """
     stored: dict[str, Any] = {}
     for each in fields_of(type(tree), place):
         value = getattr(tree, each.name)
@@ -180,8 +180,7 @@ def flags_in(cls: type, stored: Any) -> Flags:
     Raises
     ------
     SettingsError
-        if names in it are not known, or an object is missing where a dataclass
-        belongs.
+        if a name is unknown, or the value of a dataclass is not an object.
     """
     flags: Flags = {}
     unknown: list[str] = []
@@ -194,8 +193,7 @@ def flags_in(cls: type, stored: Any) -> Flags:
 def _read(
     cls: type, stored: Any, place: Place, path: str, flags: Flags, unknown: list[str]
 ) -> None:
-    """Add the flags of the object ``stored`` at ``path``, and the names that
-    ``cls`` lacks."""
+    """Add the flags and the unknown names of the object ``stored``."""
     known = {each.name: each for each in fields_of(cls, place)}
     unknown += [path + str(name) for name in stored if name not in known]
     for name, each in known.items():
@@ -228,8 +226,7 @@ class Owner(NamedTuple):
 
 
 def every_flag(cls: type) -> dict[str, list[Owner]]:
-    """All flags that a tree of ``cls`` may read, each with the fields that have
-    it."""
+    """All flags that a tree of ``cls`` may read, each with its fields."""
     found: dict[str, list[Owner]] = {}
     for owner in _walk(cls, _TOP, ()):
         found.setdefault(owner.field.flag, []).append(owner)
@@ -247,8 +244,7 @@ def _walk(cls: type, place: Place, under: tuple[tuple[str, str], ...]) -> Iterat
 
 
 def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
-    """Raise the SettingsError of the first flag among ``asked`` that is not
-    among those ``read``.
+    """Raise a SettingsError if a flag in ``asked`` is not in ``read``.
 
     Such a flag is unknown, or belongs to classes that were not chosen.
     """
@@ -295,8 +291,7 @@ def _or(names: Any) -> str:
 
 
 def written(value: Any) -> Any:
-    """A leaf as JSON has it: a list for a tuple, a word for a number that is
-    not finite."""
+    """A leaf's JSON value: a tuple as a list, a non-finite number as a word."""
     if isinstance(value, tuple):
         return [written(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -333,8 +328,11 @@ _NAMES |= {NoneType: "none"}
 
 
 def kinds_of(hint: Any) -> list[Any]:
-    """The types that a leaf may have: bool, int, float, str, NoneType,
-    tuple[int, ...], tuple[float, ...]. Arrays are no settings."""
+    """The types that a leaf with this type hint may have.
+
+    They are among bool, int, float, str, NoneType, tuple[int, ...] and
+    tuple[float, ...]; arrays are not settings.
+    """
     if get_origin(hint) in (Union, UnionType):
         return [kind for each in get_args(hint) for kind in kinds_of(each)]
     if get_origin(hint) is Literal:
@@ -343,9 +341,11 @@ def kinds_of(hint: Any) -> list[Any]:
 
 
 def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
-    """``value`` as this type, or MISSING. A tuple may be a text, where it is
-    the type ``alone``."""
-    if getattr(value, "ndim", 1) == 0:  # a number of NumPy's
+    """``value`` as the type ``kind``, or MISSING if it does not fit.
+
+    A text fits a tuple only if the tuple is the field's one type (``alone``).
+    """
+    if getattr(value, "ndim", 1) == 0:  # a NumPy number
         value = value.item()
     if get_origin(kind) is tuple:
         if isinstance(value, str) and alone:
@@ -362,8 +362,7 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
 
 
 def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
-    """The tuple in a text such as 64,64; an empty one where the text holds
-    anything else."""
+    """The tuple of a text such as 64,64; empty if the text is different."""
     try:
         return tuple(get_args(kind)[0](part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -386,8 +385,7 @@ def _check_bounds(field: Field, value: Any) -> None:
 
 
 def reader(field: Field) -> Callable[[str], Any]:
-    """A function from a word of the command line to a leaf's value, named as
-    argparse shows it.
+    """A function from a word of the command line to a leaf's value.
 
     Its name is the type that argparse shows. It raises ValueError if the word
     does not fit.

@@ -23,8 +23,7 @@ MOVED = {("bias", "entropy"): ("algorithm", "taml-entropy")}
 
 
 def flags_in(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of today that say the same. Some are of classes that the run
-    does not use."""
+    """Today's flags for the same run, including flags that the run ignores."""
     flags = {"fomaml_update": "step"} | dict(stored)
     if flags.get("bias") == "entropy":
         del flags["bias"]
@@ -37,7 +36,4 @@ def refuse_moved(asked: Mapping[str, Any]) -> None:
     """Raise a SettingsError if a value belongs to another flag today."""
     for (flag, value), (new, name) in MOVED.items():
         if asked.get(flag) == value:
-            raise SettingsError(
-                f"{value} is no {flag} but a {new} of its own: set {new} to {name}, and leave "
-                f"{flag} out"
-            )
+            raise SettingsError(f"{flag} {value!r} is now {new} {name!r}: set {new} to {name}")

@@ -1,9 +1,10 @@
 """A run on disk. A folder holds
 
-config.json     the settings, written once
-checkpoint.npz  the last state, replaced by an atomic write: a kill at any
-                moment leaves the old state or the new one
-metrics.jsonl   one JSON object a line, appended
+config.json       the settings, written once
+checkpoint.npz    the last saved state, replaced by an atomic write
+metrics.jsonl     one JSON object per line, appended
+
+A kill at any moment leaves the old checkpoint or the new one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ _NONE = "None"  # the word that stands for None in a checkpoint
 
 
 class Rules(NamedTuple):
-    """The rules whose states a run carries. They give the structure of these
-    states."""
+    """The rules whose states a run carries; they define the structure."""
 
     outer: InnerRule
     inner: InnerRule
@@ -58,14 +58,15 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a state to resume from. A run that was killed just after
-        its settings were written has none."""
+        """Whether the run has a state to continue from.
+
+        A run that was killed just after its settings were written has none.
+        """
         return self.checkpoint_path.exists() or self.metrics_path.exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder if need be, and keep any other process from training
-        in it meanwhile.
+        """Create the folder if needed, and lock it against other processes.
 
         Raises
         ------
@@ -94,8 +95,8 @@ class RunFolder:
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             if path.exists():
                 raise CheckpointError(
-                    f"{self.path} already holds a run ({path.name}): --resume continues it, "
-                    "--out names another folder"
+                    f"{self.path} already holds a run ({path.name}): "
+                    "continue it with --resume, or name another folder with --out"
                 )
         text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         write_atomically(self.config_path, lambda file: file.write(text.encode()))
@@ -126,8 +127,8 @@ class RunFolder:
         Raises
         ------
         SettingsError
-            if a rule's state has not the structure that its first step gave it:
-            such a state could not be read back.
+            if the structure of a rule's state differs from that after its first
+            step: such a state could not be read back.
         """
         packed = packed_state(state)
         try:
@@ -139,8 +140,7 @@ class RunFolder:
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
-        """The last state, on the device of ``xp``; ``rules`` are those of the
-        run.
+        """The last state of a run with these ``rules``, on the device of xp.
 
         Raises
         ------
@@ -203,9 +203,11 @@ class RunFolder:
             raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """The facts of the run in its metrics: the last value of every name,
-        such as its provenance. ``made_by`` lists the provenances of all parts of
-        the run, in order, without their dates."""
+        """The facts of the run in its metrics: the last value of every key.
+
+        ``made_by`` lists the provenance of every part of the run, in order,
+        without dates.
+        """
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
         for entry in self.metrics():
@@ -218,9 +220,11 @@ class RunFolder:
         return facts | {"made_by": made_by}
 
     def clear_after(self, iteration: int) -> None:
-        """Before a run goes on from ``iteration``: drop the metrics it will
-        write again, a last line cut short by a kill, and files left half
-        written."""
+        """Prepare the folder for a run that continues from ``iteration``.
+
+        This drops the metrics that the run will write again, a last line cut
+        short by a kill, and partly written files.
+        """
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
             for part in parts_of(path):
                 part.unlink()
@@ -241,8 +245,11 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def packed_state(state: MetaState) -> dict[str, np.ndarray]:
-    """A state as named arrays on the host. Names are made of fields and of
-    places in tuples: ``outer.m``, ``inner.0.v``. A class leaves no trace."""
+    """A state as named arrays on the host.
+
+    A name consists of field names and of places in tuples: ``outer.m``,
+    ``inner.0.v``. The classes of the states are not stored.
+    """
     arrays = {"iteration": np.array(state.iteration), "meta": to_host(state.meta)}
     return arrays | _packed("outer", state.outer) | _packed("inner", state.inner)
 
@@ -253,11 +260,11 @@ def read_state(
     xp: ModuleType = np,
     first_format: bool = False,
 ) -> MetaState:
-    """The state in ``arrays``. The structure of each rule's state is that after
-    a step on zeros.
+    """The state in ``arrays``.
 
-    In the first format a state that is None has no array, and there may be
-    further arrays.
+    A rule's state has the structure of its state after a step on zeros. In the
+    first format a state that is None has no array, and further arrays are
+    ignored.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Calls in fresh processes of this machine. No such process outlives this one."""
+"""Calls in fresh processes of this machine, which never outlive this one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Died(NamedTuple):
-    """The result of a call whose process ended before it gave one."""
+    """The result of a call whose process ended before the call returned."""
 
     how: str
 
@@ -23,10 +23,14 @@ class Died(NamedTuple):
 def fresh_processes(
     count: int,
 ) -> Iterator[Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]]:
-    """A function ``calls(f, arguments)``: each index with what ``f`` returned
-    or a Died, as they come; at most ``count`` of them at once, the rest not
-    begun. The end of the block kills what still runs."""
-    # Spawned, not forked: a fork copies locks that threads of this process may hold.
+    """A function ``calls(f, arguments)`` of up to ``count`` processes.
+
+    It calls ``f`` with each of ``arguments``, and yields the index of each call
+    with the result of ``f``, or with a Died, as calls end. A call starts only
+    when a process is free. The end of the block kills the processes that still
+    run.
+    """
+    # Spawned, not forked: a fork copies locks that threads here may hold.
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[int, BaseProcess]] = {}
 
@@ -62,7 +66,7 @@ def fresh_processes(
 
 
 def _received(pipe: Connection, process: BaseProcess) -> Any:
-    """The message that the process sent before it ended."""
+    """The result that the process sent, or a Died."""
     with pipe:
         try:
             outcome = pipe.recv()
@@ -86,8 +90,10 @@ def _how_it_ended(status: int) -> str:
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block, and never in a process begun
-    in it: this one ends those."""
+    """Delay Ctrl-C to the end of the block.
+
+    Processes that start in the block ignore Ctrl-C: this process ends them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -102,7 +108,7 @@ def _interrupt_held() -> Iterator[None]:
 
 
 def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple) -> None:
-    """The work of a process."""
+    """The main function of a process: call, and send the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     with pipe:

@@ -61,17 +61,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Settings:
-    """One meta-training run and its evaluation. The defaults are the preset
-    "sine".
+    """A meta-training run and its evaluation; by default the preset "sine".
 
-    Every flag of ``minimeta train`` is a field of one of its dataclasses, or of
-    a class registered in ``TASKS``, ``ALGORITHMS``, ``RULES`` or ``MEASURES``.
+    Every setting that ``minimeta train`` takes as a flag is a field of one of
+    these dataclasses, or of a class registered in ``TASKS``, ``ALGORITHMS``,
+    ``RULES`` or ``MEASURES``.
 
     Raises
     ------
     SettingsError
-        for a value that does not fit its field, or makes no sense beside
-        another.
+        if a value does not fit its field, or makes no sense with another value.
     """
 
     task: TaskSettings = setting(SineSettings(), "tasks to learn", registry=TASKS)
@@ -97,8 +96,7 @@ class Settings:
         self.prepared(self.task.objective())
 
     def prepared(self, objective: Differentiable) -> Algorithm:
-        """The algorithm, fitted to this run on ``objective``, which is the
-        task's own.
+        """The algorithm, fitted to this run on the task's ``objective``.
 
         Raises
         ------
@@ -117,8 +115,7 @@ class Settings:
         )
 
     def flags(self) -> dict[str, Any]:
-        """The flat form: every flag that this run reads, with its value as JSON
-        has it."""
+        """The flat form: every flag that the run reads, as JSON."""
         return flags_of(self)
 
     def changed(self, **flags: Any) -> Settings:
@@ -143,8 +140,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Settings:
-        """Settings from a JSON object: the nested form, or the flat one of the
-        first edition.
+        """Settings from JSON, in the nested form or that of the first edition.
 
         Raises
         ------
@@ -160,6 +156,5 @@ class Settings:
 
 
 def _settings_of(flags: Mapping[str, Any]) -> Settings:
-    """Settings of these flags. The default settings stand in where a class has
-    no default."""
+    """Settings with these flags; ``Settings()`` provides missing defaults."""
     return made_from(Settings, dict(flags), flags_of(Settings()))

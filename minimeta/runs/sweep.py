@@ -1,23 +1,23 @@
 """Many meta-training runs as one: each in its folder, resumed after any kill.
 
-A job is a name and settings. ``sweep`` trains each job in ``folder/name``, a
-run folder like any other. At the end, and on the way where the job asks for
-looks, it hands the experiment and its state to ``measure``, and writes the
-outcome to ``folder/name/result.json``. That file ends the job. Called again, a
-sweep reads it, and computes the missing results alone, a begun run from its
-last checkpoint. A run's numbers depend neither on the number of processes nor
-on interruptions.
+A job is a name and settings. ``sweep`` trains each job in ``folder/name``,
+which is an ordinary run folder. At the end, and at the looks that the job asks
+for, it passes the experiment and its state to ``measure``. It writes the
+outcome to ``folder/name/result.json``, and this file completes the job. A
+repeated call reads this file, and computes only the missing results; an
+interrupted run continues from its last checkpoint. A run's numbers depend
+neither on the number of processes nor on interruptions.
 
-Jobs go to processes of this machine, a fresh one of one thread for each; or,
-with ``scheduler``, to the workers of a Dask cluster, which must see the same
-folder (and the same data). A worker that dies loses its place, not its work:
-the next worker to take the job resumes it from the checkpoint.
+Each job runs in a fresh process of this machine, with one thread. With
+``scheduler``, jobs run on the workers of a Dask cluster instead, which must see
+the same folder (and the same data). If a worker dies, the next worker that
+takes its job resumes it from the checkpoint.
 
-Sweeps of one folder share its jobs. The second process to come to a job waits
-for its lock, then takes the result that is there. So no job is computed twice
-where all processes see each other's locks (flock): on one machine, and on
-several whose file system passes locks on. Windows has no such locks: there, let
-one sweep at a time work in a folder.
+Several sweeps may share a folder and its jobs. A process that finds a job
+locked waits for the lock, then takes the result of the other process. So no job
+is computed twice where all processes see each other's locks (flock): on one
+machine, and on machines whose file system passes locks on. Windows has no such
+locks: use one sweep at a time per folder there.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _SAVING = Saving(10, 20)
 class Job:
     """One run of a sweep.
 
-    ``name`` is its folder's. After the meta-steps ``looks`` the run is measured
-    as well; the end is measured anyway, and is no look. ``by`` holds keyword
-    arguments of ``measure``, such as a number of test tasks, as JSON can hold
-    them. A result that was measured by anything else is not taken for this
-    job's.
+    ``name`` is the name of its folder. ``looks`` are meta-steps after which the
+    run is measured too. The end is always measured, and is not a look. ``by``
+    holds keyword arguments of ``measure``, such as a number of test tasks; they
+    must fit into JSON. A result that was measured with other arguments is
+    refused.
 
     Raises
     ------
@@ -86,13 +86,12 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """The outcome of ``measure`` at the end of a run, and at each look, by the
-    number of meta-steps.
+    """The outcome of ``measure`` at the end of a run, and at each look.
 
-    ``training`` holds the facts of the run's metrics: seconds, peak memory,
-    what produced it and from which images. A Dask worker's peak memory is that
-    of all its jobs so far. ``measured_by`` tells what made ``result``; None in
-    a result file older than that.
+    ``looks`` is keyed by the meta-step. ``training`` holds the facts in the
+    run's metrics: seconds, peak memory, provenance and images. The peak memory
+    of a Dask worker covers all its jobs so far. ``measured_by`` is the
+    provenance of ``result``; None in older result files.
     """
 
     result: dict[str, Any]
@@ -102,8 +101,11 @@ class Finished(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a job has no result; ``error`` where that is no error of minimeta's
-    own, its traceback in its notes."""
+    """Why a job has no result.
+
+    ``error`` is set if it is not one of minimeta's own errors; its notes hold
+    the traceback.
+    """
 
     told: str
     error: BaseException | None = None
@@ -120,26 +122,26 @@ def sweep(
     progress: bool = False,
     saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
-    """Train and measure every job; the outcomes by name, in the order of
-    ``jobs``.
+    """Train and measure every job; return the outcomes by name.
 
-    ``measure(experiment, state, **by)`` is called with the job's experiment,
-    whose data are loaded once, with the state that training has reached, and
-    with the job's ``by``. It is a function that another process can import. The
-    workers of a cluster get the modules beside it as well. ``data`` is where
-    images are. ``processes`` defaults to the number of cores. ``scheduler`` is
-    a Dask scheduler's address, ``tcp://HOST:PORT``, instead of local processes.
-    ``saving`` says how often runs write metrics and checkpoints.
+    The outcomes are in the order of ``jobs``. ``measure(experiment, state,
+    **by)`` gets the job's experiment, whose data are loaded once, the state
+    that training has reached, and the job's ``by``. Another process must be
+    able to import ``measure``. The workers of a cluster also get the modules in
+    its folder. ``data`` is the folder of the images. ``processes`` defaults to
+    the number of cores. ``scheduler`` is the address of a Dask scheduler,
+    ``tcp://HOST:PORT``, which replaces local processes. ``saving`` sets how
+    often runs write metrics and checkpoints.
 
     Raises
     ------
     SweepError
-        at the end, when all jobs that can finish have, if some failed: names
-        each and says why.
+        if jobs failed, once all other jobs are done; names each job and the
+        reason.
     SettingsError
-        if two jobs share a name, a name is no folder's, or a folder holds a run
-        of other settings, measured by something else, or without these looks;
-        or if runs of one task were made from different images.
+        if two jobs share a name, or a name cannot be a folder's; if a folder
+        holds a run with other settings, other arguments of ``measure`` or
+        without these looks; or if runs of one task used different images.
     CheckpointError
         if a file of a job is damaged.
     KeyboardInterrupt
@@ -190,8 +192,7 @@ def _raise(failures: dict[str, Failure], count: int) -> None:
 
 
 def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | None]) -> None:
-    """Raise the SettingsError of results of one task that were made from
-    different images."""
+    """Raise a SettingsError if runs of one task used different images."""
     of_task: dict[str, dict[str, str]] = {}
     for job in jobs:
         contents = results[job.name]
@@ -209,8 +210,7 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
 def run_job(
     job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING
 ) -> dict[str, Any]:
-    """One job from wherever it stands to its end; the contents of its result
-    file."""
+    """Complete a job and return the contents of its result file."""
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path / ".job"):
         done = _result(job, path)
@@ -238,15 +238,17 @@ def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
         return run_job(job, path, *how)
     except MinimetaError as error:
         return Failure(str(error) or type(error).__name__)
-    # An error of a measure fails its job alone, and is raised at the end of the sweep.
-    except Exception as error:
+    except Exception as error:  # an error of a measure fails only its job; the sweep raises it last
         told = f"{type(error).__name__}: {error}"
         return Failure(told, _portable(error, told))
 
 
 def _portable(error: Exception, told: str) -> Exception:
-    """The error, or one that tells the same where it cannot be pickled; its
-    traceback as a note."""
+    """The error with its traceback as a note.
+
+    An error that cannot be pickled becomes a RuntimeError with the same
+    message.
+    """
     note = f"in the run's own process:\n{traceback.format_exc()}"
     try:
         pickle.loads(pickle.dumps(error))
@@ -259,7 +261,7 @@ def _portable(error: Exception, told: str) -> Exception:
 def _look(
     job: Job, path: Path, measured: Callable[[int], dict[str, Any]], iteration: int
 ) -> dict[str, Any]:
-    """The outcome of a look: measured now, or when the run was there."""
+    """The result of a look: stored when the run was there, or measured now."""
     file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
     contents = _read(file, remedy)
     if contents is None:
@@ -277,8 +279,8 @@ def _measured(
     state = train(experiment, path, resume=begun, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
-            f"{path} is at meta-step {state.iteration} already and cannot be measured at "
-            f"{iteration}: looks cannot be added"
+            f"{path} is already at meta-step {state.iteration} and cannot be measured at "
+            f"{iteration}: looks cannot be added to a run"
         )
     measured = measure(experiment, state, **job.by)
     if not isinstance(measured, dict):
@@ -287,8 +289,10 @@ def _measured(
 
 
 def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
-    """Write a file of a job's result, with the job's settings and the provenance;
-    the contents as a reader of the file will see them."""
+    """Write ``contents`` with their settings and provenance to a file.
+
+    Return the contents as a reader of the file will see them.
+    """
     contents = {
         "settings": job.settings.to_dict(),
         "by": dict(job.by),
@@ -304,8 +308,10 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _whole(file: Path, remedy: str) -> Iterator[None]:
-    """Inside the block, an error in the contents of ``file`` is a
-    CheckpointError that names the file, and ``remedy``."""
+    """Raise a CheckpointError if contents of ``file`` are missing or wrong.
+
+    The error names the file and the ``remedy``.
+    """
     try:
         yield
     except SettingsError:
@@ -317,8 +323,7 @@ def _whole(file: Path, remedy: str) -> Iterator[None]:
 
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
-    """Raise the SettingsError of a file that is of other settings than the
-    job's, or was measured by something else."""
+    """Raise a SettingsError if a file has other settings or measurements."""
     if settings_in(file, contents["settings"]) != job.settings:
         raise SettingsError(
             f"{file} belongs to a run with other settings: name another folder for this sweep"
@@ -326,8 +331,8 @@ def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
     if contents["by"] != json.loads(json.dumps(dict(job.by))):
         raise SettingsError(
             f"{file} was measured by {json.dumps(contents['by'])}, not "
-            f"{json.dumps(dict(job.by))}: name another folder for this sweep, or delete the file; "
-            "if it is of the end of the run, the run is measured again"
+            f"{json.dumps(dict(job.by))}: name another folder for this sweep, or delete "
+            "result.json to measure the end of the run again"
         )
 
 
@@ -351,9 +356,8 @@ def _read(file: Path, remedy: str) -> dict[str, Any] | None:
 
 
 def _result(job: Job, path: Path) -> dict[str, Any] | None:
-    """The contents of a finished job's result file, without looks that the job
-    does not ask for."""
-    file, remedy = path / "result.json", "delete it, and the job is finished again"
+    """The contents of a finished job's result file, with the job's looks."""
+    file, remedy = path / "result.json", "delete it to finish the job again"
     contents = _read(file, remedy)
     if contents is None:
         return None
@@ -376,8 +380,7 @@ def _finished(contents: dict[str, Any]) -> Finished:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until this process alone holds ``lock``; say so where that takes
-    long."""
+    """Wait until this process holds ``lock``; warn if that takes long."""
     since, said = time.monotonic(), False
     while True:
         with locked(lock) as alone:
@@ -424,8 +427,10 @@ Submit = Callable[[list[tuple]], Iterator[tuple[int, Any]]]
 
 @contextmanager
 def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]:
-    """A function that runs argument lists of ``attempt`` and gives each one's
-    index with its outcome as they come."""
+    """A function that calls ``attempt`` with each of the given arguments.
+
+    It yields the index of each call with its outcome, as calls end.
+    """
     if processes is not None and processes < 1:
         raise SettingsError(f"processes must be 1 or more, got {processes}")
     with (
@@ -473,7 +478,7 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
 
 
 def _outcome(future: Any) -> Any:
-    """The outcome of a call on a cluster, or its Failure."""
+    """The result of a call on a cluster, or the reason why it has none."""
     if future.cancelled():
         return Failure(
             "lost with its scheduler: the same call continues the sweep from the last checkpoint"
@@ -483,8 +488,7 @@ def _outcome(future: Any) -> Any:
 
 
 def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
-    """``attempt`` on a cluster, of arguments in the bytes that ``_packed``
-    made."""
+    """``attempt`` on a cluster, with arguments packed by ``_packed``."""
     try:
         arguments = pickle.loads(packed)
     except Exception as error:  # an import may raise anything
@@ -494,8 +498,10 @@ def attempt_packed(packed: bytes) -> dict[str, Any] | Failure:
 
 
 def _packed(arguments: tuple) -> bytes:
-    """Arguments of ``attempt`` as bytes, with the source of ``measure`` where
-    it is not from an installed package."""
+    """Arguments of ``attempt`` as bytes.
+
+    They contain the code of ``measure``, unless it is in an installed package.
+    """
     import cloudpickle
 
     modules = _beside(arguments[2])
@@ -509,9 +515,11 @@ def _packed(arguments: tuple) -> bytes:
 
 
 def _beside(measure: Measure) -> list[ModuleType]:
-    """The modules that ``measure`` may use which another machine cannot import:
-    where its own is a script or beside one, not part of a package nor
-    installed, all that are in that folder."""
+    """The modules of ``measure`` that another machine cannot import.
+
+    They are the loaded modules in the folder of ``measure``'s own module,
+    unless that module belongs to a package or is installed.
+    """
     while isinstance(measure, partial):
         measure = measure.func
     own = sys.modules.get(measure.__module__)
@@ -529,8 +537,7 @@ def _beside(measure: Measure) -> list[ModuleType]:
 
 @contextmanager
 def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
-    """A bar over the meta-steps of all jobs, read from their folders, wherever
-    they run."""
+    """A progress bar over all meta-steps, read from the folders of jobs."""
     from tqdm import tqdm
 
     total = sum(job.settings.training.iterations for job in jobs)
@@ -570,8 +577,7 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
 
 
 def _steps_done(metrics: Path) -> int:
-    """The iteration of the last whole line, from the end of the file; 0 where
-    there is none."""
+    """The iteration in the last whole line of the file; 0 without a line."""
     try:
         with open(metrics, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))

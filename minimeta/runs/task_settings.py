@@ -1,5 +1,8 @@
-"""Tasks as settings: each builds its objective without data, and its task
-distributions from data."""
+"""Tasks as settings.
+
+Each task builds its objective without data, and its task distributions from
+data.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,11 @@ TASKS = Registry("task")
 
 
 class TaskData(NamedTuple):
-    """Task distributions to train and to test on. ``images`` tells the images
-    from others: how many a class has, and their digest; None without images."""
+    """Task distributions to train and to test on.
+
+    ``images`` identifies the images by their number per class and their digest;
+    None without images.
+    """
 
     train: Any
     test: Any
@@ -38,8 +44,7 @@ class TaskData(NamedTuple):
 
 
 class TaskSettings(ABC):
-    """Base of the tasks. A subclass is a frozen dataclass, registered in
-    ``TASKS``.
+    """Base of the tasks: frozen dataclasses, registered in ``TASKS``.
 
     ``inputs`` is the range of the inputs. ``score`` says how evaluation scores:
     by the accuracy of predicted classes, or by the loss after each inner step.
@@ -54,8 +59,9 @@ class TaskSettings(ABC):
 
     @abstractmethod
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """The task distributions, on the device of ``xp``, from the images in
-        ``data``.
+        """The task distributions on the device of ``xp``.
+
+        ``data`` is the folder of the images.
 
         Raises
         ------
@@ -68,7 +74,7 @@ class TaskSettings(ABC):
         return ""
 
     def remark(self, test_tasks: Any) -> str:
-        """A remark for readers of scores on ``test_tasks``; by default none."""
+        """A remark to print with scores on ``test_tasks``, or an empty text."""
         return ""
 
 
@@ -83,8 +89,7 @@ class SineSettings(TaskSettings):
     )
     context: int | None = setting(
         None,
-        "CAVIA: parameters that the inner loop adapts, beside the inputs (sine) or by FiLM "
-        "(images)",
+        "CAVIA: number of context parameters, beside the inputs (sine) or by FiLM (images)",
         least=1,
     )
     phase: float = setting(2 * math.pi, "phases are uniform in [0, PHASE] (sine)", least=0)
@@ -139,8 +144,7 @@ class ImageSettings(TaskSettings):
         return Objective(self.network(), Summed(loss) if self.reduction == "sum" else loss)
 
     def _tasks(self, halves: Any, white: int, images: dict[str, Any], xp: ModuleType) -> TaskData:
-        """Task distributions of images to train and to test on, of which
-        ``white`` is white."""
+        """Task distributions of two ``halves`` of images."""
         train, test = (FewShotImages(xp.asarray(half), self.ways, white) for half in halves)
         return TaskData(train, test, images)
 
@@ -187,8 +191,10 @@ class MiniImageNetSettings(ImageSettings):
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:
-    """How many images a class has, and the first digits of the SHA-256 of all:
-    no other images have both."""
+    """The number of images per class and a digest, which identify the images.
+
+    The digest is the first digits of the SHA-256 of all images.
+    """
     digest = hashlib.sha256()
     for each in images:
         digest.update(np.ascontiguousarray(each))

@@ -1,5 +1,4 @@
-"""A meta-training run in its folder, from its start or its last checkpoint to
-its end."""
+"""A meta-training run in its folder, new or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Saving:
-    """How often a run saves: metrics every ``every`` meta-steps, and a
-    checkpoint when ``seconds`` have passed since the last one.
+    """How often a run saves metrics and checkpoints.
 
-    Checkpoints fall on multiples of ``every``. None of this changes the numbers
-    of a run.
+    Metrics are written every ``every`` meta-steps. A checkpoint is written at
+    the first multiple of ``every`` at which ``seconds`` have passed since the
+    last checkpoint. Saving does not change the numbers of a run.
     """
 
     every: int = 10
@@ -50,18 +49,17 @@ def train(
     progress: bool = False,
     until: int | None = None,
 ) -> MetaState:
-    """Train in the folder ``out``; with ``resume``, go on from the checkpoint
-    there.
+    """Train in the folder ``out``, from its checkpoint with ``resume``.
 
-    The end is bit-identical however often the run was interrupted. ``until``
-    stops after so many meta-steps of the run, with a checkpoint. A run that is
-    further on stays as it is.
+    The result is bit-identical however often the run was interrupted. With
+    ``until``, the run stops at that meta-step, with a checkpoint. A run that is
+    already beyond it does not change.
 
     Raises
     ------
     DivergenceError
-        with the meta-step, if the loss stops being finite; the last checkpoint
-        before it stays.
+        if the loss or a parameter is no longer finite; names the meta-step. The
+        last checkpoint before it is kept.
     CheckpointError, DataError, SettingsError
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
@@ -124,8 +122,10 @@ def _trained(
 def open_run(
     out: str | os.PathLike, data: str | None = None, xp: ModuleType = np, workers: int | None = None
 ) -> tuple[Experiment, MetaState]:
-    """The experiment and the last state in the folder ``out``. The images in
-    ``data`` are not needed until the experiment's tasks are used."""
+    """The experiment and the last state in the folder ``out``.
+
+    The images in ``data`` are only needed once the experiment's tasks are used.
+    """
     folder = RunFolder(Path(out))
     config = folder.config()
     settings = settings_in(folder.config_path, config)
@@ -135,8 +135,9 @@ def open_run(
 def load(
     folder: RunFolder, settings: Settings, config: Mapping[str, Any], xp: ModuleType = np
 ) -> MetaState:
-    """The last state of a run of ``settings``, which ``config`` says in the
-    folder's own words.
+    """The last state of a run of ``settings``.
+
+    ``config`` holds these settings as the folder's JSON has them.
 
     Raises
     ------
@@ -158,8 +159,7 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
-    """The settings that ``file`` holds. An error in them is told with the
-    file's name."""
+    """The settings ``stored`` in ``file``; an error names the file."""
     try:
         return Settings.from_dict(dict(stored))
     except SettingsError as error:
@@ -174,8 +174,7 @@ def _advance(
     progress: bool,
     end: int,
 ) -> Iterator[MetaState]:
-    """Train until meta-step ``end``; give the states to be saved, the last one
-    included."""
+    """Train until meta-step ``end``; yield the states to save."""
     from tqdm import tqdm
 
     saved = time.monotonic()

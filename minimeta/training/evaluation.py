@@ -1,8 +1,8 @@
 """Evaluation: how well does a learner adapt to unseen tasks?
 
-Tasks come in chunks of fixed size, and chunk i is drawn from a generator seeded
-by (seed, i). So the first n of more tasks are the same n, and the numbers do
-not depend on how many threads share the chunks.
+Tasks come in chunks of fixed size. The random generator of chunk i is seeded by
+(seed, i). So an evaluation on more tasks begins with the same tasks, and its
+numbers do not depend on the number of threads that share the chunks.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ Progress = Callable[[Iterable], Iterable]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a learner is scored on an unseen task: it adapts to ``shots``
-    examples of each class by ``steps`` inner steps on mini-batches of ``size``,
-    and is scored on ``queries`` other ones."""
+    """How a learner is scored on an unseen task.
+
+    It adapts to ``shots`` examples of each class, by ``steps`` inner steps on
+    mini-batches of ``size``. It is scored on ``queries`` other examples of each
+    class.
+    """
 
     shots: int = setting(10, "examples of each class to adapt on", least=1)
     steps: int = setting(32, "inner steps", least=1)
@@ -64,14 +67,12 @@ class Evaluation:
 
     @property
     def interval(self) -> np.ndarray:
-        """Half the width of the 95% interval of the mean: 1.96 standard errors
-        over tasks."""
+        """Half the width of the 95% interval, 1.96 standard errors."""
         return 1.96 * self.values.std(axis=0, ddof=1) / len(self.values) ** 0.5
 
 
 class Accuracy(NamedTuple):
-    """The accuracies by the way to predict; None for a way that was not asked
-    for."""
+    """The accuracies by mode; None for a mode that was not evaluated."""
 
     transductive: Evaluation | None = None
     inductive: Evaluation | None = None
@@ -88,8 +89,7 @@ def accuracy(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Accuracy:
-    """Share of query images classified right after adaptation, one number a
-    task.
+    """Share of query images classified correctly after adaptation, per task.
 
     Transductive: a task's query images are predicted in one batch, so they
     share batch-norm statistics. Inductive: each query image is predicted alone,
@@ -98,8 +98,7 @@ def accuracy(
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, which has no interval; or for an unknown
-        mode.
+        if ``count`` is less than 2, or a mode is unknown.
     DivergenceError
         if predictions after adaptation are not finite.
     """
@@ -138,8 +137,7 @@ def adaptation_errors(
     workers: int | None = None,
     progress: Progress = iter,
 ) -> Evaluation:
-    """Loss on a task's query points after 0, 1, .. steps of adaptation:
-    ``(count, steps + 1)``.
+    """Loss on query points after 0, 1, ... inner steps, ``(count, steps + 1)``.
 
     Raises
     ------
@@ -198,8 +196,7 @@ def _over_chunks(
 
 
 def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: Mode) -> np.ndarray:
-    """Share of each task's query images whose largest logit is the right one,
-    ``(T,)`` on the host."""
+    """Share of each task's query images classified correctly, ``(T,)``."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
     predict = asked(objective, Predicting, "accuracy needs predictions").predict

@@ -13,8 +13,7 @@ from ..objectives import Batch, Differentiable
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """``algorithm`` at the meta-parameters ``meta`` ``(M,)``, for tasks of
-    ``objective``.
+    """An algorithm at meta-parameters, for tasks of ``objective``.
 
     ``meta`` has the shape ``(M,)``. ``state`` is the state of the inner rule at
     the start of every task, such as Adam's moments from training; it never
@@ -27,16 +26,13 @@ class Learner:
     state: Any = field(default=None, repr=False)
 
     def adapt(self, minibatches: Sequence[Batch]) -> Array:
-        """Each task's parameters after one inner step on every mini-batch,
-        ``(T, D)``."""
+        """Parameters after a step on every mini-batch, ``(T, D)``."""
         return self.algorithm.adapt(self.objective, self.meta, minibatches, self.state)
 
     def iterates(self, minibatches: Sequence[Batch]) -> Sequence[Array]:
-        """The parameters before the first inner step and after each, ``(D,) or
-        (T, D)``."""
+        """Parameters before and after each step: ``(D,)`` or ``(T, D)``."""
         return self.algorithm.iterates(self.objective, self.meta, minibatches, self.state)
 
     def predict(self, minibatches: Sequence[Batch], x: Array) -> Array:
-        """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)`` after
-        adaptation."""
+        """Predictions ``(T, N, *output)`` for ``x (T, N, *input)``, adapted."""
         return self.algorithm.predict(self.objective, self.meta, minibatches, x, self.state)
