@@ -1,12 +1,20 @@
-# make run: train on sine waves and draw Figure 1 (about a minute)      make test: all tests
-# make lint: style                                                      Both create what they need in .venv.
-# make test-newest: all tests on the newest versions that setup.cfg allows, in .venv-newest, made afresh each time
-# make lock: write requirements.lock anew, the newest exact versions of all that .venv holds, for every Python and platform
-# make figures: draw every figure and table again from its results      make figure-3 table-2 BUDGET=0.1: compute one,
-#   at a fraction of its paper's meta-steps, in out/; what was computed before is kept and gone on with, in runs/
-# make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance vectors; they go to .venv-peers
-# make growth: time and memory of a meta-step against tasks, steps, images, filters and threads (three minutes, on Linux)
-# make bench: show that the peers compute what minimeta does, and time all in turn (half an hour, on an idle machine)
+# make run: train on sine waves and draw Figure 1 in out/ (about a minute)
+# make test: run all tests
+# make lint: check the style
+#   These three create what they need in .venv.
+# make test-newest: run all tests on the newest versions that setup.cfg allows,
+#   in a fresh .venv-newest
+# make lock: update requirements.lock to the newest exact versions of all
+#   packages in .venv, for every Python and platform
+# make figures: redraw every figure and table from its results
+# make figure-3 table-2 BUDGET=0.1: compute figures and tables in out/, at a
+#   fraction of their papers' meta-steps; runs are kept in runs/ and continued
+# make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance
+#   vectors; the libraries are installed in .venv-peers
+# make growth: measure time and memory of a meta-step against tasks, steps,
+#   images, filters and threads (three minutes, on Linux)
+# make bench: show that the peers compute the same as minimeta, and time all in
+#   turn (half an hour, on an idle machine)
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +31,7 @@ BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 .PHONY: run test test-newest lint lock figures conformance growth bench clean
 .DELETE_ON_ERROR:
 
-# The lock holds setuptools, too: nothing is downloaded that it does not name.
+# The lock includes setuptools, so only packages in the lock are downloaded.
 $(VENV)/installed: $(LOCK) setup.cfg pyproject.toml
 	$(SUPPORTED)
 	$(PYTHON) -m venv --clear $(VENV)
@@ -57,7 +65,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Those whose results are there; figures/results/fig1.json was drawn by figures/fig1.py.
+# Figures with results: figures/fig1.py drew figures/results/fig1.json.
 DRAWN := $(filter $(basename $(notdir $(wildcard figures/results/*.json))),$(basename $(notdir $(wildcard figures/*.py))))
 
 figures: $(VENV)/installed
@@ -73,7 +81,7 @@ figure-%: $(VENV)/installed
 table-%: $(VENV)/installed
 	$(BIN)/python figures/table$*.py $(if $(BUDGET),--budget $(BUDGET))
 
-# torch first: what is built on it must find this one.
+# Install torch first, so that packages built on torch use this version.
 $(PEERS)/installed: benchmarks/requirements-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

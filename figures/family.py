@@ -113,8 +113,7 @@ COMPARED = (("meta-sgd", "maml"), ("maml-agreement", "maml"), ("reptile-agreemen
 
 
 def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
-    """An algorithm's settings on sine waves; ``budget`` scales the
-    meta-steps."""
+    """An algorithm's settings on sine waves, at a fraction of the budget."""
     changes = ON_SINE[name]
     if changes.get("algorithm") == "reptile":
         # Reptile steps on all points; the others cut them into support and

@@ -222,7 +222,9 @@ def _check(options: argparse.Namespace) -> int:
 def _vectors(options: argparse.Namespace) -> None:
     if options.verify is None:
         if options.tolerance is not None:
-            raise SettingsError("--tolerance needs --verify RESULTS: add it, or omit --tolerance")
+            raise SettingsError(
+                "--tolerance belongs to --verify: add --verify RESULTS, or omit --tolerance"
+            )
         count, size = vectors.write(Path(options.folder))
         written = f"{count} problems, {size / 1e6:.1f} MB: {options.folder}"
         print(f"{written} (--verify RESULTS grades results)")
@@ -232,7 +234,7 @@ def _vectors(options: argparse.Namespace) -> None:
     print(vectors.report(grades, tolerance))
     failed = sum(each.status == "fail" for each in grades)
     if failed:
-        raise VectorsError(f"{failed} of {len(grades)} results in {options.verify} fail")
+        raise VectorsError(f"{failed} of {len(grades)} results fail: {options.verify}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -328,8 +330,8 @@ def _add_train(commands: Any) -> None:
     _add_machine_flags(parser)
     group = parser.add_argument_group(
         "settings",
-        "a flag that is not given has the preset's value (--show prints all values); in "
-        "parentheses: the value in the preset sine",
+        "a flag that is not given has the preset's value (--show prints all values);\n"
+        "in parentheses: the value in the preset sine",
     )
     known = every_flag(Settings)
     for owners in known.values():

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and one line for every mistake."""
+"""The command line: its output, and one line for every mistake."""
 
 import json
 import subprocess
@@ -116,11 +116,11 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         (["train", "sine", "--context", "5", "--out", "NEW"], "context parameters are for cavia"),
         (
             ["train", "sine", "--bias", "gini", "--out", "NEW"],
-            "bias belongs to taml: omit bias, or set algorithm to taml",
+            "bias belongs to taml: leave it out, or set algorithm to taml",
         ),
         (
             ["train", "sine", "--store", "points", "--out", "NEW"],
-            "taml, taml-entropy: omit store, or set algorithm to one of these",
+            "taml, taml-entropy: leave it out, or set algorithm to one of these",
         ),
         (["train", "sine", "--ways", "5", "--out", "NEW"], "set task to one of these"),
         (["train", "omniglot-5way", "--hidden", "8", "--out", "NEW"], "hidden belongs to sine"),

@@ -1,7 +1,7 @@
 """The README tells the truth.
 
-Its code runs, the files and tests that it names exist, and its numbers are those
-of committed result files.
+Its code runs, the files and tests that it names exist, and its numbers are
+those of committed result files.
 """
 
 import json
@@ -154,8 +154,7 @@ def test_what_the_microscope_shows_is_the_committed_result(monkeypatch):
         )
 
     def reach(end):
-        """The largest alpha up to which the series to first order has a cosine
-        of 0.99: median over seeds."""
+        """The largest alpha with a cosine of 0.99, to first order."""
         apart = np.median(
             [[at["apart"]["taylor1"] for at in run[end]] for run in sine["ends"]], axis=0
         )

@@ -262,8 +262,7 @@ class Work:
         return self.flat(tree)[None]
 
     def computing(self, function, name, read, *arguments) -> Program:
-        """A program of equal steps, each a call of the compiled
-        ``function``."""
+        """A program whose steps all call the compiled ``function``."""
         theta = self.theta(self.arrays["phi"])
         compiled = jax.jit(function).lower(theta, *arguments).compile()
         return Program(

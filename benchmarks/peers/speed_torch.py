@@ -58,8 +58,7 @@ class InPlace:
 
     @torch.no_grad()
     def step(self, g: Sequence[Tensor]) -> None:
-        """phi' = phi - lr g / (sqrt(v') / c + eps), with c =
-        sqrt(correction)."""
+        """phi' = phi - lr g / (sqrt(v') / c + eps), with c^2 the correction."""
         self.steps += 1
         beta2, lr, eps = (self.rule[name] for name in ("beta2", "lr", "eps"))
         if self.steps == 1:

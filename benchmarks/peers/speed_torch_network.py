@@ -52,8 +52,7 @@ class Network:
         return torch_network.flat(tensors)
 
     def lay(self, each: Tensor) -> Tensor:
-        """Images or weights of a convolution in the layout; others
-        unchanged."""
+        """Images or weights of a convolution in the layout; else unchanged."""
         if each.ndim != 4 or self.layout == "im2col":
             return each
         channels_last = self.layout == "channels-last"

@@ -271,7 +271,7 @@ def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
     owners = [owner for owner in known[flag] if agrees(owner) == nearest]
     by = owners[0].under[nearest][0]
     names = list(dict.fromkeys(owner.under[nearest][1] for owner in owners))
-    told = f"{flag} belongs to {', '.join(names)}: omit {flag}, or set {by} to {_or(names)}"
+    told = f"{flag} belongs to {', '.join(names)}: leave it out, or set {by} to {_or(names)}"
     instead = [
         other
         for other, all_owners in known.items()

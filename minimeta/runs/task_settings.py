@@ -187,7 +187,7 @@ class MiniImageNetSettings(ImageSettings):
         """The number of images per class, where the data are a part."""
         if not self.part:
             return ""
-        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images per class"
+        return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images a class"
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:

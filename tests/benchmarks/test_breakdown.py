@@ -1,4 +1,4 @@
-"""What a step's time is broken down into: the operations noted are those made, and noting them changes nothing."""
+"""The breakdown of a step: recording finds all operations."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,8 @@ def test_noting_changes_no_bit_and_finds_every_product_of_a_gradient():
     got, notes = _noted(gradient, phi)
     assert_same(got, gradient(phi), "gradient")
     products = [note for note in notes if breakdown._is_product(note)]
-    # Forward and dW of three layers, dx of the upper two; 6 tasks of 7 examples.
+    # Forward and dW of three layers, dx of the upper two; 6 tasks of 7
+    # examples.
     assert len(products) == 8
     assert breakdown.multiply_adds(products) == 6 * 7 * (
         2 * (2 * 3 + 3 * 4 + 4 * 5) + 3 * 4 + 4 * 5

@@ -1,4 +1,7 @@
-"""benchmarks/growth.py: its fits are exact on exact laws, and it measures and draws. No test of how long anything takes."""
+"""benchmarks/growth.py: fits are exact on exact laws; it measures, draws.
+
+There are no tests of times, which vary.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What is timed is what is meant, and a peer that computes something else is found out. No times: they are no facts."""
+"""Timed steps compute the intended work, and wrong peers are found.
+
+There are no tests of times, which vary.
+"""
 
 import json
 import sys
@@ -24,7 +27,7 @@ SMALL = "sine-maml-5"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The small case, written."""
+    """The folder of the small case."""
     cases.CASES[SMALL].write(tmp_path / "case")
     return tmp_path / "case"
 

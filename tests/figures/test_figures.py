@@ -1,4 +1,4 @@
-"""Figures and tables: their settings make sense, their statistics are right, and they are drawn from results alone."""
+"""Figures and tables: settings, statistics, and drawing from results."""
 
 import importlib
 import json
@@ -23,11 +23,11 @@ RESULTS = FIGURES / "results"
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Imports a script of figures/ by name."""
+    """A function that imports a script of figures/ by name."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(FIGURES))
     yield importlib.import_module
-    for name in set(sys.modules) - before:  # others may be called the same
+    for name in set(sys.modules) - before:  # other modules may have the same names
         if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FIGURES:
             del sys.modules[name]
 
@@ -56,7 +56,7 @@ def test_figure_3s_means_step_as_far_as_its_sums_by_their_number(figures):
 
 
 def test_figure_4s_points_are_those_of_its_paper(figures):
-    """Where the first 4 mini-batches of 25 make a pass over the 100 images, and panels meet."""
+    """4 mini-batches of 25 make a pass over the 100 images, and panels meet."""
     fig4 = figures("fig4")
     panels = {
         panel: (setting, values, fixed)
@@ -93,8 +93,12 @@ def test_figure_4s_points_are_those_of_its_paper(figures):
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_of_seeds_and_waves_covers_the_mean(figures, seeds):
-    """With effects of seeds alone, or of waves alone, it holds the true mean, 0, in 95% of cases: of 4000, give or take four
-    standard errors, 1.4%. With both and noise of each pair, at least as often."""
+    """The interval contains the true mean, 0, in 95% of cases.
+
+    This holds for effects of seeds alone, or of waves alone: in 4000 cases, up
+    to four standard errors, 1.4%. With both effects and noise of each pair, the
+    interval contains the mean at least as often.
+    """
     interval, rng = figures("family").interval, np.random.default_rng(0)
     for of_seed, of_wave, noise, most in ((1, 0, 0, 0.964), (0, 1, 0, 0.964), (1, 1, 1, 1.0)):
         covered = 0
@@ -106,7 +110,10 @@ def test_the_interval_of_seeds_and_waves_covers_the_mean(figures, seeds):
 
 
 def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
-    """At a millionth of the budget, on sine waves: every algorithm trains, adapts and is drawn, twice to the same bytes."""
+    """Every algorithm trains, adapts and is drawn, twice to the same bytes.
+
+    The budget is a millionth, on sine waves.
+    """
     family = figures("family")
     monkeypatch.setattr(family, "SEEDS", 2)
     monkeypatch.setattr(family, "WAVES", 20)
@@ -181,9 +188,7 @@ def test_figures_3_and_4_show_what_their_runs_gave(figures, tmp_path):
                 assert here and all(
                     job.settings.flags()[setting] == value for setting, value in here
                 )
-        image = (
-            100 / 15
-        )  # one of 5 classes and 3 images in %; tasks that all differ by as much leave no interval
+        image = 100 / 15  # one of 5 classes and 3 images in %; equal differences leave no interval
         for each in result["differences"]:
             if name == "fig3":
                 assert (
@@ -208,7 +213,7 @@ def _of(settings, names):
 
 
 def test_runs_have_their_papers_settings(figures):
-    """PAPER's tables of settings, MAML's commands, and how both programs score."""
+    """The settings are those of PAPER's tables, and of both programs."""
     fig3, fig4, table1, table2 = map(figures, ("fig3", "fig4", "table1", "table2"))
     inner = "inner inner_lr reduction k size shots"
     outer = "outer epsilon epsilon_final meta_batch iterations"
@@ -328,14 +333,14 @@ def test_runs_have_their_papers_settings(figures):
 
 
 def _noise(task, data, seed, xp):
-    """Tasks of classes of black and white noise to train and to test on."""
+    """Tasks to train and to test on, with classes of black and white noise."""
     classes = np.random.default_rng(0).integers(0, 2, (2, 24, 20, 28, 28, 1), dtype=np.uint8)
     halves = (FewShotImages(half, task.ways) for half in classes)
     return TaskData(*halves, {"a_class": 20, "sha256": "of noise"})
 
 
 def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypatch):
-    """With the moments of training, in both modes, on as many tasks and images as said."""
+    """Scoring uses training's moments, both modes and the given numbers."""
     monkeypatch.setattr("minimeta.runs.task_settings.OmniglotSettings.tasks", _noise)
     accuracy_table, fig3 = figures("accuracy_table"), figures("fig3")
     small = dict(ways=3, filters=2, size=3, shots=2, iterations=3)
@@ -380,7 +385,7 @@ def test_what_is_measured_is_the_accuracy_of_the_run(figures, tmp_path, monkeypa
 
 @pytest.mark.needs_data("omniglot")
 def test_the_committed_run_scores_what_its_result_says(figures):
-    """100 of its 10,000 tasks; four standard errors of the mean of 100."""
+    """100 of its 10,000 tasks agree, within four standard errors."""
     run = figures("table2").TABLE.runs["reptile-5way"]
     said = json.loads((RESULTS / "omniglot-5way" / "result.json").read_text())
     experiment, state = open_run(RESULTS / "omniglot-5way")
@@ -389,7 +394,7 @@ def test_the_committed_run_scores_what_its_result_says(figures):
     assert said["by"]["tasks"] == run.tasks == 10_000
     with_, without = evaluate(experiment, state, count=100)
     means = {mode: said["result"]["1"][mode][0] for mode in ("transductive", "inductive")}
-    together_less_alone = Evaluation(with_.values - without.values)  # far more certain than either
+    together_less_alone = Evaluation(with_.values - without.values)  # less noise than either
     for got, want in (
         (with_, means["transductive"]),
         (without, means["inductive"]),
@@ -432,7 +437,7 @@ def test_tables_set_what_their_runs_gave_beside_the_paper(figures, name):
 
 
 def _published_and_ours(table, runs):
-    """By row, the published means, and our means and intervals."""
+    """The published means, and our means and intervals, by row."""
     published = {
         title: [float(cell.published.split()[0]) for cell in cells]
         for title, cells in table.rows.items()
@@ -459,7 +464,7 @@ def test_what_the_page_says_of_table_1_is_in_its_numbers(figures):
         "maml-1shot": 0.001,
         "maml-5shot": 0.001,
     }
-    for i in range(2):  # most where fewest were made
+    for i in range(2):  # most where the fewest meta-steps were made
         by_steps = [
             gaps[title][i]
             for title in ("MAML, transduction", "FOMAML, transduction", "Reptile, transduction")
@@ -583,9 +588,11 @@ def test_a_page_shows_tables_facts_and_numbers_and_names_what_is_missing(figures
         json.dumps({"budget": 0.1, "trained_by": by, "deep": [{"x": 0.12345}], "provenance": made})
     )
     (tmp_path / "one.md").write_text("| a |\n")
-    template = "# Title\n\n## One\n\n{{one.md}}\n{{one: deep.0.x}} {{facts one}}\n\n## Two\n\n{{facts two}}\n"
+    template = "# Title\n\n## One\n\n{{one.md}}\n{{one: deep.0.x}} {{facts one}}\n\n"
+    template += "## Two\n\n{{facts two}}\n"
     want = "# Title\n\n## One\n\n| a |\n0.123 10% of the paper's meta-steps; "
-    want += "1.5 hours of training in all, on N, by minimeta abc, def. Summed up by minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
+    want += "1.5 hours of training in all, on N, by minimeta abc, def. "
+    want += "Summed up by minimeta abc, NumPy 2, M, 2026-01-02.\n\n"
     assert page(template, tmp_path) == want + "## Not computed yet\n\n- Two\n"
 
 
@@ -600,7 +607,7 @@ def test_committed_tables_are_those_of_their_results(figures, name):
 
 @pytest.fixture
 def waves(figures, tmp_path, monkeypatch):
-    """The command line of a figure of two small runs, called with words; and where its result goes."""
+    """The command line of a figure of two small runs, and its path."""
     command, path = figures("command"), tmp_path / "out" / "waves.json"
 
     def jobs(budget):
@@ -632,7 +639,7 @@ def waves(figures, tmp_path, monkeypatch):
 
 
 def test_a_sweeps_result_tells_what_made_it(waves):
-    """Draws from what it wrote, which is the same where nothing is left to compute."""
+    """A figure is drawn from its file; a repeated call writes the same."""
     call, path = waves
     results = []
     for _ in range(2):
@@ -663,7 +670,7 @@ def test_hours_of_training_are_those_of_all_runs(figures):
     assert trained_by(finished) == told | {"measured": ["b", "c"]}
     assert (
         trained_by(finished | {"two": finished["two"]._replace(measured_by=None)}) == told
-    )  # not known of all
+    )  # omitted unless known for all runs
 
 
 @pytest.mark.parametrize(

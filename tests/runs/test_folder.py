@@ -1,5 +1,4 @@
-"""A state of any structure is kept in a checkpoint, and read back as the rule
-makes it."""
+"""Checkpoints hold states of any structure, and read them back unchanged."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -101,7 +100,7 @@ def test_arrays_that_are_no_state_are_told(change, told):
 
 
 def test_checkpoints_of_the_first_edition_are_read():
-    """They counted SGD's steps, and the steps of an Adam within a task."""
+    """The first format counted SGD's steps, and Adam's steps within a task."""
     counted = {"outer.steps": np.array(9), "inner.steps": np.array(5), "inner.here": np.array(5)}
     moments = {"inner.m": META, "inner.v": META}
     arrays = {"iteration": np.array(9), "meta": META} | counted | moments

@@ -1,5 +1,4 @@
-"""An algorithm and an inner rule of a user's own: from settings to evaluation,
-through kills."""
+"""A user's own algorithm and inner rule, from settings to evaluation."""
 
 import json
 import os
@@ -46,7 +45,7 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Pull(Algorithm):
-    """Reptile, of a part of the way."""
+    """Reptile with a part of its direction."""
 
     strength: float = setting(0.5, "part of the way to the adapted parameters", least=0)
 
@@ -60,8 +59,11 @@ OFTEN = Saving(5, 0.0)
 
 @contextmanager
 def registered():
-    """In a script of one's own, ``@ALGORITHMS.register("pull")`` stands above
-    the class instead."""
+    """Register both classes.
+
+    A user's script puts ``@ALGORITHMS.register("pull")`` above the class
+    instead.
+    """
     with RULES.registered("momentum", Momentum), ALGORITHMS.registered("pull", Pull):
         own = dict(algorithm="pull", strength=0.3, inner="momentum", inner_decay=0.8)
         yield PRESETS["sine"].settings.changed(**own, hidden="8", iterations=600, meta_batch=3)
@@ -69,7 +71,7 @@ def registered():
 
 @pytest.fixture
 def settings():
-    """Of a run by both classes, which have names meanwhile."""
+    """Settings of a run with both classes, while they are registered."""
     with registered() as settings:
         yield settings
 
@@ -83,7 +85,7 @@ def test_they_are_settings_like_all_others(settings, capsys):
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["algorithm"]["strength"] == 0.25
     assert main(["train", "sine", "--strength", "0.25"]) == 1
-    assert "strength belongs to pull: omit strength" in capsys.readouterr().err
+    assert "strength belongs to pull: leave it out" in capsys.readouterr().err
     assert main([*words, "--inner", "momentum", "--inner-decay", "1"]) == 1
     assert "inner_decay must be 0 or more and below 1" in capsys.readouterr().err
 
@@ -108,8 +110,7 @@ def test_killed_and_resumed_they_end_bit_identical_and_are_evaluated(tmp_path, s
 
 
 def _kill_beyond(folder, iteration):
-    """Train in a process of its own, by these settings, and kill it beyond
-    ``iteration``."""
+    """Train in a new process, and kill it beyond ``iteration``."""
     words = [sys.executable, __file__, str(folder.path)]
     places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}

@@ -1,5 +1,4 @@
-"""Runs on disk: the same end however a run is interrupted, and one line for
-everything that can be wrong."""
+"""Runs on disk: interruptions change no bit, and errors are one line."""
 
 import json
 import random
@@ -39,7 +38,7 @@ def _same_state(a, b):
 
 
 class _Stop(Exception):
-    """A run cut off."""
+    """A run that was killed."""
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
         _kill_beyond(folder, chance.randrange(10 * kill, 10 * kill + 40), chance.uniform(0, 0.004))
         reached.append(open_run(folder.path)[1].iteration)
     assert reached == sorted(reached)
-    assert len(set(reached)) >= 10  # the kills fell within the training, far from one another
+    assert len(set(reached)) >= 10  # the kills fell within the training, far apart
     subprocess.run(_command(folder.path, "--resume"), check=True, capture_output=True)
     _same_state(open_run(tmp_path / "whole")[1], open_run(folder.path)[1])
     assert _losses(RunFolder(tmp_path / "whole")) == _losses(folder)
@@ -133,8 +132,10 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
 
 
 def _kill_beyond(folder, iteration, seconds):
-    """Start or resume the run, and kill it ``seconds`` after its metrics pass
-    ``iteration``."""
+    """Start or resume the run, and kill it some time after ``iteration``.
+
+    The kill comes ``seconds`` after the metrics pass ``iteration``.
+    """
     more = ["--resume"] if folder.config_path.exists() else []
     with subprocess.Popen(_command(folder.path, *more), stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and _last_line(folder) < iteration:
@@ -181,7 +182,8 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     _train(SHORT, folder.path)
     code = (
         f"import time; from minimeta.runs.folder import RunFolder; from pathlib import Path\n"
-        f"with RunFolder(Path({str(folder.path)!r})).held(): print('held', flush=True); time.sleep(60)"
+        f"with RunFolder(Path({str(folder.path)!r})).held():\n"
+        "    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
@@ -285,7 +287,7 @@ def test_an_altered_byte_of_a_checkpoint_is_noticed_or_makes_no_difference(tmp_p
             noticed += 1
     assert noticed > 0.6 * len(
         places
-    )  # all but some bytes of the archive's headers that nothing reads
+    )  # all except some bytes of the archive's headers that no reader uses
 
 
 def test_settings_altered_behind_a_checkpoint_are_noticed(tmp_path):

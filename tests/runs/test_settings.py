@@ -1,5 +1,4 @@
-"""Settings: one tree of dataclasses, as flags, as nested JSON, and as the first
-edition wrote it."""
+"""Settings: a tree of dataclasses, as flags and as JSON, old and new."""
 
 import json
 import math
@@ -69,7 +68,8 @@ def test_a_change_of_class_keeps_what_both_classes_have():
     adam = settings.changed(inner="adam", inner_beta1=0.5)
     assert adam.algorithm.rule == mm.Adam(0.01, beta1=0.5)
     assert settings.changed(outer="sgd").outer == mm.SGD(0.001)
-    # Flags tell what is common, not fields: Meta-SGD's low is no input's.
+    # A class keeps values by flag, not by field: Meta-SGD's low is not ADML's
+    # low.
     rates = PRESETS["sine-meta-sgd"].settings.changed(rate_low=0.01)
     assert rates.changed(algorithm="adml").algorithm.low == -math.inf
 
@@ -84,10 +84,10 @@ def test_an_outer_adam_has_its_own_decay():
     [
         ({"inner_lrr": 1}, "unknown setting 'inner_lrr': did you mean inner_lr?"),
         ({"colour": 1}, "unknown setting 'colour'"),
-        ({"bias": "gini"}, "bias belongs to taml: omit bias, or set algorithm to taml"),
+        ({"bias": "gini"}, "bias belongs to taml: leave it out, or set algorithm to taml"),
         (
             {"inner_beta1": 0.9},
-            "inner_beta1 belongs to adam: omit inner_beta1, or set inner to adam",
+            "inner_beta1 belongs to adam: leave it out, or set inner to adam",
         ),
         ({"algorithm": "maml", "inner_beta1": 0.9}, "set inner to adam"),
         ({"algorithm": "meta-sgd", "inner_lr": 0.1}, "meta-sgd reads rate_low, rate_high instead"),

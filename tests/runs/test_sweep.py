@@ -1,5 +1,7 @@
-"""Sweeps: every job is trained once, to the bits of a run by itself, whatever
-dies in between."""
+"""Sweeps: every job is trained once, and bit-identical to a run by itself.
+
+This holds whatever process dies in between.
+"""
 
 import contextlib
 import importlib
@@ -30,7 +32,7 @@ SHORT = PRESETS["sine"].settings.changed(iterations=120, meta_batch=2, hidden="8
 LONG = SHORT.changed(iterations=4_000)
 ENDLESS = SHORT.changed(iterations=1_000_000)
 
-# In a file of its own: another process must be able to import it.
+# In its own file, because another process must be able to import it.
 MEASURING = """
 from pathlib import Path
 
@@ -71,8 +73,7 @@ def _results(finished):
 
 
 def _measured(job):
-    """How often runs with the job's seed were measured, since ``parameters``
-    was made."""
+    """How often runs with the job's seed were measured by ``parameters``."""
     folder = Path(sys.modules["measuring"].FOLDER)
     return (folder / f"seed-{job.settings.training.seed}").read_text().count("once")
 
@@ -101,8 +102,7 @@ OFTEN = Saving(10, 0.0)
 
 
 def _on_the_way(folder):
-    """How many runs of the sweep have a checkpoint beyond their start, and no
-    result."""
+    """The number of runs with a checkpoint beyond their start, unfinished."""
     begun = [file.parent for file in folder.glob("*/checkpoint.npz")]
     return sum(
         open_run(run)[1].iteration > 0 and not (run / "result.json").exists() for run in begun
@@ -110,7 +110,7 @@ def _on_the_way(folder):
 
 
 def _gone_on_with(folder):
-    """How many runs went on from a checkpoint beyond their start."""
+    """The number of runs that were resumed beyond their start."""
     runs = [RunFolder(path.parent).metrics() for path in folder.glob("*/metrics.jsonl")]
     return sum(
         any(entry["iteration"] > 0 for entry in run if "provenance" in entry) for run in runs
@@ -119,19 +119,20 @@ def _gone_on_with(folder):
 
 @pytest.fixture
 def begin(tmp_path, parameters):
-    """Begins a sweep of jobs, two at once, in a process group of its own."""
+    """Start a sweep of jobs, two at once, in a new process group."""
     with contextlib.ExitStack() as stack:
 
         def begin(jobs, folder):
             told = [(job.name, job.settings.to_dict()) for job in jobs]
             program = tmp_path / "program.py"
             program.write_text(
-                "from minimeta.runs.settings import Settings\nfrom minimeta.runs.train import Saving\n"
+                "from minimeta.runs.settings import Settings\n"
+                "from minimeta.runs.train import Saving\n"
                 "from minimeta.runs.sweep import Job, sweep\n"
                 f"from measuring import parameters\nJOBS = {told!r}\n"
                 "if __name__ == '__main__':\n"
-                f"    sweep([Job(n, Settings.from_dict(s)) for n, s in JOBS], {str(folder)!r}, parameters, processes=2,\n"
-                f"          saving={OFTEN!r})\n"
+                "    jobs = [Job(n, Settings.from_dict(s)) for n, s in JOBS]\n"
+                f"    sweep(jobs, {str(folder)!r}, parameters, processes=2, saving={OFTEN!r})\n"
             )
             words = [sys.executable, program]
             process = subprocess.Popen(
@@ -150,8 +151,7 @@ def _kill_group(group):
 
 
 def _gone(group):
-    """Whether no process of a group is left; what nobody has waited for yet (a
-    zombie) is gone."""
+    """Whether no process of a group is left, except zombies."""
     told = subprocess.run(
         ["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True
     ).stdout
@@ -190,9 +190,9 @@ def test_an_interrupted_sweep_ends_at_once_and_says_how_to_go_on(begin, tmp_path
         "KeyboardInterrupt: stopped: the same call continues the sweep from the checkpoints in "
         f"{folder}"
     )
-    assert errors.count("Traceback") == 1  # its processes say nothing
+    assert errors.count("Traceback") == 1  # only of the sweep itself
     _wait_for(lambda: _gone(process.pid), 20)
-    assert not (folder / jobs[2].name).exists()  # nothing is begun any more
+    assert not (folder / jobs[2].name).exists()  # no further job starts
 
 
 def test_processes_end_with_a_sweep_that_is_killed_alone(begin, tmp_path):
@@ -211,7 +211,7 @@ def test_a_job_that_fails_is_told_and_the_others_are_kept(tmp_path, parameters):
     ):
         sweep([bad, good], tmp_path, parameters, processes=1)
     assert _measured(good) == 1
-    with pytest.raises(mm.SweepError, match="wild"):  # and told again, not taken for done
+    with pytest.raises(mm.SweepError, match="wild"):  # the failure is not taken for a result
         sweep([bad, good], tmp_path, parameters, processes=1)
     assert _measured(good) == 1
 
@@ -248,7 +248,7 @@ def measure(experiment, state, fails):
 
 @pytest.fixture
 def failing(tmp_path, monkeypatch):
-    """A measure that fails as its job's name says."""
+    """A measure that fails in the way that its job's name says."""
     (tmp_path / "failing.py").write_text(FAILING)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("failing").measure
@@ -278,7 +278,7 @@ def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
     lines = dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
     assert str(error).startswith("8 of 9 runs failed") and lines.keys() == told.keys()
     assert all(lines[name].startswith(start) for name, start in told.items())
-    assert len(error.__cause__.exceptions) == 5  # all that no one had foreseen
+    assert len(error.__cause__.exceptions) == 5  # the unexpected errors
     assert json.loads((tmp_path / "runs" / "good" / "result.json").read_text())["result"] == {
         "x": 1
     }
@@ -301,7 +301,7 @@ def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameter
         look: want[look] for look in (7, 50)
     }
     assert finished.result["phi"] == want[120]
-    # What is further on already stays.
+    # A run that is already beyond does not change.
     again = _train(SHORT, tmp_path / "7", resume=True, until=3)
     assert again.iteration == 7
     (tmp_path / job.name / "result.json").unlink()
@@ -310,7 +310,7 @@ def test_looks_on_the_way_are_those_of_the_run_stopped_there(tmp_path, parameter
 
 
 def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
-    """The second waits for the job that the first holds, and takes its result."""
+    """The second sweep waits for the first one's job, and takes its result."""
     (job,) = _jobs(SHORT, 1)
     path = tmp_path / job.name
     path.mkdir()
@@ -318,7 +318,8 @@ def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
         assert alone
         program = (
             "import sys, json\nfrom pathlib import Path\nfrom measuring import parameters\n"
-            "from minimeta.runs.settings import Settings\nfrom minimeta.runs.sweep import Job, run_job\n"
+            "from minimeta.runs.settings import Settings\n"
+            "from minimeta.runs.sweep import Job, run_job\n"
             "settings = Settings.from_dict(json.loads(sys.argv[2]))\n"
             "print('ready', flush=True)\n"
             "run_job(Job('seed-0', settings), Path(sys.argv[1]), parameters, None)\n"
@@ -327,7 +328,7 @@ def test_two_sweeps_of_one_folder_share_the_work(tmp_path, parameters):
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.5)
-        assert not RunFolder(path).config_path.exists()  # it waits
+        assert not RunFolder(path).config_path.exists()  # the job waits
     process.stdout.close()
     assert process.wait(60) == 0
     assert run_job(job, path, parameters, None)["settings"] == job.settings.to_dict()
@@ -351,12 +352,12 @@ def test_what_makes_no_sense_is_refused(tmp_path, parameters):
     assert np.isfinite(
         sweep([job], tmp_path, parameters, processes=1)[job.name].result["phi"]
     ).all()
-    assert _measured(job) == 2  # again, at the end of the run that is there
+    assert _measured(job) == 2  # measured again, at the end of the existing run
 
 
 def test_a_result_is_taken_only_for_the_job_that_it_is_of(tmp_path, parameters):
     job = Job("one", SHORT, looks=(7, 50, SHORT.training.iterations))
-    assert job.looks == (7, 50)  # the end is measured anyway
+    assert job.looks == (7, 50)  # the end is not a look
     sweep([job], tmp_path, parameters, processes=1)
     fewer = sweep([replace(job, looks=(50,))], tmp_path, parameters)["one"]
     assert list(fewer.looks) == [50]
@@ -373,7 +374,7 @@ def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
     job = Job("one", SHORT, looks=(7,), by={"tasks": 10, "sizes": (1, 5)})
     sweep([job], tmp_path, parameters, processes=1)
     (one,) = sweep([job], tmp_path, parameters).values()
-    for got in (one.result, one.looks[7]):  # as JSON has it, a tuple is a list
+    for got in (one.result, one.looks[7]):  # in JSON a tuple is a list
         assert (got["tasks"], got["sizes"]) == (10, [1, 5])
     more = replace(job, by={"tasks": 100, "sizes": (1, 5)})
     with pytest.raises(
@@ -395,7 +396,7 @@ def test_what_was_measured_by_something_else_is_not_taken(tmp_path, parameters):
 
 
 def _with_look(root, settings, by):
-    """A folder of a sweep that holds a look of these settings, and no run."""
+    """A folder of a sweep with a look of these settings, but without a run."""
     (root / "other").mkdir()
     (root / "other" / "look-7.json").write_text(
         json.dumps({"settings": settings.to_dict(), "by": by, "result": {}})
@@ -496,7 +497,7 @@ def test_what_made_a_part_of_a_run_is_told(tmp_path, parameters, monkeypatch):
     folder.clear_after(80)
     folder.append_metrics(
         {"iteration": 80, "provenance": {"commit": "g"}}
-    )  # killed before it had made one
+    )  # killed before its first meta-step
     assert [each["commit"] for each in folder.facts()["made_by"]] == ["a", "c"]
 
 
@@ -530,7 +531,7 @@ def test_what_measured_a_run_is_told(tmp_path, parameters, monkeypatch):
 
 @pytest.fixture
 def images(monkeypatch):
-    """Sets the images that runs find."""
+    """A function that sets the images of runs."""
 
     def here(seed):
         halves = np.random.default_rng(seed).integers(0, 2, (2, 8, 20, 28, 28, 1), dtype=np.uint8)
@@ -607,8 +608,7 @@ def cluster():
 
 
 def test_a_cluster_needs_not_have_the_script_that_measures(cluster, tmp_path, monkeypatch):
-    """Nor what is beside it: as Figure 4 measures like Figure 3, in a script of
-    its own."""
+    """The module beside it is sent too: Figure 4's script uses Figure 3's."""
     scheduler, client = cluster
     (tmp_path / "beside.py").write_text(
         "SCALE = 3\n\ndef scaled(steps):\n    return SCALE * steps\n"

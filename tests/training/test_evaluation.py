@@ -75,7 +75,10 @@ def test_errors_begin_before_adaptation_and_end_after_it():
 
 
 def test_transduction_is_the_only_difference_between_the_two_ways_to_predict():
-    """Without batch norm a prediction does not depend on what it is batched with: both ways agree exactly in score."""
+    """Without batch norm a prediction does not depend on its batch.
+
+    So both modes have equal scores.
+    """
     images = np.random.default_rng(0).integers(0, 2, (8, 6, 4, 4, 1), dtype=np.uint8)
     network = mm.Network(
         (4, 4, 1),
@@ -90,7 +93,7 @@ def test_transduction_is_the_only_difference_between_the_two_ways_to_predict():
 
 
 def _tiny_problem():
-    """Images of very different brightness, and a network with batch norm: what is batched together matters."""
+    """With batch norm, a prediction depends on its batch."""
     rng = np.random.default_rng(0)
     images = (
         rng.integers(0, 256, (5, 6, 4, 4, 1)) * rng.choice([0.02, 0.2, 1.0], (5, 6, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""How threads share tasks: every step once, in order, and the same bits for any number of threads."""
+"""Threads that share tasks: every step once, in order, with equal bits."""
 
 import time
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ def test_the_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_thread
         if share.first:
             task, now = share.first
             assert 0 < now < steps
-            begun[task] = now  # from time 0 to this
+            begun[task] = now  # from time 0 to now
     for share in shares:
         start, stop = share.whole
         length = (share.first[1] if share.first else 0) + steps * (stop - start)
@@ -82,15 +82,18 @@ def test_an_error_in_a_cut_task_is_the_finishers():
 
 @pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML])
 def test_a_task_that_is_cut_begins_first_and_ends_last(algorithm):
-    """Three tasks of eight steps on two threads: four steps of the middle one, then all of the
-    last; all of the first, then four steps of the middle one."""
+    """Three tasks of eight steps on two threads.
+
+    One thread makes four steps of the middle task, then the last task. The
+    other makes the first task, then four steps of the middle task.
+    """
     rng, begun = np.random.default_rng(0), []
 
     @dataclass(frozen=True)
     class Noted(Derived):
         def at(self, phi, batch):
             begun.append(int(batch[1][0, 0, 0]))
-            time.sleep(0.03 * (begun[-1] == 0))  # the other thread begins meanwhile
+            time.sleep(0.03 * (begun[-1] == 0))  # the other thread starts meanwhile
             return self.objective.at(phi, batch)
 
     x = rng.standard_normal((8, 3, 2, 2, 2))
@@ -106,7 +109,7 @@ def test_a_task_that_is_cut_begins_first_and_ends_last(algorithm):
 
 
 def test_blas_stays_at_one_thread_until_the_last_has_left():
-    """As where two runs are in one process: its limit is lifted by the last that ends, not by the first."""
+    """Two runs in one process: the last to end lifts the thread limit."""
 
     def threads():
         return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
