@@ -174,7 +174,9 @@ def test_an_algorithm_without_a_name_is_refused():
     class Nameless(mm.Reptile):
         pass
 
-    with pytest.raises(SettingsError, match="Nameless is not a registered algorithm: give the class a name"):
+    with pytest.raises(
+        SettingsError, match="Nameless is not a registered algorithm: give the class a name"
+    ):
         Settings(algorithm=Nameless(mm.SGD(0.1)))
 
 

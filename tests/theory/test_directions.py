@@ -282,7 +282,7 @@ def test_what_cannot_be_compared_is_refused():
 
 @pytest.fixture(scope="module")
 def seen():
-    sine, settings = figure.STUDIES[0], replace(figure.SINE, iterations=10, hidden="5,5")
+    sine, settings = figure.STUDIES[0], figure.SINE.changed(iterations=10, hidden="5,5")
     return figure.compute(
         [
             replace(
@@ -295,8 +295,10 @@ def seen():
 def test_the_figure_shows_what_the_microscope_tells(seen):
     (study,) = seen["studies"]
     assert study["steps"] == [0, 1, 3, 10]
-    training = figure.build(replace(figure.SINE, iterations=10, hidden="5,5"), workers=1).training
-    rng, alpha = np.random.default_rng([0, figure.PROBE]), figure.SINE.inner_lr
+    training = figure.Experiment(
+        figure.SINE.changed(iterations=10, hidden="5,5"), workers=1
+    ).training
+    rng, alpha = np.random.default_rng([0, figure.PROBE]), figure.SINE.algorithm.rule.lr
     probe, phi = (
         training.tasks.sample(rng, 3, training.schedule),
         training.start().meta.astype(float),
