@@ -178,9 +178,9 @@ def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list
 
 def _told_accuracy(scores: Accuracy, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
     """Print and return the accuracies with and without transduction."""
-    task, rows = experiment.settings.task, []
+    task, shots, rows = experiment.settings.task, experiment.settings.evaluation.shots, []
     print(
-        f"{task.classes()}{experiment.settings.evaluation.shots}-shot accuracy over {tasks} unseen tasks, "
+        f"{task.classes()}{shots}-shot accuracy over {tasks} unseen tasks, "
         f"95% interval{task.remark(experiment.test_tasks)}"
     )
     for mode, score in scores._asdict().items():

@@ -74,6 +74,10 @@ class Registry(Mapping[str, type]):
                 f"a class of your own must be registered first"
             ) from None
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The class, or ``default`` where no class has the name."""
+        return self._classes.get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._classes
 

@@ -25,7 +25,7 @@ BLOCKS = {"tour": TOUR, "algorithm": ALGORITHM, "microscope": MICROSCOPE, "layer
 
 @pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
 def test_code_runs(code, tmp_path):
-    """As a script of its own: it may register names, and write to its folder."""
+    """Each block runs as a script, which may register names and write files."""
     (tmp_path / "readme.py").write_text(code)
     _run("readme.py", tmp_path)
 

@@ -77,10 +77,10 @@ def of_trajectories() -> tuple[Check, ...]:
 
 
 def of_conjugate_gradients() -> tuple[Check, ...]:
-    """The solution is judged by a dense solve, and its derivative by the complex
-    step. The iterates are judged by their definition: of definite systems, with
-    a task that has nothing to solve, and of systems many of which are
-    indefinite. Two cases meet the comparisons at equality."""
+    """The solution is judged by a dense solve, and its derivative by the
+    complex step. The iterates are judged by their definition: of definite
+    systems, with a task that has nothing to solve, and of systems many of
+    which are indefinite. Two cases meet the comparisons at equality."""
     rng = np.random.default_rng(9)
     g, g_dot = rng.standard_normal((2, 24, 4))
     definite, mixed = _systems(rng, 0.5, len(g)), _systems(rng, -0.5, len(g))

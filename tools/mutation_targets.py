@@ -3,9 +3,9 @@
 A function that defines something, and is no derivative of it, is not here. A
 change makes it another function, whose derivative may well be right. Examples
 are ``kernels.patches`` (the pixels that a window sees),
-``kernels.adam_moments`` and ``InnerLoop.end``. ``kernels._repeated`` is not here either, because only
-large arrays take it: tests/arrays/test_kernels.py compares it with plain
-broadcasting.
+``kernels.adam_moments`` and ``InnerLoop.end``. ``kernels._repeated`` is not
+here either, because only large arrays take it. tests/arrays/test_kernels.py
+compares it with plain broadcasting.
 """
 
 from __future__ import annotations

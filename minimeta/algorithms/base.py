@@ -75,7 +75,8 @@ class Plan(NamedTuple):
     A task has ``k`` mini-batches. With ``separate_tail`` the last mini-batch
     shares no example with the others. A meta-batch has ``tasks`` tasks.
     ``combine`` maps their directions ``(T, M)`` to one, ``(M,)``. ``inputs`` is
-    the range of the inputs, (lowest, highest).
+    the range of the inputs, (lowest, highest). An evaluation takes
+    ``evaluation_steps`` inner steps.
     """
 
     objective: Differentiable
@@ -84,6 +85,7 @@ class Plan(NamedTuple):
     tasks: int = 1
     combine: Callable[[Array], Array] = mean
     inputs: tuple[float, float] = (-inf, inf)
+    evaluation_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Algorithm(ABC):
     uses_context: ClassVar[bool] = False  # whether it adapts context parameters
 
     def __post_init__(self) -> None:
-        if not callable(getattr(self.rule, "step", None)):
+        if isinstance(self.rule, type) or not callable(getattr(self.rule, "step", None)):
             name = type(self).__name__
             raise SettingsError(
                 f"{name} needs an inner rule, got {self.rule!r}: use {name}(SGD({self.rule!r}))"
@@ -156,11 +158,11 @@ class Algorithm(ABC):
             if the algorithm makes no sense in that run. The message names the
             setting to change.
         """
-        if is_per_step(self.rule.lr) and len(self.rule.lr) < plan.k - 1:
+        rates, steps = self.rule.lr, max(plan.k - 1, plan.evaluation_steps)
+        if is_per_step(rates) and len(rates) < steps:
             raise SettingsError(
-                f"the inner rule has {len(self.rule.lr)} step sizes, but the inner loop takes up "
-                f"to {plan.k} steps: give one step size, or one per step (a decimal fraction is "
-                "written with a point)"
+                f"inner_lr has {len(rates)} step sizes, but this run takes {steps} inner steps: "
+                "give one number, or one per step (write 0.1, not 0,1)"
             )
         if plan.k < self.least_k:
             raise SettingsError(

@@ -1,1 +1,1 @@
-"""The array-module switch, and the threads and memory of the host."""
+"""The array-module switch, kernels, and the threads and memory of the host."""

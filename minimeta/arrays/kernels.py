@@ -76,8 +76,8 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     whose products all have the shape of the result, ``(T or 1, P, C)``.
     ``shift`` is ``(T or 1, C)``, of a dtype that the first product can hold.
     The shift is added to the first product, and the others follow in their
-    order: the order of a sum decides its last bit. Where K_i = 1 a product is an
-    outer product, which broadcasting does three times faster.
+    order: the order of a sum decides its last bit. Where K_i = 1 a product is
+    an outer product, which broadcasting does three times faster.
     """
     total = None
     for a, b in pairs:
@@ -116,11 +116,12 @@ def patches_transpose(
 ) -> Array:
     """S^T sum_i A_i B_i^T, with the S of ``patches``.
 
-    S^T adds each entry of a patch back to its pixel. ``image_shape`` is that of x, ``(T, N, height, width, C)``, and of the
-    result. ``A_i: (T, N h w, K_i)`` and
-    ``B_i: (T or 1, kernel * kernel * C, K_i)``. The sum over i is one product,
-    [A_1 A_2 ...] [B_1 B_2 ...]^T. It is made tap by tap, because all patches at
-    once are nine times an image, and outgrow the caches.
+    S^T adds each entry of a patch back to its pixel. ``image_shape`` is the
+    shape of x, ``(T, N, height, width, C)``, and of the result.
+    ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C, K_i)``.
+    The sum over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is computed
+    tap by tap, because all patches at once are nine times an image, and outgrow
+    the caches.
     """
     a, b = (_beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)

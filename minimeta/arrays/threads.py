@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock
 from typing import TypeVar
@@ -95,7 +96,14 @@ def workers(
             yield lambda f, arguments: [f(*each) for each in arguments]
         else:
             with ThreadPoolExecutor(count) as pool:
-                yield lambda f, arguments: list(pool.map(lambda each: f(*each), arguments))
+
+                def starmap(f: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
+                    # A context holds the caller's handling of float errors.
+                    contexts = [copy_context() for _ in arguments]
+                    calls = zip(contexts, arguments, strict=True)
+                    return list(pool.map(lambda call: call[0].run(f, *call[1]), calls))
+
+                yield starmap
 
 
 def even_chunks(total: int, parts: int) -> list[tuple[int, int]]:

@@ -22,7 +22,8 @@ chain rule through g(phi). Adjoint and tangent are transposes of each other:
         + <dF/ds, s_dot> + <dF/dlr, lr_dot>.
 
 A state is ``None`` before the first step. A rule with memory returns a state
-made of arrays, numbers, ``None`` and (named) tuples of these.
+made of arrays, numbers, ``None`` and (named) tuples of these. Arrays have a
+leading task axis, numbers are equal in all tasks.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The inner loop is
 
     (phi_{j+1}, s_{j+1}) = U_j(phi_j, g_j, s_j; lr),  g_j = dL_j/dphi at phi_j,
 
-for j = 1 .. k on mini-batches 1 .. k. U is an inner rule with state s. H_j is
-the Hessian of L_j at phi_j, and J = dphi_{k+1}/dphi_1.
+for j = 1 .. k on mini-batches 1 .. k. (The code counts j from 0.) U is an inner
+rule with state s. H_j is the Hessian of L_j at phi_j. J = dphi_{k+1}/dphi_1.
 
 **Pullback**, J^T v. Let v = dF/dphi_{k+1}. For one step backward, U's adjoint
 gives dF/dphi_j with g_j held fixed, and dF/dg_j. The derivative of g_j by phi_j

@@ -119,6 +119,6 @@ def expect_shape(layer: Layer, expected: str, matches: bool, input_shape: Shape)
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010; float64."""
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
     bound = (6.0 / (fan_in + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)

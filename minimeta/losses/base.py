@@ -19,7 +19,7 @@ from ..errors import SettingsError
 
 
 class Loss(ABC):
-    """Base class of losses: a subclass is a frozen dataclass with three passes."""
+    """Base of losses: a subclass is a frozen dataclass with three passes."""
 
     @abstractmethod
     def forward(self, z: Array, target: Array) -> tuple[Array, Any]:

@@ -13,8 +13,8 @@ from .softmax import centred, from_likeliest, softmax
 class Entropy(Loss):
     """L = mean over the batch of -sum_c p_c log p_c, for p = softmax(z).
 
-    This entropy is 0 where a class is certain, and log(classes) where all are equally
-    likely. ``z: (T, N, classes)``; the targets do not matter.
+    This entropy is 0 where a class is certain, and log(classes) where all are
+    equally likely. ``z: (T, N, classes)``; the targets do not matter.
 
     With s = z - max z, log p_c = s_c - log sum_c e^s_c. Let
     w_c = s_c - sum_b p_b s_b, which is s less its mean under p.

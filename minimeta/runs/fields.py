@@ -121,11 +121,12 @@ def made_from(cls: type, flags: Flags, fallback: Flags, place: Place = _TOP) -> 
     """
     arguments = {}
     for each in fields_of(cls, place):
-        if each.is_nested:
-            arguments[each.name] = made_from(each.hint, flags, fallback, each.place)
-        elif each.is_choice:
-            name = _chosen(each, flags, fallback, cls)
-            arguments[each.name] = made_from(each.registry[name], flags, fallback, each.place)
+        if each.is_nested or each.is_choice:
+            kind = each.hint
+            if each.is_choice:
+                kind = each.registry[_chosen(each, flags, fallback, cls)]
+            own = flags_of(each.default, each.place) if type(each.default) is kind else {}
+            arguments[each.name] = made_from(kind, own | flags, fallback, each.place)
         else:
             arguments[each.name] = value_of(each, _given(each, flags, fallback, cls))
     return cls(**arguments)
@@ -350,38 +351,40 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
     if get_origin(kind) is tuple:
         if isinstance(value, str) and alone:
             value = _numbers(kind, value)
-        if not isinstance(value, (tuple, list)) or not value:
+        if not isinstance(value, (tuple, list)):
             return MISSING
         each = tuple(_fitting(get_args(kind)[0], one) for one in value)
         return MISSING if MISSING in each else each
     if kind is float:
-        if value in ("inf", "-inf", "nan"):
-            return float(value)
+        if isinstance(value, str):
+            return float(value) if value in ("inf", "-inf", "nan") else MISSING
         return value if type(value) in (float, int) else MISSING
     return value if type(value) is kind else MISSING
 
 
-def _numbers(kind: Any, text: str) -> tuple[Any, ...]:
-    """The tuple of a text such as 64,64; empty if the text is different."""
+def _numbers(kind: Any, text: str) -> tuple[Any, ...] | None:
+    """The tuple of a text such as 64,64; None if the text is different."""
     try:
         return tuple(get_args(kind)[0](part) for part in text.split(",") if part.strip())
     except ValueError:
-        return ()
+        return None
 
 
 def _check_bounds(field: Field, value: Any) -> None:
     """Raise a SettingsError if a number is out of bounds."""
     for each in value if isinstance(value, tuple) else (value,):
-        if type(each) not in (int, float) or field.least is None:
+        bounds = [field.least is not None, field.below is not None]
+        if type(each) not in (int, float) or not any(bounds):
             continue
+        least = -math.inf if field.least is None else field.least
         below = math.inf if field.below is None else field.below
-        if field.least <= each < below:
+        if least <= each < below:
             continue
-        more = f" and below {below:g}" if below < math.inf else ""
-        finite = " and finite" if not more and not math.isfinite(each) else ""
-        raise SettingsError(
-            f"{field.flag} must be {field.least:g} or more{more}{finite}, got {each}"
-        )
+        told = [f"{least:g} or more", f"below {below:g}"]
+        words = [word for word, bound in zip(told, bounds, strict=True) if bound]
+        if not bounds[1] and not math.isfinite(each):
+            words.append("finite")
+        raise SettingsError(f"{field.flag} must be {' and '.join(words)}, got {each}")
 
 
 def reader(field: Field) -> Callable[[str], Any]:

@@ -1,8 +1,9 @@
-"""Settings as the first edition wrote them: one flat object of forty fields.
+"""Settings as the first edition wrote them: one flat object.
 
-The fields have the names of today's flags. Three things have changed. TAML by
-entropy is now an algorithm of its own. FOMAML's default update was "step". The
-sizes of hidden layers were a text.
+The fields have the names that flags have today. Four things have changed. The
+entropy of TAML is an algorithm of its own. FOMAML's update was "step", and
+mini-ImageNet's network had 64 filters, where nothing was said. The sizes of
+hidden layers were a text.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ MOVED = {("bias", "entropy"): ("algorithm", "taml-entropy")}
 
 def flags_in(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Today's flags for the same run, including flags that the run ignores."""
-    flags = {"fomaml_update": "step"} | dict(stored)
-    if flags.get("bias") == "entropy":
-        del flags["bias"]
-        if flags.get("algorithm") == "taml":
-            flags["algorithm"] = "taml-entropy"
+    flags = {"fomaml_update": "step", "filters": 64} | dict(stored)
+    for (flag, value), (new, name) in MOVED.items():
+        if flags.get(flag) == value:
+            del flags[flag]
+            if flags.get(new) == "taml":
+                flags[new] = name
     return flags
 
 

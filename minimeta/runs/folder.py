@@ -173,7 +173,7 @@ class RunFolder:
                 arrays = {name: stored[name] for name in stored.files}
         except Exception as error:  # a reader of archives may raise anything on damaged bytes
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
-        if sorted(arrays) != arrays.get("names", np.array(())).tolist():
+        if "names" not in arrays or sorted(arrays) != arrays["names"].tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} is damaged: some of its arrays are missing"
             )
@@ -311,8 +311,9 @@ def _packed(name: str, state: Any) -> dict[str, np.ndarray]:
         return arrays
     if state is None:
         return {name: np.array(_NONE)}
-    array = to_host(state) if hasattr(state, "shape") else np.array(state)
-    if array.dtype.kind not in "biufc":
+    number = isinstance(state, (bool, int, float, complex))
+    array = np.array(state) if number else to_host(state) if hasattr(state, "shape") else None
+    if array is None or array.dtype.kind not in "biufc":
         raise SettingsError(
             "a rule's state must consist of arrays, numbers, None, and tuples of these, "
             f"got {state!r} in {name}"

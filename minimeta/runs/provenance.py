@@ -30,7 +30,7 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model of the processor; where the system does not tell, its family."""
+    """The model of the processor, or its family if no model is known."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -90,8 +90,8 @@ class Settings:
     evaluation: Scoring = setting(Scoring(), prefix="eval_")
 
     def __post_init__(self) -> None:
-        flags_of(self)  # checks every value
-        if not isinstance(getattr(self.outer, "lr", None), (int, float)):
+        flags = flags_of(self)  # checks every value
+        if not isinstance(flags.get("epsilon"), (int, float)):
             raise SettingsError("the outer rule needs one step size: set epsilon to a number")
         self.prepared(self.task.objective())
 
@@ -111,6 +111,7 @@ class Settings:
                 self.training.meta_batch,
                 COMBINERS[self.training.combine],
                 self.task.inputs,
+                self.evaluation.steps,
             )
         )
 

@@ -324,7 +324,7 @@ def _whole(file: Path, remedy: str) -> Iterator[None]:
 
 def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
     """Raise a SettingsError if a file has other settings or measurements."""
-    if settings_in(file, contents["settings"]) != job.settings:
+    if settings_in(file, contents["settings"]).flags() != job.settings.flags():
         raise SettingsError(
             f"{file} belongs to a run with other settings: name another folder for this sweep"
         )
@@ -406,7 +406,8 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
         if Path(job.name).name != job.name or not job.name.strip("."):
             raise SettingsError(f"a job's name must be the name of a folder, got {job.name!r}")
         run = RunFolder(root / job.name)
-        if run.config_path.exists() and settings_in(run.config_path, run.config()) != job.settings:
+        begun = run.config_path.exists()
+        if begun and settings_in(run.config_path, run.config()).flags() != job.settings.flags():
             raise SettingsError(
                 f"{run.path} holds a run with other settings: name another folder for this sweep"
             )

@@ -63,7 +63,7 @@ def train(
     CheckpointError, DataError, SettingsError
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
-    if resume and settings_in(folder.config_path, folder.config()) != settings:
+    if resume and settings_in(folder.config_path, folder.config()).flags() != settings.flags():
         raise CheckpointError(
             f"{out} was started with other settings: resume it with its own settings"
         )
@@ -86,12 +86,12 @@ def train(
 def _begun(experiment: Experiment, folder: RunFolder, config: Mapping[str, Any]) -> MetaState:
     """The state to continue from; metrics after this state are dropped."""
     state = load(folder, experiment.settings, config, experiment.xp)
-    folder.clear_after(state.iteration)
     begun = folder.facts().get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
             f"{folder.path} was started with other images: {begun}, not {experiment.images}"
         )
+    folder.clear_after(state.iteration)
     return state
 
 

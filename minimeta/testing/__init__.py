@@ -2,9 +2,9 @@
 
 ``complex_step`` is the oracle: a directional derivative to rounding error,
 without a difference. The files ``*_checks`` state the properties of a correct
-layer, network, loss, objective, algorithm, inner rule or trajectory. ``oracles``
-holds the definition of every algorithm, which its direction must agree with.
-``strategies`` draws random examples of these (needs hypothesis).
+layer, network, loss, objective, algorithm, inner rule or trajectory.
+``oracles`` holds the definition of every algorithm, which its direction must
+agree with. ``strategies`` draws random examples of these (needs hypothesis).
 ``without_hessian`` makes an objective first-order. ``strict`` is an array
 module that refuses to mix with NumPy, as CuPy does.
 """

@@ -1,9 +1,9 @@
 """A derivative compared with both oracles.
 
 The complex step decides, to ten digits. A real difference, to five digits,
-guards the complex step. The complex step misses every part of a function that is
-not analytic (an absolute value, a norm, a real part stored in a cache), and the
-real difference sees those parts.
+guards the complex step. The complex step misses every part of a function that
+is not analytic (an absolute value, a norm, a real part stored in a cache), and
+the real difference sees those parts.
 """
 
 from __future__ import annotations

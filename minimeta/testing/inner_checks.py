@@ -1,7 +1,7 @@
 """Checks of an inner rule and of a trajectory.
 
 Their adjoints and tangents must agree with derivatives by the oracles of
-checks.py.
+comparing.py.
 """
 
 from __future__ import annotations

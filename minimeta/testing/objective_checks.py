@@ -97,7 +97,7 @@ def check_objective(
 
 
 class _ObjectiveCheck:
-    """The check of one objective at one phi on one mini-batch, with random u and v."""
+    """The check of one objective at one phi, with random u and v."""
 
     def __init__(self, objective, phi, batch, seed, tolerance, findings) -> None:
         self.objective, self.phi, self.batch = objective, phi, batch
@@ -118,7 +118,7 @@ class _ObjectiveCheck:
         compare(self.findings, pass_name, term, got, function, at, along, self.tolerance, scale)
 
     def check_derivatives(self, true_loss: Callable[[np.ndarray], np.ndarray] | None) -> None:
-        """``grad`` is the derivative of ``loss``, and ``hvp`` that of ``grad``."""
+        """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad``."""
         objective, batch, point, v = self.objective, self.batch, self.point, self.v
         self.findings.array("loss", "the loss", point.loss, v.shape[:1], np.float64)
         if true_loss is not None:
@@ -158,7 +158,7 @@ class _ObjectiveCheck:
         self.close("hvp", term, alone.hvp(v[-1:]), self.hv[-1:])
 
     def check_further_answers(self) -> None:
-        """``input_grad`` and ``third``, where a point has them, are derivatives."""
+        """``input_grad`` and ``third`` are derivatives, where they exist."""
         objective, (x, y) = self.objective, self.batch
         if isinstance(self.point, HasInputGradient):
             x_dot, input_grad = self.rng.standard_normal(x.shape), self.point.input_grad()

@@ -31,8 +31,6 @@ from ..inner import InnerRule, descend
 from ..objectives import Batch, Differentiable, Objective
 from .without_hessian import without_hessian
 
-Losses = Callable[[np.ndarray], np.ndarray]
-
 
 @singledispatch
 def oracle(

@@ -96,9 +96,7 @@ def _no_sign_in_doubt(objective, phi, batches):
 
 
 @given(attackable(), inner_rules, boxes(), st.sampled_from(STORES))
-def test_it_is_the_gradient_of_the_crossed_losses_though_the_attack_moves_with_phi(
-    problem, rule, box, store
-):
+def test_it_is_the_gradient_of_the_crossed_losses(problem, rule, box, store):
     objective, phi, batches = problem
     assume(_no_sign_in_doubt(objective, phi, batches))
     true_objective = _crossed(objective, batches, rule, box)
@@ -151,7 +149,7 @@ def test_the_loss_rises_by_eps_times_the_sum_of_the_slopes_up_to_eps_squared(pro
         assert (np.abs(remainder) <= (100 * eps**3 + 1e-14) * size).all()
 
 
-def test_a_clipped_pixel_stops_at_the_bound_one_without_a_slope_stays_and_one_outside_is_brought_in():
+def test_a_pixel_is_clipped_at_the_bound_and_stays_without_a_slope():
     """L = (w x - t)^2 with w = 1 has slope 2 (x - t); an input whose weights
     are 0 has slope 0."""
     objective, phi = mm.Objective(mm.mlp([2, 1]), mm.MeanSquaredError()), np.array([1.0, 0.0, 0.0])
@@ -170,9 +168,7 @@ def test_a_clipped_pixel_stops_at_the_bound_one_without_a_slope_stays_and_one_ou
 
 
 @given(attackable(), boxes())
-def test_complex_inputs_are_attacked_by_their_real_part_and_keep_their_imaginary_one_where_they_are_not_clipped(
-    problem, box
-):
+def test_complex_inputs_are_attacked_by_their_real_part(problem, box):
     objective, phi, batches = problem
     (x, y), (eps, low, high) = batches[0], box
     real, _ = mm.fgsm(objective, phi, (x, y), *box)

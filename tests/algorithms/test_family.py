@@ -158,7 +158,7 @@ def test_cavia_on_the_mini_imagenet_network():
 
 
 @pytest.mark.parametrize("rule", [mm.SGD(1.0), mm.Adam(0.05)], ids=["sgd", "adam"])
-def test_cavia_on_a_convolutional_network_gives_the_same_bits_whatever_it_stores_and_on_a_strict_module(
+def test_cavia_on_images_gives_the_same_bits_in_every_store_and_module(
     rule,
 ):
     objective, phi, here = _images(mm.omniglot_convnet(3, filters=2, context=3), 4, np.float32)

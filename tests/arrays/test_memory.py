@@ -1,4 +1,4 @@
-"""The memory of the host: importing the package leaves malloc alone, and a run asks it by name."""
+"""Importing the package leaves malloc alone; a run asks malloc by name."""
 
 import subprocess
 import sys

@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Thread
+from threading import Thread, active_count
 
 import numpy as np
 import pytest
@@ -179,6 +179,57 @@ def test_more_threads_in_the_plan_than_run_end_all_the_same():
     shared = TaskParallel(in_turn, 3, 2, reptile, objective).run(phi, batches, None)
     want = reptile.direction(objective, phi, batches)
     assert_same(shared.direction, want.direction, "direction")
+
+
+def test_a_cut_task_whose_thread_cannot_start_is_an_error_for_both_threads(monkeypatch):
+    def refuses(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
+    batches = mm.Sinusoid().sample(rng, 3, mm.MinibatchSchedule(k=2, size=4))
+    problem = objective, objective.init(rng), batches
+    monkeypatch.setattr("minimeta.training.task_parallel.Thread.start", refuses, raising=True)
+    with pytest.raises(RuntimeError, match="start new thread"), host_threads.workers(1):
+        TaskParallel(_side_by_side, 2, 2, mm.Reptile(mm.SGD(0.01)), objective).run(
+            *problem[1:], None
+        )
+
+
+def _side_by_side(function, arguments):
+    """Each call in turn, as a pool of one thread would."""
+    return [function(*each) for each in arguments]
+
+
+def test_an_interrupt_leaves_no_cut_task_behind():
+    rng, before = np.random.default_rng(0), active_count()
+    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
+    phi, batches = objective.init(rng), mm.Sinusoid().sample(rng, 3, mm.MinibatchSchedule(2, 4))
+
+    def interrupted(function, arguments):
+        function(*arguments[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TaskParallel(interrupted, 2, 2, mm.Reptile(mm.SGD(0.01)), objective).run(phi, batches, None)
+    until = time.monotonic() + 30
+    while active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_state_without_a_task_axis_is_refused_for_any_threads(threads):
+    class Remembering(mm.SGD):
+        def step(self, phi, g, state=None, j=0):
+            return super().step(phi, g)[0], g.sum(axis=0)
+
+    rng = np.random.default_rng(0)
+    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
+    batches = mm.Sinusoid().sample(rng, 4, mm.MinibatchSchedule(k=1, size=2))
+    problem = objective, objective.init(rng), batches
+    with pytest.raises(mm.SettingsError, match="one row per task"):
+        _outcome(mm.Reptile(Remembering(0.1)), problem, None, threads, 2)
 
 
 def test_states_that_cannot_be_put_together_are_refused():
