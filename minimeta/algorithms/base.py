@@ -75,8 +75,7 @@ class Plan(NamedTuple):
     A task has ``k`` mini-batches. With ``separate_tail`` the last mini-batch
     shares no example with the others. A meta-batch has ``tasks`` tasks.
     ``combine`` maps their directions ``(T, M)`` to one, ``(M,)``. ``inputs`` is
-    the range of the inputs, (lowest, highest). An evaluation takes
-    ``evaluation_steps`` inner steps.
+    the range of the inputs, (lowest, highest).
     """
 
     objective: Differentiable
@@ -85,7 +84,6 @@ class Plan(NamedTuple):
     tasks: int = 1
     combine: Callable[[Array], Array] = mean
     inputs: tuple[float, float] = (-inf, inf)
-    evaluation_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,7 @@ class Algorithm(ABC):
     """
 
     rule: InnerRule = setting(help="inner rule", flag="inner", registry=RULES, prefix="inner_")
+    scores_on_last: ClassVar[bool] = True  # takes no inner step on the last mini-batch
     least_k: ClassVar[int] = 1  # mini-batches a task without which a run makes no sense
     uses_context: ClassVar[bool] = False  # whether it adapts context parameters
 
@@ -158,7 +157,7 @@ class Algorithm(ABC):
             if the algorithm makes no sense in that run. The message names the
             setting to change.
         """
-        rates, steps = self.rule.lr, max(plan.k - 1, plan.evaluation_steps)
+        rates, steps = self.rule.lr, plan.k - self.scores_on_last
         if is_per_step(rates) and len(rates) < steps:
             raise SettingsError(
                 f"inner_lr has {len(rates)} step sizes, but this run takes {steps} inner steps: "

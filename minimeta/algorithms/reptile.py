@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import SettingsError
 from ..inner import descend
@@ -24,6 +25,8 @@ class Reptile(Algorithm):
     direction is alpha times the sum of all inner gradients. With k = 1 this is
     joint training (equations 6 and 7).
     """
+
+    scores_on_last: ClassVar[bool] = False
 
     def direction(self, objective, meta, minibatches, state=None) -> Outcome:
         """phi - U^k(phi), ``(T, D)``."""

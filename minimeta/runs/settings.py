@@ -111,7 +111,6 @@ class Settings:
                 self.training.meta_batch,
                 COMBINERS[self.training.combine],
                 self.task.inputs,
-                self.evaluation.steps,
             )
         )
 

@@ -4,9 +4,9 @@ It tests this NumPy or CuPy and this BLAS. In float64, the complex step checks
 the passes of every layer, every loss and network, MAML through SGD and Adam,
 and the algorithms like MAML. FOMAML is checked against MAML with the Hessian
 replaced by zero, Reptile against its definition, and iMAML against a solution
-of its equations. The slopes of the Taylor remainders and the coefficients of the
-expected updates are checked too. In float32 each direction is compared with its
-float64 counterpart, which the float64 checks verify.
+of its equations. The slopes of the Taylor remainders and the coefficients of
+the expected updates are checked too. In float32 each direction is compared
+with its float64 counterpart, which the float64 checks verify.
 
 On a GPU the oracles stay on the host. ``_LayerThere`` and similar wrappers move
 arguments to the device and results back.

@@ -13,7 +13,7 @@ from minimeta.errors import SettingsError
 from minimeta.inner import RULES, STORES
 from minimeta.registry import Registry, setting
 from minimeta.runs.experiment import Experiment
-from minimeta.runs.fields import every_flag, flags_of, reader
+from minimeta.runs.fields import every_flag, flags_of, made_from, reader
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.settings import Settings
 from minimeta.runs.task_settings import TASKS
@@ -98,7 +98,7 @@ def test_an_outer_adam_has_its_own_decay():
         ({"k": True}, "k must be a whole number, got True"),
         ({"part": 1, "task": "mini-imagenet"}, "part must be true or false, got 1"),
         ({"shots": "few"}, "shots must be a whole number or none, got 'few'"),
-        ({"hidden": []}, "hidden must be numbers such as 64,64"),
+        ({"hidden": "8,x"}, "hidden must be numbers such as 64,64"),
         ({"hidden": [8, 0]}, "hidden must be 1 or more, got 0"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"epsilon": [0.1, 0.2]}, "the outer rule needs one step size"),
@@ -217,3 +217,25 @@ def test_other_words_of_the_first_edition_are_read():
 def test_a_learner_needs_no_data(name):
     experiment = Experiment(PRESETS[name].settings, data="nowhere")
     assert experiment.objective.size > 0 and experiment.algorithm.rule is not None
+
+
+def test_no_hidden_layer_is_a_linear_model_in_both_editions():
+    first_edition = Settings.from_dict({"task": "sine", "hidden": ""})
+    for settings in (Settings().changed(hidden=[]), first_edition):
+        assert settings.task.hidden == () and settings.task.objective().size == 2
+        assert Settings.from_dict(settings.to_dict()).flags() == settings.flags()
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = setting(2)
+
+
+@dataclass(frozen=True)
+class Around:
+    inner: Inner = setting(Inner(5), prefix="inner_")
+
+
+def test_the_values_of_a_default_instance_are_its_own():
+    assert made_from(Around, {}, {}) == Around()
+    assert made_from(Around, {"inner_size": 7}, {}) == Around(Inner(7))
