@@ -338,7 +338,7 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"tail": "separate"}, "no use for a separate tail: set tail to shared"),
+        ({"tail": "separate"}, "reptile takes an inner step on every"),
         ({"algorithm": "maml", "tail": "separate", "k": 1}, "k to 2"),
         ({"inner": "lbfgs"}, "inner must be one of adam, sgd"),
         ({"hidden": "8,x"}, "hidden must be numbers such as 64,64"),
