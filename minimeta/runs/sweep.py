@@ -22,6 +22,7 @@ locks: use one sweep at a time per folder there.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -30,6 +31,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -460,6 +462,11 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
     except ImportError:
         raise SettingsError("scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
+        # A client that finds no scheduler is left half made. It closes when it is
+        # collected, and may then wait for a lock of another client for ever. So a
+        # plain connection goes first.
+        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop that runs, in a notebook
+            pool.submit(asyncio.run, _connected(scheduler)).result()
         client = distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:  # ValueError: not an address
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
@@ -476,6 +483,14 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         yield submit
     finally:
         client.close()
+
+
+async def _connected(scheduler: str) -> None:
+    """Connect to a scheduler, and close the connection."""
+    from distributed.comm import connect
+
+    connection = await connect(scheduler, timeout=10)
+    await connection.close()
 
 
 def _outcome(future: Any) -> Any:
