@@ -462,10 +462,11 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
     except ImportError:
         raise SettingsError("scheduler needs Dask: pip install 'minimeta[dask]'") from None
     try:
-        # A client that finds no scheduler is left half made. It closes when it is
-        # collected, and may then wait for a lock of another client for ever. So a
-        # plain connection goes first.
-        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop that runs, in a notebook
+        # A client that finds no scheduler is left half made. It closes when it
+        # is collected, and may then wait for a lock of another client for ever.
+        # So a plain connection goes first.
+        # This thread may run a loop of its own, in a notebook.
+        with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, _connected(scheduler)).result()
         client = distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:  # ValueError: not an address
