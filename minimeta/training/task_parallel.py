@@ -7,24 +7,25 @@ end. McNaughton's wrap-around rule (1959) does not. Lay the T k inner steps of
 all tasks in one row, task after task, and cut the row into equal lengths, one
 per thread. A task that is cut begins first of all, in the time of the thread
 behind the cut. It pauses there, and continues last of all, in the time of the
-thread before the cut. No two threads compute one task at the same time. All
-threads end together where every step costs the same; a pullback at the end of a
-task stays with the thread that finishes the task.
+thread before the cut. All threads end together where every step costs the same;
+a pullback at the end of a task stays with the thread that finishes the task.
 
-An algorithm sees nothing of this: its objective pauses. The numbers of a task
-depend neither on the thread nor on the tasks beside it, so results are the same
-bits for any number of threads. ``Algorithm.couple`` comes after, once, on all
-tasks.
+An algorithm sees nothing of this. The thread that begins a cut task runs the
+algorithm on an objective that records its points, and stops the algorithm at
+the cut. The thread that finishes the task runs the algorithm anew on an
+objective that gives the recorded points first. Only the rule's updates are
+computed twice. The numbers of a task depend neither on the thread nor on the
+tasks beside it, so results are the same bits for any number of threads.
+``Algorithm.couple`` comes after, once, on all tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count, pairwise
-from threading import Event, Lock, Thread
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,88 +78,42 @@ def wrap_around(tasks: int, steps: int, threads: int) -> list[Share]:
     return shares
 
 
-@dataclass(frozen=True, repr=False)
-class Pausing(Derived):
-    """``objective``, which calls ``pause`` once, before point ``points``."""
+class Cut(Exception):
+    """The cut in a task, which stops the algorithm that begins the task."""
 
-    points: int
-    pause: Callable[[], None]
-    calls: Iterator[int] = field(default_factory=count)
+
+@dataclass(frozen=True, repr=False)
+class Recording(Derived):
+    """``objective``, which records its points, and raises ``Cut`` in place of
+    point number ``stop``, from 0."""
+
+    stop: int
+    points: list[Point] = field(default_factory=list)
 
     def at(self, phi: Array, batch: Batch) -> Point:
         """The objective's point."""
-        if next(self.calls) == self.points:
-            self.pause()
-        return self.objective.at(phi, batch)
+        if len(self.points) == self.stop:
+            raise Cut
+        self.points.append(self.objective.at(phi, batch))
+        return self.points[-1]
 
     def __repr__(self) -> str:
         return repr(self.objective)
 
 
-class Abandoned(RuntimeError):
-    """Nobody waits for the result of a cut task any more."""
+@dataclass(frozen=True, repr=False)
+class Replaying(Derived):
+    """``objective``, which gives the recorded ``points`` first, and forgets
+    them."""
 
+    points: list[Point]
 
-class CutTask:
-    """A computation in a thread of its own that others begin and finish.
+    def at(self, phi: Array, batch: Batch) -> Point:
+        """The next recorded point; after all of them, the objective's."""
+        return self.points.pop(0) if self.points else self.objective.at(phi, batch)
 
-    ``begin`` waits until ``compute`` calls the function that it is given, or
-    ends. ``finish`` lets ``compute`` continue, and waits for its result or its
-    error. While ``compute`` runs, one of the two waits for it. ``abandon`` ends
-    a computation that nobody finishes.
-    """
-
-    def __init__(self, compute: Callable[[Callable[[], None]], Any]) -> None:
-        self._compute, self._outcome = compute, Future()
-        self._paused, self._resumed = Event(), Event()
-        self._lock, self._begun, self._abandoned = Lock(), False, False
-
-    def begin(self) -> None:
-        """Compute up to the pause.
-
-        Raises
-        ------
-        RuntimeError
-            if the system starts no more threads; ``finish`` raises it too.
-        """
-        with self._lock:
-            if self._abandoned:
-                return
-            self._begun = True
-        try:
-            # The context holds the caller's handling of floating-point errors.
-            Thread(target=copy_context().run, args=(self._run,), daemon=True).start()
-        except BaseException as error:
-            self._outcome.set_exception(error)
-            raise
-        self._paused.wait()
-
-    def finish(self) -> Any:
-        """Compute from the pause to the result."""
-        self._resumed.set()
-        return self._outcome.result()
-
-    def abandon(self) -> None:
-        """Compute no further; a finished computation stays as it is."""
-        with self._lock:
-            self._abandoned = True
-            if not self._begun and not self._outcome.done():
-                self._outcome.set_exception(Abandoned())
-        self._resumed.set()
-
-    def _pause(self) -> None:
-        self._paused.set()
-        self._resumed.wait()
-        if self._abandoned:
-            raise Abandoned
-
-    def _run(self) -> None:
-        try:
-            self._outcome.set_result(self._compute(self._pause))
-        except BaseException as error:  # told to the thread that waits for the result
-            self._outcome.set_exception(error)
-        finally:
-            self._paused.set()
+    def __repr__(self) -> str:
+        return repr(self.objective)
 
 
 @dataclass(frozen=True)
@@ -185,28 +140,36 @@ class TaskParallel:
             check_task_axis(outcome.state, state, stop - start)
             return outcome
 
-        def cut(task: int, steps: int) -> CutTask:
-            return CutTask(
-                lambda pause: direction(task, task + 1, Pausing(self.objective, steps, pause))
-            )
+        begun: dict[int, Future] = {share.first[0]: Future() for share in shares if share.first}
 
-        cuts = {share.first[0]: cut(*share.first) for share in shares if share.first}
+        def begin(task: int, steps: int) -> None:
+            recording = Recording(self.objective, steps)
+            try:
+                with suppress(Cut):
+                    direction(task, task + 1, recording)
+            except BaseException as error:  # or the thread that finishes the task waits for ever
+                begun[task].set_exception(error)
+                raise
+            begun[task].set_result(recording.points)
+
+        def finish(task: int) -> Outcome:
+            return direction(task, task + 1, Replaying(self.objective, begun[task].result()))
 
         def of_share(share: Share) -> list[Outcome]:
             if share.first:
-                cuts[share.first[0]].begin()
+                begin(*share.first)
             start, stop = share.whole
             parts = even_chunks(stop - start, -(-(stop - start) // self.together))
             outcomes = [direction(start + i, start + j) for i, j in parts]
-            return outcomes if share.last is None else [*outcomes, cuts[share.last].finish()]
+            return outcomes if share.last is None else [*outcomes, finish(share.last)]
 
         # The last share first: a share waits only for the one after it, so no
         # share ever waits for one that has not started.
         try:
             made = self.starmap(of_share, [(share,) for share in reversed(shares)])
         finally:
-            for each in cuts.values():
-                each.abandon()
+            for each in begun.values():  # of a share that was never started
+                each.cancel()
         outcomes = [outcome for part in reversed(made) for outcome in part]
         return self.algorithm.couple(joined(outcomes))
 

@@ -1,9 +1,10 @@
 """Threads that share tasks: every step once, in order, with equal bits."""
 
 import time
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Thread, active_count
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from minimeta.arrays import threads as host_threads
 from minimeta.objectives import Derived, Quadratic
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import inner_rules, problems
-from minimeta.training.task_parallel import CutTask, TaskParallel, wrap_around
+from minimeta.training.task_parallel import TaskParallel, wrap_around
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 17))
@@ -43,41 +44,6 @@ def test_the_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_thread
         assert begun[task] <= from_then + 1  # lengths differ by one step at most
         made += [task] * steps
     assert sorted(made) == [task for task in range(tasks) for _ in range(steps)]
-
-
-def test_a_cut_task_computes_up_to_its_pause_and_from_there_to_its_result():
-    made = []
-
-    def compute(pause):
-        made.append("before")
-        pause()
-        made.append("after")
-        return 7
-
-    cut = CutTask(compute)
-    cut.begin()
-    assert made == ["before"]
-    assert cut.finish() == 7 and made == ["before", "after"]
-
-
-def test_a_cut_task_that_is_to_be_finished_before_it_began_waits_for_its_beginning():
-    cut, results = CutTask(lambda pause: pause() or 7), []
-    finishing = Thread(target=lambda: results.append(cut.finish()))
-    finishing.start()
-    assert not results
-    cut.begin()
-    finishing.join()
-    assert results == [7]
-
-
-def test_an_error_in_a_cut_task_is_the_finishers():
-    def compute(pause):
-        raise ValueError("no")
-
-    cut = CutTask(compute)
-    cut.begin()
-    with pytest.raises(ValueError, match="no"):
-        cut.finish()
 
 
 @pytest.mark.parametrize("algorithm", [mm.Reptile, mm.FOMAML, mm.MAML])
@@ -181,41 +147,30 @@ def test_more_threads_in_the_plan_than_run_end_all_the_same():
     assert_same(shared.direction, want.direction, "direction")
 
 
-def test_a_cut_task_whose_thread_cannot_start_is_an_error_for_both_threads(monkeypatch):
-    def refuses(*_, **__):
-        raise RuntimeError("can't start new thread")
-
+def test_an_interrupt_between_two_shares_keeps_no_thread_waiting():
     rng = np.random.default_rng(0)
     objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
-    batches = mm.Sinusoid().sample(rng, 3, mm.MinibatchSchedule(k=2, size=4))
-    problem = objective, objective.init(rng), batches
-    monkeypatch.setattr("minimeta.training.task_parallel.Thread.start", refuses, raising=True)
-    with pytest.raises(RuntimeError, match="start new thread"), host_threads.workers(1):
-        TaskParallel(_side_by_side, 2, 2, mm.Reptile(mm.SGD(0.01)), objective).run(
-            *problem[1:], None
-        )
-
-
-def _side_by_side(function, arguments):
-    """Each call in turn, as a pool of one thread would."""
-    return [function(*each) for each in arguments]
-
-
-def test_an_interrupt_leaves_no_cut_task_behind():
-    rng, before = np.random.default_rng(0), active_count()
-    objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
     phi, batches = objective.init(rng), mm.Sinusoid().sample(rng, 3, mm.MinibatchSchedule(2, 4))
+    ended = []
 
     def interrupted(function, arguments):
-        function(*arguments[0])
+        """Only the share that finishes the cut task starts."""
+        waiting = Thread(target=lambda: ended.append(_error_of(function, *arguments[1])))
+        waiting.start()
+        interrupted.waiting = waiting
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         TaskParallel(interrupted, 2, 2, mm.Reptile(mm.SGD(0.01)), objective).run(phi, batches, None)
-    until = time.monotonic() + 30
-    while active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert active_count() == before
+    interrupted.waiting.join(30)
+    assert ended == [CancelledError]
+
+
+def _error_of(function, *arguments):
+    try:
+        function(*arguments)
+    except BaseException as error:
+        return type(error)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
