@@ -2,7 +2,16 @@
 
 from .adam import Adam, AdamState
 from .conjugate_gradients import conjugate_gradients
-from .rule import RULES, Adjoint, InnerRule, Rate, RateGradient, is_per_step, rate_at
+from .rule import (
+    RULES,
+    Adjoint,
+    InnerRule,
+    Rate,
+    RateGradient,
+    is_per_step,
+    rate_at,
+    with_parts,
+)
 from .sgd import SGD
 from .stores import STORES, Store
 from .trajectory import Trajectory, adapt, descend, unroll
@@ -25,4 +34,5 @@ __all__ = [
     "is_per_step",
     "rate_at",
     "unroll",
+    "with_parts",
 ]

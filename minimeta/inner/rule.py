@@ -28,7 +28,7 @@ leading task axis, numbers are equal in all tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.backend import Array, array_module
@@ -167,3 +167,8 @@ class RateGradient:
         if shape and shape[-1] > 1:
             return dlr
         return dlr.sum(axis=1, keepdims=len(shape) > 0)
+
+
+def with_parts(state: tuple, parts: Iterable[Any]) -> Any:
+    """A tuple of the type of ``state``, plain or named, made of ``parts``."""
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

@@ -23,7 +23,7 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..errors import CheckpointError, MinimetaError, SettingsError
 from ..files import locked, parts_of, write_atomically
-from ..inner import InnerRule
+from ..inner import InnerRule, with_parts
 from ..training.meta_training import MetaState
 
 _FORMAT = "minimeta checkpoint 2"
@@ -334,7 +334,7 @@ def _unpacked(left: dict[str, np.ndarray], name: str, structure: Any, xp: Module
         return None
     if isinstance(structure, tuple):
         parts = [_unpacked(left, f"{name}.{key}", part, xp) for key, part in _parts(structure)]
-        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+        return with_parts(structure, parts)
     array = _taken(left, name)
     for kind in (bool, int, float, complex):  # bool first, since a bool is an int
         if isinstance(structure, kind):

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ..inner import STORES, InnerRule, Rate, Trajectory, adapt, is_per_step, unroll
+from ..inner import (
+    STORES,
+    InnerRule,
+    Rate,
+    Trajectory,
+    adapt,
+    is_per_step,
+    unroll,
+    with_parts,
+)
 from ..objectives import Batch, Differentiable
 from .comparing import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
@@ -287,8 +296,7 @@ def _arrays(state: Any) -> list[np.ndarray]:
 def _with_arrays(state: Any, arrays: Iterator[np.ndarray]) -> Any:
     """``state`` with its arrays replaced, in order."""
     if isinstance(state, tuple):
-        parts = [_with_arrays(part, arrays) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+        return with_parts(state, [_with_arrays(part, arrays) for part in state])
     return next(arrays) if isinstance(state, np.ndarray) else state
 
 

@@ -34,6 +34,7 @@ from ..algorithms import Algorithm, Outcome
 from ..arrays.backend import Array, array_module
 from ..arrays.threads import even_chunks, tasks_together
 from ..errors import SettingsError
+from ..inner import with_parts
 from ..objectives import Batch, Derived, Differentiable, Point, cost_of
 from ..tasks import Minibatches
 
@@ -211,8 +212,7 @@ def joined(parts: Sequence[Any]) -> Any:
     if all(part is first for part in parts):  # one part; or a shared state, after no inner step
         return first
     if isinstance(first, tuple):
-        fields = [joined(field) for field in zip(*parts, strict=True)]
-        return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
+        return with_parts(first, [joined(field) for field in zip(*parts, strict=True)])
     if getattr(first, "ndim", 0):
         return array_module(first).concatenate(parts)
     if isinstance(first, (int, float)) and all(part == first for part in parts):
