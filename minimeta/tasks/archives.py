@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ..errors import DataError
 from ..files import open_regular
-from .images import is_hidden
+from .images import UnreadableImage, is_hidden
 
 _DAMAGE = (  # raised by readers of archives and images on damaged bytes
     OSError,
@@ -111,10 +111,16 @@ def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def state_of_file(path: Path) -> bytes:
-    """The SHA-256 digest of the file at ``path``."""
+def state_of_file(path: Path, limit: int) -> bytes:
+    """The SHA-256 digest of the file ``path``, of at most ``limit`` bytes."""
+    digest, size = hashlib.sha256(), 0
     with damage_told(path), open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        while chunk := file.read(2**20):
+            size += len(chunk)
+            if size > limit:
+                raise DataError(f"{path} has more than {limit} bytes: get the file again")
+            digest.update(chunk)
+    return digest.digest()
 
 
 def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
@@ -204,6 +210,12 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return b"".join(iter(lambda: file.read(2**20), b""))
 
 
+def first_line(text: str) -> str:
+    """The first line of ``text``, cut to 200 characters."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
 def shown(value: object) -> str:
     """``value`` as code, cut to the length of a line."""
     text = repr(value)
@@ -224,16 +236,15 @@ def damage_told(what: object) -> Iterator[None]:
     """Turns errors of reading archives and images into one-line DataErrors.
 
     Damaged bytes give "WHAT is damaged". A file that the system does not let us
-    read gives "WHAT cannot be read".
+    read, or an image that is not read, gives "WHAT cannot be read".
     """
-    from PIL import Image
-
     try:
         yield
     except DataError:
         raise
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        if is_refusal(error):
-            raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{what} is damaged: {reason}") from error
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        sound = is_refusal(error) or isinstance(error, UnreadableImage)
+        raise DataError(
+            f"{what} {'cannot be read' if sound else 'is damaged'}: {first_line(reason)}"
+        ) from error

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import parts_of, write_atomically
-from .archives import is_refusal, opened_archive
+from .archives import first_line, is_refusal, opened_archive
 
 Dataset = TypeVar("Dataset")
 _NAME_LIMIT = 4 * 4096  # bytes of a name; NumPy takes 4 for a letter
@@ -106,7 +106,7 @@ def _read_cache(
         raise
     except Exception as error:  # a reader of archives may raise anything on damaged bytes
         refused = is_refusal(error)
-        reason = error.strerror if refused else str(error).partition("\n")[0]
+        reason = error.strerror if refused else first_line(str(error))
         raise DataError(
             f"the cache {path} {'cannot be read' if refused else 'is damaged'} ({reason}): delete "
             "the file, and the next run writes it again"
@@ -125,7 +125,10 @@ def _check_layout(archive: zipfile.ZipFile, layout: Mapping[str, Stored]) -> Non
         with archive.open(member) as stored:
             if np.lib.format.read_magic(stored) != (1, 0):
                 raise ValueError(f"{name} has a header of another version")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stored)
+            try:
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stored)
+            except MemoryError as error:  # the parser's answer to deep nesting
+                raise ValueError(f"{name} has a header that is no header") from error
             if not wanted.fits(shape, dtype):
                 raise ValueError(f"it holds {name} of dtype {dtype} and shape {shape}")
             if stored.tell() + prod(shape) * dtype.itemsize != member.file_size:

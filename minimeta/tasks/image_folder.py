@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ def load_image_folder(
     from tqdm import tqdm
 
     height, width = _checked_size(size)
+    check_counts(channels=channels)
     if channels not in _MODES:
         raise SettingsError(f"channels must be 1 (gray) or 3 (RGB), got {channels!r}")
     if each is not None:
@@ -137,12 +139,20 @@ def _count_of_each(folder: Path, classes: dict[str, list[Path]], each: int | Non
 
 def _decoded(content: bytes, size: tuple[int, int], channels: int) -> np.ndarray:
     """The image in ``content`` as (height, width, channels), uint8."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with opened_image(content) as image:
-        upright = _on_white(ImageOps.exif_transpose(image)).convert(_MODES[channels])
-        resized = upright.resize(size[::-1], Image.Resampling.BILINEAR)
+        converted = _on_white(_upright(image)).convert(_MODES[channels])
+        resized = converted.resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(resized).reshape(*size, channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a camera's note that cannot be read notes nothing
+        return ImageOps.exif_transpose(image)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

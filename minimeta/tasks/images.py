@@ -36,6 +36,10 @@ class ImageClasses(NamedTuple):
     images: np.ndarray
 
 
+class UnreadableImage(ValueError):
+    """An image that is not read, though its bytes may be sound."""
+
+
 def is_hidden(path: str) -> bool:
     """Whether a part of ``path`` is hidden, or is a copy that macOS adds to
     archives."""
@@ -51,10 +55,10 @@ def opened_image(content: bytes, formats: Sequence[str] = FORMATS) -> Iterator[I
 
     Raises
     ------
-    ValueError
+    UnreadableImage
         if ``content`` is of no format in ``formats``, or too large to decode.
-    SyntaxError
-        if a checksum of a PNG image is wrong.
+    OSError, SyntaxError, ValueError
+        if ``content`` is damaged, such as a PNG image with a wrong checksum.
     """
     with _judged(content, formats) as image:
         if image.mode.startswith("I"):  # Pillow would clip at 255
@@ -78,14 +82,18 @@ def _judged(content: bytes, formats: Sequence[str]) -> Image.Image:
     try:
         image = opened()
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"not a {' or '.join(formats)} image") from error
+        raise UnreadableImage(f"not a whole {' or '.join(formats)} image") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"more than {PIXEL_LIMIT} pixels: shrink the image") from error
     if image.width * image.height > PIXEL_LIMIT:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels are too many: at most {PIXEL_LIMIT} are read"
+        raise UnreadableImage(
+            f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT}: shrink the image"
         )
+    if not image.tile:
+        raise UnreadableImage("an image without pixels")
     if image.format == "PNG":
         image.verify()  # decoding alone does not look at the checksums
         return opened()
     if content.count(b"\xff\xda") > _SCAN_LIMIT:
-        raise ValueError(f"a JPEG image of more than {_SCAN_LIMIT} scans")
+        raise UnreadableImage(f"a JPEG image of more than {_SCAN_LIMIT} scans: save it anew")
     return image

@@ -168,9 +168,9 @@ def _state(source: Path) -> bytes:
     and the names, sizes and times of the images that the file lists.
     """
     if source.suffix == ".zip":
-        return state_of_file(source)
+        return state_of_file(source, _limits(source.stem).total)
     listed = sorted(path for paths in _listed(source).values() for path in paths)
-    own = b"" if source.is_dir() else state_of_file(source)
+    own = b"" if source.is_dir() else state_of_file(source, _CSV_LIMIT)
     return own + state_of_folder(_base(source), listed)
 
 
@@ -218,8 +218,11 @@ def _members(archive: zipfile.ZipFile, split: str) -> dict[str, zipfile.ZipInfo]
         folders = path.split("/")[-3:-1]
         return folders[:1] == [split] and _is_image(folders[-1], path)
 
-    most = CLASSES[split] * IMAGES if split in CLASSES else 0
-    return members_in(archive, wanted, Limits(FILE_LIMIT, most * _AVERAGE_LIMIT))
+    return members_in(archive, wanted, _limits(split))
+
+
+def _limits(split: str) -> Limits:
+    return Limits(FILE_LIMIT, CLASSES[split] * IMAGES * _AVERAGE_LIMIT)
 
 
 def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,7 @@ from .archives import (
     state_of_folder,
 )
 from .caches import Stored, check_names, through_cache
-from .images import is_hidden, opened_image
+from .images import UnreadableImage, is_hidden, opened_image
 
 BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 CHECKSUMS = {
@@ -235,7 +235,7 @@ def _find_sources(folder: Path) -> dict[str, Path]:
 def _state(source: Path) -> bytes:
     if source.is_dir():
         return state_of_folder(source, _listed(source))
-    return state_of_file(source)
+    return state_of_file(source, LIMITS.total)
 
 
 def _listed(folder: Path) -> list[str]:
@@ -326,7 +326,7 @@ def _decoded(content: bytes) -> np.ndarray:
 
     with opened_image(content, ("PNG",)) as image:
         if image.size != (SOURCE_SIZE, SOURCE_SIZE):
-            raise ValueError(
+            raise UnreadableImage(
                 f"expected {SOURCE_SIZE} x {SOURCE_SIZE} pixels, got {image.width} x {image.height}"
             )
         small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
