@@ -102,6 +102,27 @@ def first_of(places: Iterable[Path]) -> Path | None:
     return None
 
 
+def files_below(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
+    """The paths of what lies ``depth`` folders below ``folder``, sorted.
+
+    Links to folders are followed. Hidden names are passed over.
+
+    Raises
+    ------
+    DataError
+        if a folder cannot be read.
+    """
+    with damage_told(folder):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        if is_hidden(name):
+            continue
+        if depth == 0:
+            yield prefix + name
+        elif os.path.isdir(folder / name):
+            yield from files_below(folder / name, depth - 1, f"{prefix}{name}/")
+
+
 def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
     """The name of a cache: a hash of the preparation and of its sources'
     states."""

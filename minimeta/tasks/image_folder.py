@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,9 @@ def _classes_in(folder: Path) -> dict[str, list[Path]]:
     """The sorted images of each class, in the order of class names."""
     classes = {}
     for subfolder in _visible(folder):
-        if os.path.isdir(subfolder):
+        with damage_told(subfolder):  # a link to a class that is gone is no file to pass over
+            is_class = stat.S_ISDIR(os.stat(subfolder).st_mode)
+        if is_class:
             images = [path for path in _visible(subfolder) if path.suffix.lower() in SUFFIXES]
             classes[subfolder.name] = images
     if not classes:
@@ -122,18 +125,18 @@ def _count_of_each(folder: Path, classes: dict[str, list[Path]], each: int | Non
     fewest, most = (choose(classes, key=lambda name: len(classes[name])) for choose in (min, max))
     few, many = len(classes[fewest]), len(classes[most])
     kinds = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+    if many == 0:
+        raise DataError(f"no class folder in {folder} holds an image ({kinds})")
     if each is not None and few < each:
         raise DataError(
-            f"{folder / fewest} holds {few} images ({kinds}), fewer than each={each}: add images, "
-            "or lower each"
+            f"{folder / fewest} holds {few} of the {each} images ({kinds}) that each={each} takes: "
+            "add images, or lower each"
         )
     if each is None and few != many:
         raise DataError(
-            f"{folder} holds {few} images ({kinds}) of {fewest} and {many} of {most}, but classes "
-            "need equally many: set each to take the first so many of each class"
+            f"the classes in {folder} must have equally many images ({kinds}), but {fewest} has "
+            f"{few} and {most} has {many}: set each to take the first so many of each class"
         )
-    if many == 0:
-        raise DataError(f"{folder} holds {len(classes)} class folders, but no image ({kinds})")
     return few if each is None else int(each)
 
 

@@ -31,6 +31,7 @@ from .archives import (
     cache_folder,
     damage_told,
     data_folder,
+    files_below,
     fingerprint,
     first_of,
     members_in,
@@ -201,8 +202,8 @@ def _is_image(name: str, path: str) -> bool:
 def _pairs(source: Path) -> Iterator[tuple[str, str]]:
     """The class and path of every member of a source that may be an image."""
     if source.is_dir():
-        for path in source.glob("*/*"):
-            yield path.parent.name, f"{path.parent.name}/{path.name}"
+        for path in files_below(source, depth=1):
+            yield path.split("/")[0], path
     elif source.suffix == ".csv":
         yield from _csv_pairs(source)
     else:

@@ -13,6 +13,7 @@ archive, a link is refused.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from .archives import (
     cache_folder,
     damage_told,
     data_folder,
+    files_below,
     fingerprint,
     first_of,
     members_in,
@@ -38,7 +40,7 @@ from .archives import (
     state_of_folder,
 )
 from .caches import Stored, check_names, through_cache
-from .images import UnreadableImage, is_hidden, opened_image
+from .images import UnreadableImage, opened_image
 
 BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 CHECKSUMS = {
@@ -185,8 +187,7 @@ def _is_official(source: Path) -> bool:
 def _download(folder: Path, half: str, base_url: str) -> Path:
     import pooch
 
-    with damage_told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make_writable(folder)
     pooch.get_logger().setLevel("WARNING")  # the progress bar tells enough
     url, name = f"{base_url}{half}.zip", f"{half}.zip"
     try:
@@ -195,6 +196,18 @@ def _download(folder: Path, half: str, base_url: str) -> Path:
         raise DataError(
             f"Omniglot could not be downloaded from {urlsplit(url).netloc} ({_cause(error)}): try "
             "again later, or name a folder that holds a copy, with --data DIR or MINIMETA_DATA"
+        ) from error
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error.strerror}): name another folder with --data DIR "
+            "or MINIMETA_DATA"
         ) from error
 
 
@@ -240,9 +253,7 @@ def _state(source: Path) -> bytes:
 
 def _listed(folder: Path) -> list[str]:
     """The paths of the drawings in an unpacked folder, relative to it."""
-    with damage_told(folder):
-        paths = (str(path.relative_to(folder)) for path in sorted(folder.glob("*/*/*.png")))
-        return [path for path in paths if not is_hidden(path)]
+    return [path for path in files_below(folder, depth=2) if _is_drawing(path)]
 
 
 def _read_sources(sources: dict[str, Path]) -> Characters:
