@@ -16,7 +16,7 @@ from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
 from .files import write_atomically
 from .runs.experiment import Experiment, evaluate
-from .runs.fields import Field, Owner, every_flag, kinds_of, reader, written
+from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .runs.folder import RunFolder
 from .runs.presets import PRESETS
 from .runs.provenance import provenance

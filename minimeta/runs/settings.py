@@ -20,7 +20,7 @@ from ..registry import setting
 from ..tasks import MinibatchSchedule
 from ..training.evaluation import Scoring
 from . import first_edition
-from .fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
+from ..fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
 from .task_settings import TASKS, SineSettings, TaskSettings
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from ..arrays import memory
 from ..errors import CheckpointError, DivergenceError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
+from ..training.states import Rules
 from .experiment import Experiment
-from .folder import Rules, RunFolder
+from .folder import RunFolder
 from .provenance import provenance
 from .settings import Settings
 

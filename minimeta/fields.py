@@ -16,8 +16,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ..errors import SettingsError
-from ..registry import Registry
+from .errors import SettingsError
+from .registry import Registry
 
 Flags = dict[str, Any]
 
