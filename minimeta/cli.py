@@ -14,9 +14,9 @@ from typing import Any
 
 from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
+from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_atomically
 from .runs.experiment import Experiment, evaluate
-from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .runs.folder import RunFolder
 from .runs.presets import PRESETS
 from .runs.provenance import provenance

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from ..algorithms import ALGORITHMS, COMBINERS, Algorithm, Plan, Reptile, gradient_agreement
 from ..errors import SettingsError
+from ..fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
 from ..inner import RULES, SGD, InnerRule
 from ..objectives import Differentiable
 from ..registry import setting
 from ..tasks import MinibatchSchedule
 from ..training.evaluation import Scoring
 from . import first_edition
-from ..fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
 from .task_settings import TASKS, SineSettings, TaskSettings
 
 
