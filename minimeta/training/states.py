@@ -138,3 +138,30 @@ def _item(array: np.ndarray, kind: type, name: str) -> Any:
     if type(value) is not kind:
         raise CheckpointError(f"{name} must be one number of type {kind.__name__}")
     return value
+
+
+def read_meta(left: dict[str, np.ndarray], algorithm: Any, objective: Any) -> np.ndarray:
+    """The meta-parameters, taken out of ``left``.
+
+    Raises
+    ------
+    CheckpointError
+        if they are missing, not finite, or do not fit the algorithm and the
+        objective.
+    """
+    meta = taken(left, "meta")
+    wanted = algorithm.init(objective, np.random.default_rng(0), meta.dtype).shape
+    if meta.dtype.kind != "f" or meta.shape != wanted:
+        raise CheckpointError(
+            f"meta must hold real numbers of shape {wanted}, got {meta.dtype} of shape {meta.shape}"
+        )
+    if not np.isfinite(meta).all():
+        raise CheckpointError("meta is not finite")
+    return meta
+
+
+def state_of(
+    left: dict[str, np.ndarray], name: str, rule: InnerRule, meta: np.ndarray, xp: ModuleType
+) -> Any:
+    """The state of ``rule`` called ``name``, taken out of ``left``."""
+    return unpacked(left, name, structure_of(rule), xp)
