@@ -37,7 +37,7 @@ from .errors import (
     SweepError,
     VectorsError,
 )
-from .inner import SGD, Adam, Trajectory, adapt, unroll
+from .inner import SGD, Adam, Trajectory, unroll
 from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy, Summed
 from .objectives import (
     Network,
@@ -67,7 +67,7 @@ from .tasks import (
 from .theory import taylor
 from .theory.directions import compare_directions
 from .training.evaluation import Evaluation
-from .training.learner import Learner
+from .training.learner import Learner, adapt
 from .training.meta_training import MetaTraining
 from .training.scoring import Scoring
 from .version import __version__

@@ -68,9 +68,9 @@ def train(
         raise CheckpointError(
             f"{out} was started with other settings: resume it with its own settings"
         )
-    # Data that do not suffice for a task are refused before anything is
+    # Data that do not suffice, or do not fit, are refused before anything is
     # written.
-    experiment.training.sample(0)
+    experiment.check()
     with folder.held():
         if not resume:
             folder.create(settings.to_dict())

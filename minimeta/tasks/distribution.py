@@ -74,7 +74,7 @@ class ExampleTasks(ABC):
         """``count`` examples of each of ``tasks`` new tasks.
 
         x is ``(T, count, *input)`` and y ``(T, count, *target)``, NumPy arrays.
-        Integer targets are labels of classes and stay integers.
+        Integers and truth values are labels of classes and become int64.
         """
 
     def sample(
@@ -130,5 +130,5 @@ class ExampleTasks(ABC):
                     f"{type(self).__name__}.examples must return {name} of shape "
                     f"({tasks}, {count}, ...), got {np.shape(array)}"
                 )
-        labels = np.asarray(y).dtype.kind in "iu"
+        labels = np.asarray(y).dtype.kind in "biu"
         return xp.asarray(x, dtype=dtype), xp.asarray(y, dtype=np.int64 if labels else dtype)

@@ -17,7 +17,9 @@ from ..algorithms import Algorithm
 from ..arrays.backend import Array, array_module
 from ..errors import CheckpointError, DivergenceError, SettingsError
 from ..files import write_new
-from ..objectives import Batch, Differentiable, HasExamples, Predicting, asked
+from ..inner import InnerRule
+from ..inner import adapt as adapt_by_rule
+from ..objectives import Batch, Differentiable, HasExamples, Predicting, asked, part_of
 from ..tasks import Minibatches
 from .learner_file import arrays_of, parts_of
 from .scoring import Scoring
@@ -352,3 +354,33 @@ def predictions(
         for i in range(x.shape[1])
     ]
     return xp.concatenate(alone, axis=1)
+
+
+def adapt(
+    objective: Differentiable,
+    meta: Array,
+    minibatches: Sequence[Batch],
+    how: Algorithm | InnerRule,
+    state: Any = None,
+) -> Array:
+    """Each task's parameters after one inner step on every mini-batch,
+    ``(T, D)``.
+
+    ``how`` is the algorithm that ``meta`` was trained with, and it adapts in its
+    own way: CAVIA its context, ANIL its head, iMAML with its regularization.
+    With a rule in its place, all parameters move.
+
+    Raises
+    ------
+    SettingsError
+        if ``how`` is a rule with one rate for all parameters, but the objective
+        has context parameters: CAVIA adapts these alone.
+    """
+    if isinstance(how, Algorithm):
+        return how.adapt(objective, meta, minibatches, state)
+    if isinstance(how.lr, (int, float)) and part_of(objective, "context") != slice(0, 0):
+        raise SettingsError(
+            "this network has context parameters, which CAVIA adapts alone, but a rule moves all "
+            "parameters: give adapt the algorithm in place of the rule"
+        )
+    return adapt_by_rule(objective, meta, minibatches, how, state)
