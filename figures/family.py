@@ -25,6 +25,7 @@ from minimeta.runs.experiment import Experiment, evaluate
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.task_settings import SineSettings
 from minimeta.training.meta_training import MetaState
 
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
@@ -155,7 +156,7 @@ def jobs(budget: float = 1.0) -> list[Job]:
 
 def measure(experiment: Experiment, state: MetaState, **count: int) -> dict[str, Any]:
     """A run's errors on unseen waves, or its accuracies on unseen tasks."""
-    on_sine = experiment.settings.task.score == "loss"
+    on_sine = isinstance(experiment.settings.task, SineSettings)
     return (_sine_errors if on_sine else _accuracies)(experiment, state, **count)
 
 

@@ -37,7 +37,7 @@ from .errors import (
     SweepError,
     VectorsError,
 )
-from .inner import SGD, Adam, Trajectory, adapt, unroll
+from .inner import SGD, Adam, Trajectory, unroll
 from .losses import Entropy, MeanSquaredError, SoftmaxCrossEntropy, Summed
 from .objectives import (
     Network,
@@ -49,8 +49,12 @@ from .objectives import (
     mlp,
     omniglot_convnet,
 )
+from .runs.api import evaluate, experiment, load, presets, train
+from .runs.experiment import Experiment
+from .runs.settings import Settings
 from .tasks import (
     Episode,
+    ExampleTasks,
     FewShotImages,
     Minibatches,
     MinibatchSchedule,
@@ -62,6 +66,10 @@ from .tasks import (
 )
 from .theory import taylor
 from .theory.directions import compare_directions
+from .training.evaluation import Evaluation
+from .training.learner import Learner, adapt
+from .training.meta_training import MetaTraining
+from .training.scoring import Scoring
 from .version import __version__
 
 __all__ = [
@@ -82,12 +90,17 @@ __all__ = [
     "Entropy",
     "EntropyTAML",
     "Episode",
+    "Evaluation",
+    "ExampleTasks",
+    "Experiment",
     "FewShotImages",
     "GeneralizedEntropy",
     "Gini",
+    "Learner",
     "LogVariance",
     "MeanSquaredError",
     "MetaSGD",
+    "MetaTraining",
     "MinibatchSchedule",
     "Minibatches",
     "MinimetaError",
@@ -96,6 +109,8 @@ __all__ = [
     "Polynomial",
     "Quadratic",
     "Reptile",
+    "Scoring",
+    "Settings",
     "SettingsError",
     "ShapeError",
     "Sinusoid",
@@ -110,10 +125,13 @@ __all__ = [
     "adapt",
     "array_module",
     "compare_directions",
+    "evaluate",
+    "experiment",
     "fgsm",
     "gradient_agreement",
     "keep_freed_memory",
     "layers",
+    "load",
     "load_mini_imagenet",
     "load_omniglot",
     "mean",
@@ -121,7 +139,9 @@ __all__ = [
     "minibatches_of",
     "mlp",
     "omniglot_convnet",
+    "presets",
     "split_omniglot",
     "taylor",
+    "train",
     "unroll",
 ]

@@ -14,9 +14,9 @@ from typing import Any
 
 from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError
+from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_atomically
 from .runs.experiment import Experiment, evaluate
-from .runs.fields import Field, Owner, every_flag, kinds_of, reader, written
 from .runs.folder import RunFolder
 from .runs.presets import PRESETS
 from .runs.provenance import provenance
@@ -333,10 +333,23 @@ def _add_train(commands: Any) -> None:
         "a flag that is not given has the preset's value (--show prints all values);\n"
         "in parentheses: the value in the preset sine",
     )
-    known = every_flag(Settings)
+    known = _flags()
     for owners in known.values():
         _add_setting(group, owners)
     parser.set_defaults(run=_train, flags=list(known))
+
+
+def _flags() -> dict[str, list[Owner]]:
+    """The settings that a command line can give.
+
+    It gives neither a network nor tasks of the user's own.
+    """
+    return {
+        flag: owners
+        for flag, owners in every_flag(Settings).items()
+        if kinds_of(owners[0].field.hint)[:1] != [dict]
+        and any(("task", "own") not in owner.under for owner in owners)
+    }
 
 
 def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> None:

@@ -68,6 +68,27 @@ def read_regular(path: Path, limit: int) -> bytes:
     return content
 
 
+def write_new(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Creates the file ``path`` by what ``write`` writes, and replaces no file.
+
+    A kill at any moment leaves no file ``path`` or the whole file.
+
+    Raises
+    ------
+    FileExistsError
+        if ``path`` exists.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def parts_of(path: Path) -> list[Path]:
     """The partial files beside ``path`` that killed writers have left."""
     return [

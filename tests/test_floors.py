@@ -11,6 +11,7 @@ HOUSE = Path(minimeta.__file__).resolve().parent
 FLOORS = [
     "errors",
     "registry",
+    "fields",
     "files",
     "version",
     "arrays",

@@ -5,7 +5,7 @@ testing/self_check.py, one in ``layers_with_shapes`` in testing/strategies.py,
 and one in tools/mutation_targets.py. Tests miss it where one is forgotten.
 """
 
-from .base import Layer, expect_shape
+from .base import LAYERS, Layer, expect_shape
 from .batch_norm import BatchNorm
 from .context import Context
 from .conv2d import Conv2D
@@ -19,6 +19,7 @@ from .softplus import Softplus
 from .tanh import Tanh
 
 __all__ = [
+    "LAYERS",
     "BatchNorm",
     "Context",
     "Conv2D",

@@ -31,9 +31,13 @@ import numpy as np
 
 from ..arrays.backend import Array
 from ..errors import ShapeError
+from ..registry import Registry
 
 Parameters = Mapping[str, Array]
 Shape = tuple[int, ...]
+
+# Layers by the names that files give them.
+LAYERS = Registry("layer")
 
 
 class Layer(ABC):

@@ -39,9 +39,10 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..arrays.kernels import channel_combination, channel_dots, channel_sums
-from .base import Layer, Shape, expect_shape
+from .base import LAYERS, Layer, Shape, expect_shape
 
 
+@LAYERS.register("BatchNorm")
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """Normalization of each channel, then a learned scale and shift of it.

@@ -9,9 +9,10 @@ import numpy as np
 from ..arrays.backend import array_module
 from ..arrays.kernels import channel_sums
 from ..errors import ShapeError
-from .base import Layer, Shape, expect_shape
+from .base import LAYERS, Layer, Shape, expect_shape
 
 
+@LAYERS.register("Context")
 @dataclass(frozen=True)
 class Context(Layer):
     """``size`` parameters (CAVIA's) beside the features of each example.

@@ -21,7 +21,7 @@ import numpy as np
 from ..arrays.backend import Array
 from ..arrays.kernels import channel_sums, patches, patches_transpose, product_sum
 from ..errors import ShapeError
-from .base import Layer, Parameters, Shape, expect_shape, glorot_uniform
+from .base import LAYERS, Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 
 class _Cache(NamedTuple):
@@ -29,6 +29,7 @@ class _Cache(NamedTuple):
     image_shape: Shape  # the shape of x: (T, N, height, width, inputs)
 
 
+@LAYERS.register("Conv2D")
 @dataclass(frozen=True)
 class Conv2D(Layer):
     """Convolution of channels-last images by ``kernel`` x ``kernel`` taps.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.kernels import channel_sums, product_sum
-from .base import Layer, Shape, expect_shape, glorot_uniform
+from .base import LAYERS, Layer, Shape, expect_shape, glorot_uniform
 
 
+@LAYERS.register("Dense")
 @dataclass(frozen=True)
 class Dense(Layer):
     """Affine map of ``inputs`` features to ``outputs`` features.

@@ -31,9 +31,10 @@ import numpy as np
 from ..arrays.backend import Array, array_module
 from ..arrays.kernels import channel_combination, channel_dots, channel_sums, product_sum
 from ..errors import ShapeError
-from .base import Layer, Parameters, Shape, expect_shape, glorot_uniform
+from .base import LAYERS, Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 
+@LAYERS.register("FiLM")
 @dataclass(frozen=True)
 class FiLM(Layer):
     """Feature-wise linear modulation (Perez et al. 2018).

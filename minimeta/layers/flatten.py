@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .base import Layer, Shape
+from .base import LAYERS, Layer, Shape
 
 
+@LAYERS.register("Flatten")
 @dataclass(frozen=True)
 class Flatten(Layer):
     """``(T, N, *features)`` to ``(T, N, size)``, in C order.

@@ -14,11 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.kernels import pair_maxima, pair_selection, pair_selection_transpose
-from .base import Layer, Shape, expect_shape
+from .base import LAYERS, Layer, Shape, expect_shape
 
 _HEIGHT, _WIDTH = 2, 3  # axes of (T, N, height, width, C)
 
 
+@LAYERS.register("MaxPool2D")
 @dataclass(frozen=True)
 class MaxPool2D(Layer):
     """Largest value (by real part) of each 2x2 window.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.kernels import masked
-from .base import Layer
+from .base import LAYERS, Layer
 
 
+@LAYERS.register("ReLU")
 @dataclass(frozen=True)
 class ReLU(Layer):
     """y = M x with M the 0/1 mask of x > 0 (by real part).

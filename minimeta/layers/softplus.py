@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.backend import array_module
+from .base import LAYERS
 from .smooth import Smooth
 
 
+@LAYERS.register("Softplus")
 @dataclass(frozen=True)
 class Softplus(Smooth):
     """y = log(1 + e^x), element by element: a smooth ReLU.

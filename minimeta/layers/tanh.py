@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.backend import array_module
+from .base import LAYERS
 from .smooth import Smooth
 
 
+@LAYERS.register("Tanh")
 @dataclass(frozen=True)
 class Tanh(Smooth):
     """y = tanh(x), element by element."""

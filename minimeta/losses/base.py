@@ -16,10 +16,25 @@ from typing import Any
 
 from ..arrays.backend import Array
 from ..errors import SettingsError
+from ..registry import Registry
+
+# Losses by the names that files give them.
+LOSSES = Registry("loss")
 
 
 class Loss(ABC):
-    """Base of losses: a subclass is a frozen dataclass with three passes."""
+    """Base of losses: a subclass is a frozen dataclass with three passes.
+
+    ``title`` names the loss in results. ``classifies`` says whether predictions
+    are logits of classes.
+    """
+
+    classifies: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name of the loss in results; by default that of the class."""
+        return type(self).__name__
 
     @abstractmethod
     def forward(self, z: Array, target: Array) -> tuple[Array, Any]:
@@ -32,6 +47,19 @@ class Loss(ABC):
     @abstractmethod
     def backward_tangent(self, cache: Any, z_dot: Array) -> Array:
         """dz_dot, of the shape of z."""
+
+    def probabilities(self, z: Array) -> Array:
+        """The probabilities of the classes, of the shape of z.
+
+        Raises
+        ------
+        SettingsError
+            if the loss predicts no classes.
+        """
+        raise SettingsError(
+            f"{type(self).__name__} predicts no classes, so it has no probabilities: "
+            "use SoftmaxCrossEntropy()"
+        )
 
     def entropy(self) -> Loss:
         """The entropy of the predicted classes, as a loss.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ShapeError
-from .base import Loss
+from .base import LOSSES, Loss
 from .softmax import centred, from_likeliest, softmax
 
 
+@LOSSES.register("Entropy")
 @dataclass(frozen=True)
 class Entropy(Loss):
     """L = mean over the batch of -sum_c p_c log p_c, for p = softmax(z).
@@ -32,6 +33,9 @@ class Entropy(Loss):
     too. Where a class is certain its s is 0, and nothing in w cancels.
     """
 
+    classifies = True
+    title = "entropy"
+
     def forward(self, z, target):
         """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
         if z.ndim != 3:
@@ -50,6 +54,10 @@ class Entropy(Loss):
         p, w = cache
         u = centred(p, from_likeliest(p, z_dot))
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
+
+    def probabilities(self, z):
+        """softmax(z)."""
+        return softmax(z)[1]
 
     def entropy(self) -> Entropy:
         """This loss itself."""

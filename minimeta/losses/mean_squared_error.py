@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ..arrays.backend import array_module
 from ..errors import ShapeError
-from .base import Loss
+from .base import LOSSES, Loss
 
 
+@LOSSES.register("MeanSquaredError")
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
     """L = mean((z - target)^2) over the batch and the outputs.
@@ -21,6 +22,8 @@ class MeanSquaredError(Loss):
     ShapeError
         if ``target`` has another shape.
     """
+
+    title = "mean squared error"
 
     def forward(self, z, target):
         """L = (1/n) sum((z - t)^2), n = the number of values in z[0]."""

@@ -8,11 +8,12 @@ import numpy as np
 
 from ..arrays.backend import array_module
 from ..errors import ShapeError
-from .base import Loss
+from .base import LOSSES, Loss
 from .entropy import Entropy
 from .softmax import centred, from_likeliest, softmax
 
 
+@LOSSES.register("SoftmaxCrossEntropy")
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """L = mean over the batch of -log softmax(z)[target].
@@ -26,6 +27,9 @@ class SoftmaxCrossEntropy(Loss):
         if the targets are not integers of the right shape, or (where they are
         on the host) not below ``classes``.
     """
+
+    classifies = True
+    title = "cross-entropy"
 
     def forward(self, z, target):
         """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target). The cache has p."""
@@ -67,6 +71,10 @@ class SoftmaxCrossEntropy(Loss):
         """
         p, _ = cache
         return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]
+
+    def probabilities(self, z):
+        """softmax(z)."""
+        return softmax(z)[1]
 
     def entropy(self) -> Entropy:
         """``Entropy()``, which is also a mean over the batch."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .base import Loss
+from ..registry import setting
+from .base import LOSSES, Loss
 
 
+@LOSSES.register("Summed")
 @dataclass(frozen=True)
 class Summed(Loss):
     """L = N l: the sum over N examples, for a ``loss`` l that is the mean over
@@ -19,7 +21,17 @@ class Summed(Loss):
     shorter by the ratio of the sizes.
     """
 
-    loss: Loss
+    loss: Loss = setting(help="the mean loss", registry=LOSSES)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether ``loss`` predicts classes."""
+        return self.loss.classifies
+
+    @property
+    def title(self) -> str:
+        """The name of ``loss``, and that it is a sum."""
+        return f"{self.loss.title}, summed over a mini-batch"
 
     def forward(self, z, target):
         """L = N l(z)."""
@@ -35,6 +47,10 @@ class Summed(Loss):
         """dz_dot = N (d^2 l / dz^2) z_dot."""
         inner, examples = cache
         return self.loss.backward_tangent(inner, z_dot) * examples
+
+    def probabilities(self, z):
+        """The probabilities of ``loss``."""
+        return self.loss.probabilities(z)
 
     def entropy(self) -> Summed:
         """The sum over the batch of the ``loss``'s entropy."""

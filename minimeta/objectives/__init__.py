@@ -2,6 +2,7 @@
 
 from .architectures import mini_imagenet_convnet, mlp, omniglot_convnet
 from .derived import Derived
+from .described import described, objective_in
 from .network import Network, as_inputs
 from .objective import NetworkPoint, Objective
 from .polynomial import Polynomial, PolynomialPoint
@@ -9,8 +10,10 @@ from .protocols import (
     Batch,
     Cost,
     Differentiable,
+    Examples,
     HasCost,
     HasEntropy,
+    HasExamples,
     HasInputGradient,
     HasParts,
     HasPredictions,
@@ -30,8 +33,10 @@ __all__ = [
     "Cost",
     "Derived",
     "Differentiable",
+    "Examples",
     "HasCost",
     "HasEntropy",
+    "HasExamples",
     "HasInputGradient",
     "HasParts",
     "HasPredictions",
@@ -51,8 +56,10 @@ __all__ = [
     "asked",
     "check_vectors",
     "cost_of",
+    "described",
     "mini_imagenet_convnet",
     "mlp",
+    "objective_in",
     "omniglot_convnet",
     "part_of",
 ]

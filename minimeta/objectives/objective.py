@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays.backend import Array, array_module
 from ..losses import Loss
 from .network import Network, as_inputs
-from .protocols import Batch, Cost, check_vectors
+from .protocols import Batch, Cost, Examples, check_vectors
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,22 @@ class Objective:
             if the loss predicts no classes.
         """
         return self.loss.entropy()
+
+    def examples(self) -> Examples:
+        """The shapes of an example's input and output."""
+        output = self.network.output_shape
+        classes = output[-1] if self.loss.classifies else None
+        return Examples(self.network.input_shape, output, classes)
+
+    def probabilities(self, z: Array) -> Array:
+        """The class probabilities of the predictions z, of the shape of z.
+
+        Raises
+        ------
+        SettingsError
+            if the loss predicts no classes.
+        """
+        return self.loss.probabilities(z)
 
     def predict(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output)`` for ``x: (T, N, *input)``.

@@ -127,6 +127,35 @@ class HasCost(Protocol):
         """The work per example."""
 
 
+@runtime_checkable
+class HasExamples(Protocol):
+    """An objective that knows the shapes of its examples."""
+
+    def examples(self) -> Examples:
+        """The shapes of an example's input and output."""
+
+    def probabilities(self, z: Array) -> Array:
+        """The class probabilities of the predictions z, of the shape of z.
+
+        Raises
+        ------
+        SettingsError
+            if the loss predicts no classes.
+        """
+
+
+class Examples(NamedTuple):
+    """The shapes of one example, without task and example axes.
+
+    ``classes`` is the number of classes that the outputs are logits of, or None
+    in regression.
+    """
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    classes: int | None
+
+
 class Cost(NamedTuple):
     """The work of a loss per example.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -12,17 +11,10 @@ import numpy as np
 
 from ..algorithms import COMBINERS, Algorithm
 from ..objectives import Differentiable
-from ..training.evaluation import (
-    Accuracy,
-    Evaluation,
-    Mode,
-    Progress,
-    Scoring,
-    accuracy,
-    adaptation_errors,
-)
+from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
 from ..training.meta_training import MetaState, MetaTraining
+from ..training.scoring import Scoring
 from .settings import Settings
 from .task_settings import TaskData
 
@@ -33,18 +25,20 @@ class Experiment:
 
     The objective, the algorithm and a learner need no data. The other objects
     load the images in ``data`` at their first use, and the experiment keeps
-    these images. Training and evaluation use ``workers`` threads.
+    these images. ``own`` are tasks of the user's own, in place of those of the
+    settings. Training and evaluation use ``workers`` threads.
     """
 
     settings: Settings
     data: str | None = None
     xp: ModuleType = np
     workers: int | None = None
+    own: TaskData | None = None
 
     @cached_property
     def objective(self) -> Differentiable:
         """The objective of the tasks."""
-        return self.settings.task.objective()
+        return self.settings.objective()
 
     @cached_property
     def algorithm(self) -> Algorithm:
@@ -53,10 +47,13 @@ class Experiment:
 
     def learner(self, state: MetaState) -> Learner:
         """A learner with the meta-parameters of ``state``."""
-        return Learner(self.objective, self.algorithm, state.meta, state.inner)
+        scoring, inputs = self.settings.evaluation, self.settings.task.inputs
+        return Learner(self.objective, self.algorithm, state.meta, state.inner, scoring, inputs)
 
     @cached_property
     def _tasks(self) -> TaskData:
+        if self.own is not None:
+            return self.own
         settings = self.settings
         return settings.task.tasks(self.data, settings.training.seed, self.xp)
 
@@ -96,30 +93,37 @@ class Experiment:
             workers=self.workers,
         )
 
+    def check(self) -> None:
+        """Draw a meta-batch, and compute the loss of its first task.
+
+        Raises
+        ------
+        DataError, SettingsError, ShapeError
+            if the data do not suffice for a task, or do not fit the network.
+        """
+        training = self.training
+        batches = training.sample(0).of_tasks(0, 1)
+        meta = training.start().meta
+        start = self.algorithm.problem(self.objective, meta).start
+        for batch in (batches[0], batches[-1]):
+            self.objective.at(start, batch)
+
 
 def evaluate(
     experiment: Experiment,
     state: MetaState,
     scoring: Scoring | None = None,
-    *,
-    count: int = 1000,
-    modes: Sequence[Mode] = ("transductive", "inductive"),
-    seed: int = 0,
-    progress: Progress = iter,
+    **how: Any,
 ) -> Accuracy | Evaluation:
-    """Score the learner of ``state`` on ``count`` unseen tasks.
+    """Score the learner of ``state`` on unseen tasks.
 
-    The scores are accuracies where the task has classes, else the loss after
-    each inner step. ``scoring``, if given, replaces that of the settings.
-    ``modes`` applies to accuracies only.
+    ``scoring``, if given, replaces that of the settings. ``score`` explains
+    ``how``.
 
     Raises
     ------
     DataError, DivergenceError, SettingsError
     """
-    how = {"count": count, "seed": seed, "workers": experiment.workers, "progress": progress}
-    learner, tasks = experiment.learner(state), experiment.test_tasks
+    how = {"workers": experiment.workers} | how
     scoring = scoring or experiment.settings.evaluation
-    if experiment.settings.task.score == "accuracy":
-        return accuracy(learner, tasks, scoring, modes=modes, **how)
-    return adaptation_errors(learner, tasks, scoring, **how)
+    return score(experiment.learner(state), experiment.test_tasks, scoring, **how)

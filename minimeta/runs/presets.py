@@ -19,6 +19,9 @@ class Preset(NamedTuple):
     text: str
     settings: Settings
 
+    def __repr__(self) -> str:
+        return self.text
+
 
 _SINE_MAML = Settings(
     task=SineSettings(hidden=(40, 40), activation="relu", phase=math.pi, grid=None),

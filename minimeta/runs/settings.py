@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..algorithms import ALGORITHMS, COMBINERS, Algorithm, Plan, Reptile, gradient_agreement
-from ..errors import SettingsError
+from ..errors import SettingsError, ShapeError
+from ..fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
 from ..inner import RULES, SGD, InnerRule
-from ..objectives import Differentiable
+from ..objectives import Differentiable, objective_in
 from ..registry import setting
 from ..tasks import MinibatchSchedule
 from ..training.evaluation import Scoring
 from . import first_edition
-from .fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
 from .task_settings import TASKS, SineSettings, TaskSettings
 
 
@@ -88,12 +88,30 @@ class Settings:
     )
     training: Training = setting(Training())
     evaluation: Scoring = setting(Scoring(), prefix="eval_")
+    model: dict | None = setting(
+        None, "network and loss, as JSON, in place of the task's own", hash=False
+    )
 
     def __post_init__(self) -> None:
         flags = flags_of(self)  # checks every value
         if not isinstance(flags.get("epsilon"), (int, float)):
             raise SettingsError("the outer rule needs one step size: set epsilon to a number")
-        self.prepared(self.task.objective())
+        self.prepared(self.objective())
+
+    def objective(self) -> Differentiable:
+        """The objective: that of ``model``, or the task's own.
+
+        Raises
+        ------
+        SettingsError
+            if ``model`` describes no objective, or the task has none.
+        """
+        if self.model is None:
+            return self.task.objective()
+        try:
+            return objective_in(self.model)
+        except (SettingsError, ShapeError) as error:
+            raise SettingsError(f"model: {error}") from error
 
     def prepared(self, objective: Differentiable) -> Algorithm:
         """The algorithm, fitted to this run on the task's ``objective``.
@@ -132,6 +150,12 @@ class Settings:
         first_edition.refuse_moved(flags)
         changed = _settings_of(self.flags() | flags)
         refuse_unread(Settings, list(flags), changed.flags())
+        idle = [flag for flag in changed.task.model_settings if flag in flags]
+        if changed.model is not None and idle:
+            raise SettingsError(
+                f"{idle[0]} describes the task's own network and loss, but this run has others: "
+                f"leave {idle[0]} out"
+            )
         return changed
 
     def to_dict(self) -> dict[str, Any]:

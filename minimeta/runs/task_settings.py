@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from ..errors import SettingsError
 from ..losses import MeanSquaredError, SoftmaxCrossEntropy, Summed
 from ..objectives import (
     Differentiable,
@@ -46,12 +47,12 @@ class TaskData(NamedTuple):
 class TaskSettings(ABC):
     """Base of the tasks: frozen dataclasses, registered in ``TASKS``.
 
-    ``inputs`` is the range of the inputs. ``score`` says how evaluation scores:
-    by the accuracy of predicted classes, or by the loss after each inner step.
+    ``inputs`` is the range of the inputs. ``model_settings`` are the fields
+    that describe the network and the loss.
     """
 
-    inputs: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
-    score: ClassVar[Literal["accuracy", "loss"]] = "loss"
+    inputs: tuple[float, float] = (-math.inf, math.inf)
+    model_settings: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def objective(self) -> Differentiable:
@@ -96,7 +97,8 @@ class SineSettings(TaskSettings):
     grid: int | None = setting(
         50, "number of evenly spaced x of a task; none or 0: uniform x (sine)", least=0
     )
-    inputs: ClassVar[tuple[float, float]] = Sinusoid.domain
+    inputs = Sinusoid.domain
+    model_settings = ("hidden", "activation", "context")
 
     def __post_init__(self) -> None:
         if self.grid == 0:  # 0 and None mean the same
@@ -127,8 +129,8 @@ class ImageSettings(TaskSettings):
     context: int | None = setting(
         None, "CAVIA: number of context parameters, by FiLM (images)", least=1
     )
-    inputs: ClassVar[tuple[float, float]] = (0.0, 1.0)  # black and white
-    score: ClassVar[Literal["accuracy", "loss"]] = "accuracy"
+    inputs = (0.0, 1.0)  # black and white
+    model_settings = ("filters", "reduction", "context")
 
     def classes(self) -> str:
         """The ways."""
@@ -188,6 +190,46 @@ class MiniImageNetSettings(ImageSettings):
         if not self.part:
             return ""
         return f", on a part: {test_tasks.images.shape[1]} of {IMAGES} images a class"
+
+
+@TASKS.register("own")
+@dataclass(frozen=True)
+class OwnTasks(TaskSettings):
+    """Tasks of the user's own, given in Python beside the settings.
+
+    Settings cannot hold a distribution of tasks. They hold the name of its
+    class and the range of its inputs. The network and the loss stand in
+    ``Settings.model``.
+    """
+
+    distribution: str = setting(help="class of the tasks, given in Python (own)")
+    inputs: tuple[float, float] = setting((-math.inf, math.inf), "range of the inputs (own)")
+
+    def objective(self) -> Objective:
+        """Nothing: tasks of one's own come with a network.
+
+        Raises
+        ------
+        SettingsError
+            always.
+        """
+        raise SettingsError(
+            "tasks of your own are given in Python, with a network: "
+            "minimeta.train(preset, folder, tasks=..., network=...)"
+        )
+
+    def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
+        """Nothing: the distribution is given in Python.
+
+        Raises
+        ------
+        SettingsError
+            always.
+        """
+        raise SettingsError(
+            f"this run learns tasks of its own ({self.distribution}), which its folder does not "
+            "hold: give them in Python, as tasks=..."
+        )
 
 
 def fingerprint(*images: np.ndarray) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import numpy as np
 from ..arrays import memory
 from ..errors import CheckpointError, DivergenceError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
+from ..training.states import Rules
 from .experiment import Experiment
-from .folder import Rules, RunFolder
+from .folder import RunFolder
 from .provenance import provenance
 from .settings import Settings
 
@@ -67,9 +68,9 @@ def train(
         raise CheckpointError(
             f"{out} was started with other settings: resume it with its own settings"
         )
-    # Data that do not suffice for a task are refused before anything is
+    # Data that do not suffice, or do not fit, are refused before anything is
     # written.
-    experiment.training.sample(0)
+    experiment.check()
     with folder.held():
         if not resume:
             folder.create(settings.to_dict())

@@ -1,5 +1,6 @@
 """Task distributions: ``sample`` for training, ``episode`` for evaluation."""
 
+from .distribution import EpisodeDistribution, ExampleTasks, TaskDistribution
 from .few_shot import FewShotImages
 from .image_folder import load_image_folder
 from .images import ImageClasses
@@ -11,11 +12,14 @@ from .sinusoid import Sinusoid
 __all__ = [
     "Characters",
     "Episode",
+    "EpisodeDistribution",
+    "ExampleTasks",
     "FewShotImages",
     "ImageClasses",
     "MinibatchSchedule",
     "Minibatches",
     "Sinusoid",
+    "TaskDistribution",
     "load_image_folder",
     "load_mini_imagenet",
     "load_omniglot",

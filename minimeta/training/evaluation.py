@@ -10,48 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from ..arrays import threads
 from ..arrays.backend import Array, array_module, to_host
-from ..errors import DivergenceError, SettingsError
-from ..objectives import Differentiable, Predicting, asked
-from ..registry import setting
-from ..tasks import Episode, FewShotImages, Minibatches, Sinusoid, minibatches_of
-from ..tasks.minibatches import Order
-from .learner import Learner
+from ..errors import DivergenceError, SettingsError, ShapeError
+from ..objectives import Differentiable, HasExamples
+from ..tasks import Episode, EpisodeDistribution, Minibatches
+from .learner import Learner, Mode, predictions
+from .scoring import IMAGES, POINTS, Scoring
 from .task_parallel import fitting_together
 
 _EVALUATION = 2  # stream of random numbers under one seed; meta_training uses the first two
 CHUNK = 10
-_IMAGES, _POINTS = 1, 100  # default queries: images of each class, points of a task
 
-Mode = Literal["transductive", "inductive"]
 Progress = Callable[[Iterable], Iterable]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a learner is scored on an unseen task.
-
-    It adapts to ``shots`` examples of each class, by ``steps`` inner steps on
-    mini-batches of ``size``. It is scored on ``queries`` other examples of each
-    class.
-    """
-
-    shots: int = setting(10, "examples of each class to adapt on", least=1)
-    steps: int = setting(32, "inner steps", least=1)
-    size: int = setting(10, "examples in a mini-batch", least=1)
-    order: Order = setting(
-        "cycle", "cut mini-batches from shuffled passes, or draw each one independently"
-    )
-    queries: int | None = setting(
-        None,
-        f"examples of each class to score on; none: {_IMAGES} image per class, or {_POINTS} points",
-        least=1,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +45,30 @@ class Evaluation:
         """Half the width of the 95% interval, 1.96 standard errors."""
         return 1.96 * self.values.std(axis=0, ddof=1) / len(self.values) ** 0.5
 
+    def __sub__(self, other: Evaluation) -> Evaluation:
+        """The differences task by task, whose interval is that of a paired
+        comparison.
+
+        Both evaluations must have scored the same tasks: the same distribution,
+        seed, count, shots and queries.
+
+        Raises
+        ------
+        ShapeError
+            if the numbers of tasks or of inner steps differ.
+        """
+        if self.values.shape != other.values.shape:
+            raise ShapeError(
+                "a paired comparison needs scores of the same tasks: got "
+                f"{self.values.shape} and {other.values.shape} scores"
+            )
+        return Evaluation(self.values - other.values)
+
+    def __str__(self) -> str:
+        pairs = zip(np.ravel(self.mean), np.ravel(self.interval), strict=True)
+        told = ", ".join(f"{mean:.4g} +- {interval:.2g}" for mean, interval in pairs)
+        return f"{told} (95%, {len(self.values)} tasks)"
+
 
 class Accuracy(NamedTuple):
     """The accuracies by mode; None for a mode that was not evaluated."""
@@ -78,9 +77,29 @@ class Accuracy(NamedTuple):
     inductive: Evaluation | None = None
 
 
+def score(
+    learner: Learner,
+    tasks: EpisodeDistribution,
+    scoring: Scoring,
+    *,
+    modes: Sequence[Mode] = get_args(Mode),
+    **how: Any,
+) -> Accuracy | Evaluation:
+    """Score a learner on unseen tasks.
+
+    The scores are accuracies where the objective predicts classes, else the
+    loss after each inner step. ``modes`` applies to accuracies only. ``how``
+    holds the other arguments of ``accuracy`` and ``adaptation_errors``.
+    """
+    objective = learner.objective
+    if isinstance(objective, HasExamples) and objective.examples().classes is not None:
+        return accuracy(learner, tasks, scoring, modes=modes, **how)
+    return adaptation_errors(learner, tasks, scoring, **how)
+
+
 def accuracy(
     learner: Learner,
-    tasks: FewShotImages,
+    tasks: EpisodeDistribution,
     scoring: Scoring = Scoring(),
     *,
     count: int = 1000,
@@ -108,11 +127,11 @@ def accuracy(
     xp = array_module(meta)
     fitting = fitting_together(learner.objective, scoring.size, meta.dtype) if xp is np else CHUNK
     groups = threads.even_chunks(CHUNK, -(-CHUNK // fitting))
-    queries = _IMAGES if scoring.queries is None else scoring.queries
+    queries = IMAGES if scoring.queries is None else scoring.queries
 
     def score(rng: np.random.Generator) -> np.ndarray:
-        episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype)
-        batches = _batches(rng, episode, scoring)
+        episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
+        batches = scoring.minibatches(rng, episode.support)
         return np.concatenate(
             [score_of(episode.of_tasks(*group), batches.of_tasks(*group)) for group in groups]
         )
@@ -129,7 +148,7 @@ def accuracy(
 
 def adaptation_errors(
     learner: Learner,
-    tasks: Sinusoid,
+    tasks: EpisodeDistribution,
     scoring: Scoring = Scoring(),
     *,
     count: int = 1000,
@@ -148,21 +167,16 @@ def adaptation_errors(
     """
     objective, meta = learner.objective, learner.meta
     xp = array_module(meta)
-    queries = _POINTS if scoring.queries is None else scoring.queries
+    queries = POINTS if scoring.queries is None else scoring.queries
 
     def score(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
-        iterates = learner.iterates(_batches(rng, episode, scoring))
+        iterates = learner.iterates(scoring.minibatches(rng, episode.support))
         return np.stack(
             [to_host(objective.at(phi, episode.query).loss) for phi in iterates], axis=1
         )
 
     return Evaluation(_over_chunks(score, count, seed, workers, xp, progress))
-
-
-def _batches(rng: np.random.Generator, episode: Episode, scoring: Scoring) -> Minibatches:
-    """The mini-batches to adapt on."""
-    return minibatches_of(rng, episode.support, scoring.steps, scoring.size, scoring.order)
 
 
 def _over_chunks(
@@ -199,14 +213,6 @@ def _share_right(objective: Differentiable, phi: Array, episode: Episode, mode: 
     """Share of each task's query images classified correctly, ``(T,)``."""
     xp = array_module(phi)
     (support, _), (x, y) = episode
-    predict = asked(objective, Predicting, "accuracy needs predictions").predict
-    if mode == "transductive":
-        logits = predict(phi, x)
-    else:
-        alone = [
-            predict(phi, xp.concatenate([support, x[:, i : i + 1]], axis=1))[:, -1:]
-            for i in range(x.shape[1])
-        ]
-        logits = xp.concatenate(alone, axis=1)
+    logits = predictions(objective, phi, support, x, mode)
     right = (logits.argmax(axis=-1) == y).mean(axis=1)
     return to_host(xp.where(xp.isfinite(logits).all(axis=(1, 2)), right, xp.nan))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,25 +22,10 @@ from ..arrays.backend import Array, array_module, to_host
 from ..errors import DivergenceError, SettingsError
 from ..inner import SGD, Adam
 from ..objectives import Differentiable, cost_of
-from ..tasks import Minibatches, MinibatchSchedule
+from ..tasks import Minibatches, MinibatchSchedule, TaskDistribution
 from .task_parallel import TaskParallel, fitting_together
 
 _INIT, _TASKS = 0, 1  # streams of random numbers under one seed
-
-
-class TaskDistribution(Protocol):
-    """The part of a task distribution that meta-training uses."""
-
-    def sample(
-        self,
-        rng: np.random.Generator,
-        tasks: int,
-        schedule: MinibatchSchedule,
-        dtype: Any,
-        xp: ModuleType,
-    ) -> Minibatches:
-        """A meta-batch of ``tasks`` tasks, of ``dtype``, in the array module
-        ``xp``."""
 
 
 class MetaState(NamedTuple):

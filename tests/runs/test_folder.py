@@ -9,9 +9,10 @@ import pytest
 import minimeta as mm
 from minimeta.errors import CheckpointError, SettingsError
 from minimeta.inner import AdamState
-from minimeta.runs.folder import Rules, RunFolder, packed_state, read_state
+from minimeta.runs.folder import RunFolder
 from minimeta.testing import strict
 from minimeta.training.meta_training import MetaState
+from minimeta.training.states import Rules, packed_state, read_state
 
 
 class Inner(NamedTuple):

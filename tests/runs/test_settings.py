@@ -10,10 +10,10 @@ import pytest
 import minimeta as mm
 from minimeta.algorithms import ALGORITHMS, COMBINERS, MEASURES
 from minimeta.errors import SettingsError
+from minimeta.fields import every_flag, flags_of, made_from, reader
 from minimeta.inner import RULES, STORES
 from minimeta.registry import Registry, setting
 from minimeta.runs.experiment import Experiment
-from minimeta.runs.fields import every_flag, flags_of, made_from, reader
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.settings import Settings
 from minimeta.runs.task_settings import TASKS

@@ -192,4 +192,5 @@ def test_a_learner_adapts_and_predicts_from_its_state():
     adapted = algorithm.adapt(objective, phi, batches, moments)
     assert_same(learner.adapt(batches), adapted, "adapt")
     assert_same(learner.iterates(batches)[-1], adapted, "iterates")
-    assert_same(learner.predict(batches, x), objective.predict(adapted, x), "predict")
+    predicted = algorithm.predict(objective, phi, batches, x, moments)
+    assert_same(predicted, objective.predict(adapted, x), "predict")

@@ -16,8 +16,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ..errors import SettingsError
-from ..registry import Registry
+from .errors import SettingsError
+from .registry import Registry
 
 Flags = dict[str, Any]
 
@@ -216,6 +216,34 @@ def _read(
             flags[each.flag] = value
 
 
+def typed_json(registry: Registry, member: Any) -> dict[str, Any]:
+    """An instance of a registered class as JSON: its name, and its fields.
+
+    Raises
+    ------
+    SettingsError
+        if the class is not registered, or a field holds no JSON value.
+    """
+    return {"type": registry.name_of(member)} | json_of(member)
+
+
+def made_of_json(registry: Registry, stored: Any) -> Any:
+    """The instance of a registered class that ``typed_json`` wrote.
+
+    Raises
+    ------
+    SettingsError
+        if ``stored`` has another form, or names a class that is not registered.
+    """
+    if not isinstance(stored, dict) or not isinstance(stored.get("type"), str):
+        raise SettingsError(
+            f'a {registry.kind} must be an object with a "type", one of {", ".join(registry)}'
+        )
+    cls = registry[stored["type"]]
+    flags = flags_in(cls, {name: value for name, value in stored.items() if name != "type"})
+    return made_from(cls, flags, {})
+
+
 # All flags of all registered classes.
 
 
@@ -325,7 +353,7 @@ def value_of(field: Field, value: Any) -> Any:
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-_NAMES |= {NoneType: "none"}
+_NAMES |= {NoneType: "none", dict: "a JSON object"}
 
 
 def kinds_of(hint: Any) -> list[Any]:
