@@ -7,10 +7,12 @@ are judged before they are read, its values after.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -23,6 +25,7 @@ from .archives import first_line, is_refusal, opened_archive
 
 Dataset = TypeVar("Dataset")
 _NAME_LIMIT = 4 * 4096  # bytes of a name; NumPy takes 4 for a letter
+_WRITING = threading.Lock()  # the threads of a process share one partial file
 _ABANDONED = 3600.0  # seconds; a living writer writes all the time
 
 
@@ -74,7 +77,9 @@ def through_cache(
     try:
         if folder is None:
             raise OSError("this user has no home folder; name a folder with MINIMETA_CACHE")
-        _write_cache(path, pack(dataset))
+        with _WRITING:
+            if not os.path.exists(path):
+                _write_cache(path, pack(dataset))
     except OSError as error:
         warnings.warn(
             f"the cache {path} could not be written ({error}): the data will be read again "
@@ -87,8 +92,9 @@ def through_cache(
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for part in parts_of(path):
-        if time.time() - part.stat().st_mtime > _ABANDONED:
-            part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its writer has just renamed it
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import numpy as np
 from ..errors import DataError, SettingsError
 from ..files import read_regular
 from .archives import damage_told
-from .images import FILE_LIMIT, PIXEL_LIMIT, SUFFIXES, ImageClasses, opened_image
+from .images import FILE_LIMIT, PIXEL_LIMIT, SUFFIXES, ImageClasses, opened_image, without_warnings
 from .minibatches import check_counts
 
 if TYPE_CHECKING:
@@ -153,8 +152,7 @@ def _decoded(content: bytes, size: tuple[int, int], channels: int) -> np.ndarray
 def _upright(image: Image.Image) -> Image.Image:
     from PIL import ImageOps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a camera's note that cannot be read notes nothing
+    with without_warnings():  # a camera's note that cannot be read notes nothing
         return ImageOps.exif_transpose(image)
 
 

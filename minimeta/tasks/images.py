@@ -7,6 +7,7 @@ runs. An image's size is judged before a pixel is decoded.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FILE_LIMIT = 2**26  # bytes of an image file
 PIXEL_LIMIT = 2**26  # the largest image of ImageNet has 0.9 times as many
+_SILENCE = threading.Lock()
 _SCAN_LIMIT = 500  # a decoder passes over the whole image once per JPEG scan
 
 
@@ -44,6 +46,17 @@ def is_hidden(path: str) -> bool:
     """Whether a part of ``path`` is hidden, or is a copy that macOS adds to
     archives."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silences Pillow's warnings.
+
+    The filters of warnings belong to the whole process, so threads take turns.
+    """
+    with _SILENCE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
@@ -75,8 +88,7 @@ def _judged(content: bytes, formats: Sequence[str]) -> Image.Image:
     from PIL import Image
 
     def opened() -> Image.Image:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the limits below are narrower
+        with without_warnings():  # the limits below are narrower
             return Image.open(io.BytesIO(content), formats=formats)
 
     try:

@@ -2,29 +2,34 @@
 
 import io
 import os
+import threading
 import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from minimeta.errors import DataError
+from minimeta.tasks import caches
 from minimeta.tasks.caches import Stored, check_names, through_cache
 
 LAYOUT = {"names": Stored("U", (3,)), "images": Stored("u", (3, range(1, 5), 2))}
 NAMES, IMAGES = np.array(["a", "b", "c"]), np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 
 
-def _load(folder):
+def _read():
+    return {"names": NAMES, "images": IMAGES}
+
+
+def _load(folder, read=_read):
     def unpack(stored):
         names = stored["names"].tolist()
         check_names(names)
         return {"names": np.array(names), "images": stored["images"]}
 
-    return through_cache(
-        folder, "c.npz", LAYOUT, lambda: {"names": NAMES, "images": IMAGES}, dict, unpack
-    )
+    return through_cache(folder, "c.npz", LAYOUT, read, dict, unpack)
 
 
 @pytest.fixture
@@ -133,6 +138,14 @@ def test_partial_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"c.npz", living.name, other.name}
 
 
+def test_a_partial_file_that_its_writer_renames_meanwhile_is_no_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(caches, "parts_of", lambda path: [path.with_name(".c.npz.1.part")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _load(tmp_path)
+    assert (tmp_path / "c.npz").exists()
+
+
 def test_without_a_folder_the_data_are_read_and_a_warning_names_the_setting():
     with pytest.warns(UserWarning, match="no home folder.*MINIMETA_CACHE") as told:
         assert np.array_equal(_load(None)["images"], IMAGES)
@@ -143,3 +156,18 @@ def test_a_cache_gives_no_warning(cache):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(_load(cache.parent)["images"], IMAGES)
+
+
+def test_threads_that_read_at_once_share_one_cache(tmp_path):
+    together = threading.Barrier(8)
+
+    def read():
+        together.wait()
+        return _read()
+
+    for i in range(20):
+        with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+            warnings.simplefilter("error")
+            loads = [pool.submit(_load, tmp_path / str(i), read) for _ in range(8)]
+            assert all(np.array_equal(each.result()["images"], IMAGES) for each in loads)
+        assert [path.name for path in (tmp_path / str(i)).iterdir()] == ["c.npz"]

@@ -2,8 +2,10 @@
 
 import io
 import struct
+import sys
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,3 +139,15 @@ def test_any_change_of_the_bytes_is_an_image_or_one_line(content, data):
 def test_an_image_that_is_not_read_is_a_value_error():
     with pytest.raises(UnreadableImage), opened_image(b"no image"):
         pass
+
+
+def test_threads_that_open_images_leave_the_warnings_as_they_were():
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads meet in every place
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(decoded, [SEEDS[0]] * 1000))
+        assert warnings.filters == before
+    finally:
+        sys.setswitchinterval(interval)
+        warnings.filters[:] = before
