@@ -198,8 +198,8 @@ def _data(options: argparse.Namespace) -> None:
     from .tasks.omniglot import download_omniglot
 
     get = {"omniglot": download_omniglot, "mini-imagenet": find_mini_imagenet}[options.dataset]
-    for path in get(options.data):
-        print(path)
+    for path, remark in get(options.data):
+        print(f"{path}: {remark}")
 
 
 def _check(options: argparse.Namespace) -> int:

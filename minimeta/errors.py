@@ -24,6 +24,13 @@ class DeviceError(MinimetaError, RuntimeError):
 class DataError(MinimetaError, OSError):
     """A dataset is missing, truncated or altered."""
 
+    def __str__(self) -> str:
+        """The message in one line: a file's name may hold any character."""
+        text = super().__str__()
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        )
+
 
 class CheckpointError(MinimetaError, OSError):
     """A run folder or checkpoint is missing, truncated, altered, or belongs to

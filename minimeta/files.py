@@ -1,8 +1,10 @@
-"""Atomic writes and file locks."""
+"""Atomic writes, reads that never wait, and file locks."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,44 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens the regular file ``path`` to read bytes. A link is followed.
+
+    Nothing waits: a pipe in the place of a file is refused at once.
+
+    Raises
+    ------
+    OSError
+        if ``path`` cannot be opened, or is a folder, a pipe, a socket or a
+        device.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        # Windows has no such flag
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.ENXIO, "not a regular file", str(path))
+        return descriptor
+
+    return open(path, "rb", opener=opened)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of the regular file ``path``, at most ``limit``.
+
+    Raises
+    ------
+    OSError
+        as for ``open_regular``, or if the file is larger than ``limit``.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return content
 
 
 def write_new(path: Path, write: Callable[[BinaryIO], Any]) -> None:

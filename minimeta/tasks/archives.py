@@ -1,29 +1,28 @@
 """The shared parts of the dataset loaders.
 
-They find the folders of data and caches, name a cache by its sources, and turn
-damage into one-line errors.
+They find the folder of the data, read archives without unpacking them, and turn
+damage into one-line errors. Sizes are judged before anything is read.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
+import io
 import os
+import stat
 import struct
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import write_atomically
-
-Dataset = TypeVar("Dataset")
+from ..files import open_regular
+from .images import UnreadableImage, is_hidden
 
 _DAMAGE = (  # raised by readers of archives and images on damaged bytes
     OSError,
@@ -37,23 +36,91 @@ _DAMAGE = (  # raised by readers of archives and images on damaged bytes
     struct.error,
     csv.Error,
 )
+_DIRECTORY_LIMIT = 2**24  # bytes of an archive's list of members
+
+
+class Source(NamedTuple):
+    """A file or folder of a dataset, and a remark on its contents."""
+
+    path: Path
+    remark: str
+
+
+class Limits(NamedTuple):
+    """The most bytes that a file of a dataset, and all its files, can need."""
+
+    file: int
+    total: int
 
 
 def data_folder(data: str | os.PathLike | None) -> Path:
     """``data``, else ``MINIMETA_DATA``, else ``data`` in the user's cache
-    folder."""
+    folder.
+
+    Raises
+    ------
+    DataError
+        if all of these are missing.
+    """
     chosen = data or os.environ.get("MINIMETA_DATA")
-    return Path(chosen) if chosen else cache_folder(None) / "data"
-
-
-def cache_folder(cache: str | os.PathLike | None) -> Path:
-    """``cache``, else ``MINIMETA_CACHE``, else the user's cache folder."""
-    chosen = cache or os.environ.get("MINIMETA_CACHE")
     if chosen:
         return Path(chosen)
+    folder = cache_folder(None)
+    if folder is None:
+        raise DataError(
+            "this user has no home folder, so there is no default folder for datasets: name one "
+            "with --data or MINIMETA_DATA"
+        )
+    return folder / "data"
+
+
+def cache_folder(cache: str | os.PathLike | None) -> Path | None:
+    """``cache``, else ``MINIMETA_CACHE``, else the user's cache folder, if the
+    user has one."""
+    chosen = cache or os.environ.get("MINIMETA_CACHE")
+    return Path(chosen) if chosen else _user_folder()
+
+
+def _user_folder() -> Path | None:
+    """The folder for caches in the user's home, or None for a user without a
+    home."""
     import pooch
 
-    return Path(pooch.os_cache("minimeta"))
+    try:
+        folder = Path(pooch.os_cache("minimeta"))
+    except (RuntimeError, KeyError):  # no HOME, and no such user in the system
+        return None
+    return None if folder.parts[:1] == ("~",) else folder
+
+
+def first_of(places: Iterable[Path]) -> Path | None:
+    """The first of ``places`` that exists."""
+    for place in places:
+        with damage_told(place):
+            if place.exists():
+                return place
+    return None
+
+
+def files_below(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
+    """The paths of what lies ``depth`` folders below ``folder``, sorted.
+
+    Links to folders are followed. Hidden names are passed over.
+
+    Raises
+    ------
+    DataError
+        if a folder cannot be read.
+    """
+    with damage_told(folder):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        if is_hidden(name):
+            continue
+        if depth == 0:
+            yield prefix + name
+        elif os.path.isdir(folder / name):
+            yield from files_below(folder / name, depth - 1, f"{prefix}{name}/")
 
 
 def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
@@ -65,10 +132,16 @@ def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def state_of_file(path: Path) -> bytes:
-    """The SHA-256 digest of the file at ``path``."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def state_of_file(path: Path, limit: int) -> bytes:
+    """The SHA-256 digest of the file ``path``, of at most ``limit`` bytes."""
+    digest, size = hashlib.sha256(), 0
+    with damage_told(path), open_regular(path) as file:
+        while chunk := file.read(2**20):
+            size += len(chunk)
+            if size > limit:
+                raise DataError(f"{path} has more than {limit} bytes: get the file again")
+            digest.update(chunk)
+    return digest.digest()
 
 
 def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
@@ -79,29 +152,104 @@ def state_of_folder(folder: Path, names: Iterable[str]) -> bytes:
         with damage_told(folder / name):
             status = os.stat(folder / name)
         lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
-    return "".join(lines).encode()
+    return os.fsencode("".join(lines))
 
 
-def names_in(archive: zipfile.ZipFile) -> list[str]:
-    """The sorted names of an archive's members.
+class _Reader(io.BufferedReader):
+    """A file whose list of members cannot fill the memory.
 
-    Nothing is ever unpacked. Paths that leave the archive's folder are refused
-    all the same.
+    ``ZipFile`` reads an archive's whole list at once.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _DIRECTORY_LIMIT:
+            raise zipfile.BadZipFile(f"its list of members has more than {_DIRECTORY_LIMIT} bytes")
+        return super().read(size)
+
+
+@contextmanager
+def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive ``path``, to read in memory. It is never unpacked."""
+    with _Reader(open_regular(path).detach()) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+def members_in(
+    archive: zipfile.ZipFile, wanted: Callable[[str], bool], limits: Limits
+) -> dict[str, zipfile.ZipInfo]:
+    """The ``wanted`` members of an archive, by name and sorted.
+
+    Every member is judged before any is read. Hidden members are passed over.
+    A link in an archive is never followed.
 
     Raises
     ------
     DataError
-        if a path leaves the archive's folder.
+        if a path leaves the archive's folder, or if a wanted member is stored
+        twice, encrypted, a link, or larger than the dataset can need.
     """
-    names = sorted(archive.namelist())
-    for name in names:
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in sorted(archive.infolist(), key=lambda each: each.filename):
+        name = member.filename
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             raise DataError(
                 f"{archive.filename} holds a path that leaves its folder, {name!r}: "
                 "get the archive again, from another source"
             )
-    return names
+        if member.is_dir() or is_hidden(name) or not wanted(name):
+            continue
+        fault = "is stored more than once" if name in members else _fault(member, limits.file)
+        if fault:
+            raise DataError(f"{archive.filename}: {name} {fault}: get the archive again")
+        members[name] = member
+    total = sum(member.file_size for member in members.values())
+    if total > limits.total:
+        raise DataError(
+            f"{archive.filename} unpacks to {total} bytes, but the dataset needs at most "
+            f"{limits.total}: get the archive again"
+        )
+    return members
+
+
+def _fault(member: zipfile.ZipInfo, limit: int) -> str | None:
+    if member.flag_bits & 1:
+        return "is encrypted"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # the other methods unpack without a bound
+        return f"is compressed by method {member.compress_type}, but only deflate is read"
+    if member.file_size > limit:
+        return f"unpacks to {member.file_size} bytes, more than the {limit} that an image can need"
+    return None
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member. No more is unpacked than its stated size."""
+    with archive.open(member) as file:
+        return b"".join(iter(lambda: file.read(2**20), b""))
+
+
+def first_line(text: str) -> str:
+    """The first line of ``text``, cut to 200 characters."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def shown(value: object) -> str:
+    """``value`` as code, cut to the length of a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the system refused to read, so that the bytes are not to blame.
+
+    EINVAL is no refusal: ``zipfile`` seeks to invalid places in damaged
+    archives.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 @contextmanager
@@ -109,61 +257,15 @@ def damage_told(what: object) -> Iterator[None]:
     """Turns errors of reading archives and images into one-line DataErrors.
 
     Damaged bytes give "WHAT is damaged". A file that the system does not let us
-    read gives "WHAT cannot be read".
+    read, or an image that is not read, gives "WHAT cannot be read".
     """
-    from PIL import Image
-
     try:
         yield
     except DataError:
         raise
-    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise DataError(f"{what} is damaged: {error}") from error
-
-
-def through_cache(
-    path: Path,
-    read: Callable[[], Dataset],
-    pack: Callable[[Dataset], Mapping[str, np.ndarray]],
-    unpack: Callable[[Mapping[str, np.ndarray]], Dataset],
-) -> Dataset:
-    """The dataset from the cache ``path``, or from ``read`` if there is no
-    cache.
-
-    The result of ``read`` is cached for the next call. A cache is one file of
-    arrays. It is written atomically and never unpickled, and its checksums are
-    verified.
-
-    Raises
-    ------
-    DataError
-        if the cache is damaged.
-    """
-    if path.exists():
-        return _read_cache(path, unpack)
-    dataset = read()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez(file, **pack(dataset)))
-    except OSError as error:
-        warnings.warn(
-            f"the cache {path} could not be written ({error}): the data will be read again "
-            "each time",
-            stacklevel=3,
-        )
-    return dataset
-
-
-def _read_cache(path: Path, unpack: Callable[[Mapping[str, np.ndarray]], Dataset]) -> Dataset:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return unpack(stored)
-    except MemoryError:
-        raise
-    except Exception as error:  # a reader of archives may raise anything on damaged bytes
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        sound = is_refusal(error) or isinstance(error, UnreadableImage)
         raise DataError(
-            f"the cache {path} is damaged ({error}): delete the file, and the next run writes it "
-            "again"
+            f"{what} {'cannot be read' if sound else 'is damaged'}: {first_line(reason)}"
         ) from error

@@ -5,7 +5,9 @@ A task is a few classes, relabelled 0 .. ways-1, and a few images of each class.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -13,24 +15,26 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
-from .minibatches import Episode, Minibatches, MinibatchSchedule
+from .minibatches import Episode, Minibatches, MinibatchSchedule, check_counts
 
 
 @dataclass(frozen=True, eq=False)
 class FewShotImages:
     """Tasks of ``ways`` classes drawn from ``images``.
 
-    ``images`` is (classes, images per class, height, width, channels), uint8.
-    The images stay uint8, on their device. A sample is gathered on that device,
-    converted to the requested dtype, and divided by ``white`` (1 for images of
-    0 and 1, 255 for photographs).
+    ``images`` is (classes, images per class, height, width, channels), uint8 or
+    floating. The images keep their dtype, on their device. A sample is gathered
+    on that device, converted to the requested dtype, and divided by ``white``
+    (1 for images of 0 and 1, 255 for photographs).
 
     Raises
     ------
     ShapeError
-        if ``images`` does not have five axes.
+        if ``images`` is not an array of five axes, or holds no pixel.
     SettingsError
-        if ``images`` holds fewer than ``ways`` classes, or ``ways`` is below 1.
+        if ``images`` is neither uint8 nor floating, or holds fewer than
+        ``ways`` classes, or if ``ways`` is below 1, or ``white`` is not a
+        positive finite number.
     """
 
     images: Array = field(repr=False)
@@ -38,16 +42,25 @@ class FewShotImages:
     white: int = 1
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 5:
+        shape = getattr(self.images, "shape", None)
+        if shape is None or len(shape) != 5 or 0 in shape:
             raise ShapeError(
                 "images must have shape (classes, images per class, height, width, channels), "
-                f"got {self.images.shape}"
+                f"each 1 or more, got {type(self.images).__name__ if shape is None else shape}"
             )
-        if not 1 <= self.ways <= self.images.shape[0]:
+        dtype = np.dtype(self.images.dtype)
+        if dtype != np.uint8 and dtype.kind != "f":
             raise SettingsError(
-                f"{self.ways}-way tasks cannot be drawn from {self.images.shape[0]} classes: "
-                f"set ways from 1 to {self.images.shape[0]}"
+                f"images must be uint8 or floating, got {dtype}: convert the images with astype"
             )
+        check_counts(ways=self.ways)
+        if self.ways > shape[0]:
+            raise SettingsError(
+                f"{self.ways}-way tasks cannot be drawn from {shape[0]} classes: "
+                f"set ways from 1 to {shape[0]}"
+            )
+        if not (isinstance(self.white, Real) and 0 < self.white < math.inf):
+            raise SettingsError(f"white must be a positive finite number, got {self.white!r}")
 
     def sample(
         self,
@@ -66,9 +79,10 @@ class FewShotImages:
         Raises
         ------
         SettingsError
-            if a class has fewer images than the schedule takes, or ``xp`` is
-            another array module.
+            if ``tasks`` is below 1, if a class has fewer images than the
+            schedule takes, or if ``xp`` is another array module.
         """
+        check_counts(tasks=tasks)
         each = sum(schedule.shots_each(self.ways))
         classes, drawings = self._draw(rng, tasks, each)
         take = self._taker(classes, drawings, dtype, xp)
@@ -91,9 +105,11 @@ class FewShotImages:
         Raises
         ------
         SettingsError
-            if a class has fewer than ``shots + queries`` images, or ``xp`` is
-            not the array module of ``images``.
+            if ``tasks``, ``shots`` or ``queries`` is below 1, if a class has
+            fewer than ``shots + queries`` images, or if ``xp`` is not the array
+            module of ``images``.
         """
+        check_counts(tasks=tasks, shots=shots, queries=queries)
         each = shots + queries
         classes, drawings = self._draw(rng, tasks, each)
         take = self._taker(classes, drawings, dtype, xp)

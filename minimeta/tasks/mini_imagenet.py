@@ -4,6 +4,9 @@ The split into 64, 16 and 20 classes is by Ravi and Larochelle (2017). Images of
 another size become 84 x 84 by nearest neighbour. The Reptile authors' program
 left the filter of ``resize((84, 84))`` to Pillow, whose default was nearest
 neighbour in 2018, and the paper's numbers were made with it.
+
+In a folder, links are followed, so that images may lie elsewhere. In an
+archive, a link is refused.
 """
 
 from __future__ import annotations
@@ -17,21 +20,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError, SettingsError
+from ..files import read_regular
 from .archives import (
+    Limits,
+    Source,
     cache_folder,
     damage_told,
     data_folder,
+    files_below,
     fingerprint,
-    names_in,
+    first_of,
+    members_in,
+    opened_archive,
+    read_member,
+    shown,
     state_of_file,
     state_of_folder,
-    through_cache,
 )
+from .caches import Stored, check_names, through_cache
+from .images import FILE_LIMIT, SUFFIXES, ImageClasses, is_hidden, opened_image
 
 CLASSES = {"train": 64, "val": 16, "test": 20}
 IMAGES, SIZE = 600, 84
@@ -39,18 +50,9 @@ IMAGES, SIZE = 600, 84
 # changes.
 _PREPARATION = "84x84 nearest RGB, 1"
 _FOLDERS = ("mini-imagenet", "miniimagenet", "")
-_WNID, _SUFFIXES = re.compile(r"n\d{8}"), (".jpg", ".jpeg", ".png")
-
-
-class ImageClasses(NamedTuple):
-    """The classes of a split.
-
-    ``names`` are WordNet ids, sorted. ``images`` is (classes, images per class,
-    84, 84, 3), uint8, sorted by file name within a class.
-    """
-
-    names: list[str]
-    images: np.ndarray
+_WNID = re.compile(r"n[0-9]{8}")
+_CSV_LIMIT = 2**24  # bytes; the split files have about 40 for an image
+_AVERAGE_LIMIT = 2**20  # bytes of an image; the average of ImageNet is a tenth
 
 
 def load_mini_imagenet(
@@ -61,7 +63,8 @@ def load_mini_imagenet(
 ) -> ImageClasses:
     """The classes of one split.
 
-    The source is ``SPLIT.zip``, the folders that it unpacks to
+    The names are WordNet ids. The images are (classes, images per class, 84,
+    84, 3). The source is ``SPLIT.zip``, the folders that it unpacks to
     (``SPLIT/WNID/*.jpg``), or ``SPLIT.csv`` beside a folder ``images``.
 
     Parameters
@@ -93,39 +96,47 @@ def load_mini_imagenet(
         raise SettingsError(f"split must be one of {', '.join(CLASSES)}, got {split!r}")
     sources = _find_sources(data_folder(data))
     source = _source_of(sources, split, data_folder(data))
-    cached = (
-        cache_folder(cache)
-        / f"mini-imagenet-{split}-{fingerprint(_PREPARATION, [_state(source)])}.npz"
-    )
+    name = f"mini-imagenet-{split}-{fingerprint(_PREPARATION, [_state(source)])}.npz"
     classes = through_cache(
-        cached, lambda: _read(sources, split, part), ImageClasses._asdict, _unpack
+        cache_folder(cache),
+        name,
+        _layout(split),
+        lambda: _read(sources, split, part),
+        ImageClasses._asdict,
+        _unpack,
     )
     _check_whole(source, classes.images.shape[1], part)
     return classes
 
 
-def find_mini_imagenet(data: str | os.PathLike | None = None) -> list[Path]:
-    """The archive, folder or csv file of each split.
+def find_mini_imagenet(data: str | os.PathLike | None = None) -> list[Source]:
+    """The archive, folder or csv file of each split, counted but not read.
 
     Raises
     ------
     DataError
-        if a split is missing. The message says how to get it.
+        if a split is missing, or is not the split by its number of images. The
+        message says how to get the dataset.
     """
     sources = _find_sources(data_folder(data))
-    return [_source_of(sources, split, data_folder(data)) for split in CLASSES]
+    found = []
+    for split, count in CLASSES.items():
+        source = _source_of(sources, split, data_folder(data))
+        each = _check_counts(source, split, _listed(source))
+        whole = "" if each == IMAGES else f", a part of {IMAGES} (use it with --part)"
+        found.append(Source(source, f"{count} classes of {each} images{whole}"))
+    return found
 
 
 def _find_sources(folder: Path) -> dict[str, Path]:
     """For each split found in ``folder``, its archive, folder or csv file."""
     sources = {}
     for split in CLASSES:
-        places = [
+        found = first_of(
             folder / base / name
             for base in _FOLDERS
             for name in (f"{split}.zip", split, f"{split}.csv")
-        ]
-        found = next((place for place in places if place.exists()), None)
+        )
         if found is not None:
             sources[split] = found
     return sources
@@ -158,10 +169,9 @@ def _state(source: Path) -> bytes:
     and the names, sizes and times of the images that the file lists.
     """
     if source.suffix == ".zip":
-        with damage_told(source):
-            return state_of_file(source)
+        return state_of_file(source, _limits(source.stem).total)
     listed = sorted(path for paths in _listed(source).values() for path in paths)
-    own = b"" if source.is_dir() else state_of_file(source)
+    own = b"" if source.is_dir() else state_of_file(source, _CSV_LIMIT)
     return own + state_of_folder(_base(source), listed)
 
 
@@ -170,7 +180,7 @@ def _listed(source: Path) -> dict[str, list[str]]:
     listed: dict[str, list[str]] = {}
     with damage_told(source):
         for name, path in _pairs(source):
-            if _WNID.fullmatch(name) and path.lower().endswith(_SUFFIXES) and "/." not in path:
+            if _is_image(name, path):
                 listed.setdefault(name, []).append(path)
     twice = [
         path
@@ -185,19 +195,35 @@ def _listed(source: Path) -> dict[str, list[str]]:
     }
 
 
+def _is_image(name: str, path: str) -> bool:
+    return bool(_WNID.fullmatch(name) and path.lower().endswith(SUFFIXES) and not is_hidden(path))
+
+
 def _pairs(source: Path) -> Iterator[tuple[str, str]]:
     """The class and path of every member of a source that may be an image."""
     if source.is_dir():
-        for path in source.glob("*/*"):
-            yield path.parent.name, f"{path.parent.name}/{path.name}"
+        for path in files_below(source, depth=1):
+            yield path.split("/")[0], path
     elif source.suffix == ".csv":
         yield from _csv_pairs(source)
     else:
-        with zipfile.ZipFile(source) as archive:
-            for name in names_in(archive):
-                parts = name.split("/")
-                if parts[-3:-2] == [source.stem]:
-                    yield parts[-2], name
+        with opened_archive(source) as archive:
+            for path in _members(archive, source.stem):
+                yield path.split("/")[-2], path
+
+
+def _members(archive: zipfile.ZipFile, split: str) -> dict[str, zipfile.ZipInfo]:
+    """The images of a split's archive, by path."""
+
+    def wanted(path: str) -> bool:
+        folders = path.split("/")[-3:-1]
+        return folders[:1] == [split] and _is_image(folders[-1], path)
+
+    return members_in(archive, wanted, _limits(split))
+
+
+def _limits(split: str) -> Limits:
+    return Limits(FILE_LIMIT, CLASSES[split] * IMAGES * _AVERAGE_LIMIT)
 
 
 def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
@@ -210,26 +236,27 @@ def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
     """
     folder = source.parent / "images"
     there = set(os.listdir(folder)) if folder.is_dir() else set()
-    with open(source, encoding="utf-8-sig", newline="") as file:
+    content = read_regular(source, _CSV_LIMIT).decode("utf-8-sig")
+    with io.StringIO(content, newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
         if header != ["filename", "label"]:
             raise DataError(
-                f"{source} must begin with the line filename,label, got {','.join(header)!r}"
+                f"{source} must begin with the line filename,label, got {shown(','.join(header))}"
             )
         for row in filter(None, rows):
             if (
                 len(row) != 2
                 or not _WNID.fullmatch(row[1])
-                or not row[0].lower().endswith(_SUFFIXES)
+                or not row[0].lower().endswith(SUFFIXES)
             ):
                 raise DataError(
                     f"{source}, line {rows.line_num}: expected an image and a class such as "
-                    f"n01532829, got {row}"
+                    f"n01532829, got {shown(row)}"
                 )
             if row[0] not in there:
                 raise DataError(
-                    f"{source}, line {rows.line_num}: the image {row[0]!r} is not in {folder}"
+                    f"{source}, line {rows.line_num}: the image {shown(row[0])} is not in {folder}"
                 )
             yield row[1], f"images/{row[0]}"
 
@@ -274,25 +301,21 @@ def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
     Archives are read in memory and never unpacked.
     """
     if source.suffix == ".zip":
-        with damage_told(source):
-            archive = zipfile.ZipFile(source)
-        with archive:
-            yield archive.read
+        with damage_told(source), opened_archive(source) as archive:
+            members = _members(archive, source.stem)
+            yield lambda path: read_member(archive, members[path])
     else:
-        yield lambda path: (_base(source) / path).read_bytes()
+        yield lambda path: read_regular(_base(source) / path, FILE_LIMIT)
 
 
 def _decoded(content: bytes) -> np.ndarray:
     """The image in ``content``, a JPEG or PNG file, as 84 x 84 x 3, uint8."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-        resized = (
-            image
-            if image.size == (SIZE, SIZE)
-            else image.resize((SIZE, SIZE), Image.Resampling.NEAREST)
-        )
-        return np.asarray(resized.convert("RGB"))
+    with opened_image(content) as image:
+        if image.size != (SIZE, SIZE):
+            image = image.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        return np.asarray(image.convert("RGB"))
 
 
 def _check_counts(source: Path, split: str, listed: dict[str, list[str]]) -> int:
@@ -334,8 +357,15 @@ def _check_disjoint(source: Path, listed: dict[str, list[str]], other: Path) -> 
         )
 
 
+def _layout(split: str) -> dict[str, Stored]:
+    count = CLASSES[split]
+    images = Stored("u", (count, range(1, IMAGES + 1), SIZE, SIZE, 3))
+    return {"names": Stored("U", (count,)), "images": images}
+
+
 def _unpack(stored: Mapping[str, np.ndarray]) -> ImageClasses:
     classes = ImageClasses(stored["names"].tolist(), stored["images"])
-    if classes.images.shape != (len(classes.names), *classes.images.shape[1:2], SIZE, SIZE, 3):
-        raise ValueError(f"it holds images of shape {classes.images.shape}")
+    check_names(classes.names)
+    if not all(map(_WNID.fullmatch, classes.names)):
+        raise ValueError("its names are not WordNet ids")
     return classes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -18,7 +19,11 @@ Tail = Literal["shared", "separate"]
 
 
 class Minibatches(Sequence[tuple[Array, Array]]):
-    """A sequence of k mini-batches (x_i, y_i), each of T tasks.
+    """A meta-batch: a sequence of k mini-batches (x_i, y_i), each of T tasks.
+
+    T is the number of tasks, which are learned from side by side. k is the
+    number of mini-batches of each task, in the order in which the inner loop
+    takes them. N is the number of examples of a task in one mini-batch.
 
     Parameters
     ----------
@@ -30,7 +35,8 @@ class Minibatches(Sequence[tuple[Array, Array]]):
     Raises
     ------
     ShapeError
-        if x and y disagree on k, T or N, or if a mini-batch is empty.
+        if x and y disagree on k, T or N, if a mini-batch is empty, or if a
+        mini-batch is not an array.
     """
 
     def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array]) -> None:
@@ -40,6 +46,11 @@ class Minibatches(Sequence[tuple[Array, Array]]):
                 f"x holds {len(x)} mini-batches and y holds {len(y)}"
             )
         for i, (x_i, y_i) in enumerate(zip(x, y, strict=True)):
+            if not (hasattr(x_i, "shape") and hasattr(y_i, "shape")):
+                raise ShapeError(
+                    f"mini-batch {i}: x and y must be arrays that start with (tasks, examples), "
+                    f"got {type(x_i).__name__} and {type(y_i).__name__}"
+                )
             if x_i.ndim < 2 or x_i.shape[:2] != y_i.shape[:2] or x_i.shape[0] != x[0].shape[0]:
                 raise ShapeError(
                     f"mini-batch {i}: x and y must start with the same (tasks, examples), "
@@ -64,13 +75,24 @@ class Minibatches(Sequence[tuple[Array, Array]]):
         pairs = [take(each) for each in positions]
         return cls([x for x, _ in pairs], [y for _, y in pairs])
 
+    def __repr__(self) -> str:
+        """k, T, N, and the shapes and dtypes of x and y."""
+        if not len(self):
+            return "Minibatches(k=0)"
+        sizes = [x.shape[1] for x in self.x]
+        size = sizes[0] if len(set(sizes)) == 1 else sizes
+        return (
+            f"Minibatches(k={len(self)}, T={self.tasks}, N={size}, x: {_told(self.x)}, "
+            f"y: {_told(self.y)})"
+        )
+
     @property
     def tasks(self) -> int:
-        """T."""
+        """T, the number of tasks."""
         return self.x[0].shape[0]
 
     def __len__(self) -> int:
-        """k."""
+        """k, the number of mini-batches of each task."""
         return len(self.x)
 
     @overload
@@ -86,15 +108,32 @@ class Minibatches(Sequence[tuple[Array, Array]]):
         return Minibatches([x[start:stop] for x in self.x], [y[start:stop] for y in self.y])
 
 
+def _told(part: Array | Sequence[Array]) -> str:
+    """The shape and the dtype of an array, or of each of a sequence."""
+    if hasattr(part, "shape"):
+        return f"{part.shape} {part.dtype}"
+    shapes = ", ".join(str(each.shape) for each in part)
+    return f"[{shapes}] {part[0].dtype}"
+
+
 class Episode(NamedTuple):
     """A few-shot evaluation of T tasks.
 
     ``support`` and ``query`` are pairs of x ``(T, N, *input)`` and y ``(T, N,
-    *target)``.
+    *target)``. T is the number of tasks. N is the number of examples of a task,
+    which may differ between support and query.
     """
 
     support: tuple[Array, Array]
     query: tuple[Array, Array]
+
+    def __repr__(self) -> str:
+        """T, and the shapes and dtypes of support and query."""
+        parts = (
+            f"{name}: x {_told(x)}, y {_told(y)}"
+            for name, (x, y) in zip(self._fields, self, strict=True)
+        )
+        return f"Episode(T={self.support[0].shape[0]}, {', '.join(parts)})"
 
     def of_tasks(self, start: int, stop: int) -> Episode:
         """The episode of tasks ``start`` to ``stop`` (exclusive), as views."""
@@ -108,7 +147,8 @@ class MinibatchSchedule:
     Parameters
     ----------
     k, size
-        number of mini-batches, and examples in each.
+        number of mini-batches of a task, and N, the number of a task's examples
+        in each.
     tail
         ``"shared"``: the last mini-batch comes from the same pool of examples
         as the others. ``"separate"``: the last mini-batch is a separate set of
@@ -233,6 +273,20 @@ def draw_positions(
     if order == "replacement":
         return shuffled[:, :, :size].swapaxes(0, 1)
     return shuffled.reshape(tasks, -1)[:, : k * size].reshape(tasks, k, size).swapaxes(0, 1)
+
+
+def check_counts(**counts: object) -> None:
+    """Refuses arguments that count something, unless they are whole numbers of
+    1 or more.
+
+    Raises
+    ------
+    SettingsError
+        if one of ``counts`` is not.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise SettingsError(f"{name} must be a whole number, 1 or more, got {count!r}")
 
 
 def _check_order(order: str) -> None:

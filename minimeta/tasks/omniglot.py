@@ -6,30 +6,41 @@ drawings of a character is reduced to 28 x 28 by nearest neighbour, with ink 0
 and paper 1. The characters are shuffled. The first 1200 are for training, the
 rest for testing. The training characters rotated by 90, 180 and 270 degrees are
 further classes.
+
+In a folder, links are followed, so that images may lie elsewhere. In an
+archive, a link is refused.
 """
 
 from __future__ import annotations
 
-import io
+import errno
 import os
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SettingsError, ShapeError
+from ..files import read_regular
 from .archives import (
+    Limits,
+    Source,
     cache_folder,
     damage_told,
     data_folder,
+    files_below,
     fingerprint,
-    names_in,
+    first_of,
+    members_in,
+    opened_archive,
+    read_member,
     state_of_file,
     state_of_folder,
-    through_cache,
 )
+from .caches import Stored, check_names, through_cache
+from .images import UnreadableImage, opened_image
 
 BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 CHECKSUMS = {
@@ -38,6 +49,9 @@ CHECKSUMS = {
 }
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 DRAWINGS, SOURCE_SIZE, SIZE, TRAIN_CHARACTERS = 20, 105, 28, 1200
+# An official drawing has about 250 bytes; a copy in colour, without
+# compression, about 45,000.
+LIMITS = Limits(file=2**18, total=2**28)
 # A part of a cache's name: change it whenever the preparation of the images
 # changes.
 _PREPARATION = "28x28 nearest, packed bits, 1"
@@ -80,23 +94,42 @@ def load_omniglot(
         disk is changed.
     """
     sources = _find_sources(data_folder(data))
-    cached = (
-        cache_folder(cache)
-        / f"omniglot-{fingerprint(_PREPARATION, map(_state, sources.values()))}.npz"
+    name = f"omniglot-{fingerprint(_PREPARATION, map(_state, sources.values()))}.npz"
+    return through_cache(
+        cache_folder(cache), name, _layout(), lambda: _read_sources(sources), _pack, _unpack
     )
-    return through_cache(cached, lambda: _read_sources(sources), _pack, _unpack)
 
 
 def split_omniglot(
-    images: np.ndarray, seed: int = 0, train: int = TRAIN_CHARACTERS
+    images: np.ndarray | Characters, seed: int = 0, train: int = TRAIN_CHARACTERS
 ) -> tuple[np.ndarray, np.ndarray]:
     """The training and the test classes, after a shuffle by ``seed``.
 
-    ``images`` is ``(characters, 20, 28, 28)``. The training classes are the
-    first ``train`` characters and their rotations, ``(4 train, 20, 28, 28,
-    1)``. The test classes are the other characters, ``(characters - train, 20,
-    28, 28, 1)``. All are uint8.
+    ``images`` is ``(characters, 20, 28, 28)``, or the Characters that hold such
+    an array. The training classes are the first ``train`` characters and their
+    rotations, ``(4 train, 20, 28, 28, 1)``. The test classes are the other
+    characters, ``(characters - train, 20, 28, 28, 1)``. The dtype is kept.
+
+    Raises
+    ------
+    ShapeError
+        if ``images`` does not have four axes, the last two of one length.
+    SettingsError
+        if ``train`` leaves no character to train on, or none to test on.
     """
+    if isinstance(images, Characters):
+        images = images.images
+    shape = np.shape(images)
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise ShapeError(
+            f"images must have shape (characters, drawings, size, size), got {shape}: give the "
+            "characters that load_omniglot returns, or their images"
+        )
+    if not 1 <= train < len(images):
+        raise SettingsError(
+            f"train must be from 1 to {len(images) - 1}, so that some of {len(images)} characters "
+            f"are left to test on, got {train}"
+        )
     shuffled = images[np.random.default_rng([seed, 1623]).permutation(len(images))]
     turned = [np.rot90(shuffled[:train], turns, axes=(2, 3)) for turns in range(4)]
     return np.concatenate(turned)[..., None], shuffled[train:][..., None]
@@ -104,46 +137,104 @@ def split_omniglot(
 
 def download_omniglot(
     data: str | os.PathLike | None = None, base_url: str = BASE_URL
-) -> list[Path]:
-    """Downloads the official archives into ``data``/omniglot.
+) -> list[Source]:
+    """Both halves of Omniglot in ``data``, ready to be loaded.
 
-    The checksums are verified. An archive that is already there is kept.
-    Returns the paths of the archives.
+    A half that is there is kept, as an archive or as a folder. A half that is
+    missing is downloaded into ``data``/omniglot, and its checksum is verified.
+    A half that is not the official archive is accepted where the whole dataset
+    can be loaded.
 
     Raises
     ------
     DataError
-        if a file cannot be downloaded, or does not match its checksum.
+        if a file cannot be downloaded, or does not match its checksum, or if
+        a half that is there is not whole.
     """
+    folder = data_folder(data)
+    sources = {
+        half: _place(folder, half) or _download(folder / "omniglot", half, base_url)
+        for half in CHARACTERS
+    }
+    official = {half: _is_official(source) for half, source in sources.items()}
+    if not all(official.values()):
+        try:
+            load_omniglot(data)
+        except DataError as error:
+            raise DataError(
+                f"{error}. Or move the file or folder away: 'minimeta data omniglot' then "
+                "downloads the official archive"
+            ) from error
+    return [
+        Source(
+            source,
+            "the official archive"
+            if official[half]
+            else f"not the official archive, but whole: {CHARACTERS[half]} characters",
+        )
+        for half, source in sources.items()
+    ]
+
+
+def _is_official(source: Path) -> bool:
     import pooch
 
-    folder = data_folder(data) / "omniglot"
-    for name, checksum in CHECKSUMS.items():
-        there = folder / name
-        if there.exists() and not pooch.hashes.hash_matches(str(there), checksum):
-            raise DataError(
-                f"{there} is not the official archive ({checksum} expected): "
-                "move the file away and download again"
-            )
+    return source.is_file() and pooch.hashes.hash_matches(
+        str(source), CHECKSUMS[f"{source.stem}.zip"]
+    )
+
+
+def _download(folder: Path, half: str, base_url: str) -> Path:
+    import pooch
+
+    _make_writable(folder)
+    pooch.get_logger().setLevel("WARNING")  # the progress bar tells enough
+    url, name = f"{base_url}{half}.zip", f"{half}.zip"
     try:
-        return [
-            Path(
-                pooch.retrieve(base_url + name, checksum, fname=name, path=folder, progressbar=True)
-            )
-            for name, checksum in CHECKSUMS.items()
-        ]
+        return Path(pooch.retrieve(url, CHECKSUMS[name], fname=name, path=folder, progressbar=True))
     except (OSError, ValueError) as error:
-        raise DataError(f"Omniglot could not be downloaded from {base_url}: {error}") from error
+        raise DataError(
+            f"Omniglot could not be downloaded from {urlsplit(url).netloc} ({_cause(error)}): try "
+            "again later, or name a folder that holds a copy, with --data DIR or MINIMETA_DATA"
+        ) from error
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error.strerror}): name another folder with --data DIR "
+            "or MINIMETA_DATA"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost cause of a failed download, in a few words."""
+    if (response := getattr(error, "response", None)) is not None:
+        return f"the server answers {response.status_code} {response.reason}"
+    if isinstance(error, ValueError) and "hash" in str(error):
+        return "the file does not match its checksum"
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return words.splitlines()[0][:100]
+
+
+def _place(folder: Path, half: str) -> Path | None:
+    """The archive of a half of the dataset, or its unpacked folder."""
+    return first_of(
+        base / name for base in (folder / "omniglot", folder) for name in (f"{half}.zip", half)
+    )
 
 
 def _find_sources(folder: Path) -> dict[str, Path]:
     """For each half of the dataset, its archive or its unpacked folder."""
     sources = {}
     for half in CHARACTERS:
-        places = [
-            base / name for base in (folder / "omniglot", folder) for name in (f"{half}.zip", half)
-        ]
-        found = next((place for place in places if place.exists()), None)
+        found = _place(folder, half)
         if found is None:
             raise DataError(
                 f"Omniglot is not in {folder}: neither {half}.zip nor a folder {half} is there. "
@@ -155,11 +246,14 @@ def _find_sources(folder: Path) -> dict[str, Path]:
 
 
 def _state(source: Path) -> bytes:
-    if source.is_file():
-        return state_of_file(source)
-    return state_of_folder(
-        source, (str(path.relative_to(source)) for path in sorted(source.rglob("*.png")))
-    )
+    if source.is_dir():
+        return state_of_folder(source, _listed(source))
+    return state_of_file(source, LIMITS.total)
+
+
+def _listed(folder: Path) -> list[str]:
+    """The paths of the drawings in an unpacked folder, relative to it."""
+    return [path for path in files_below(folder, depth=2) if _is_drawing(path)]
 
 
 def _read_sources(sources: dict[str, Path]) -> Characters:
@@ -167,15 +261,11 @@ def _read_sources(sources: dict[str, Path]) -> Characters:
     character."""
     drawings: dict[str, dict[str, np.ndarray]] = {}
     for half, source in sources.items():
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for name, image in _read_images(source):
-            alphabet, character, drawing = Path(name).parts[-3:]
-            found.setdefault(f"{alphabet}/{character}", {})[drawing] = image
-        uneven = [name for name, images in found.items() if len(images) != DRAWINGS]
-        if len(found) != CHARACTERS[half] or uneven:
+        found = _read_half(half, source)
+        shared = sorted(drawings.keys() & found.keys())
+        if shared:
             raise DataError(
-                f"{source} is not the whole of {half}: it holds {len(found)} of "
-                f"{CHARACTERS[half]} characters, {len(uneven)} of them without {DRAWINGS} drawings"
+                f"{' and '.join(map(str, sources.values()))} both hold {shared[0]}: get both again"
             )
         drawings |= found
     names = sorted(drawings)
@@ -185,12 +275,31 @@ def _read_sources(sources: dict[str, Path]) -> Characters:
     return Characters(names, images)
 
 
+def _read_half(half: str, source: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The drawings of every character of a half, by file name."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, image in _read_images(source):
+        alphabet, character, drawing = Path(name).parts[-3:]
+        drawings = found.setdefault(f"{alphabet}/{character}", {})
+        if drawing in drawings:
+            raise DataError(
+                f"{source} holds {alphabet}/{character}/{drawing} more than once: get it again"
+            )
+        drawings[drawing] = image
+    uneven = [name for name, images in found.items() if len(images) != DRAWINGS]
+    if len(found) != CHARACTERS[half] or uneven:
+        raise DataError(
+            f"{source} is not the whole of {half}: it holds {len(found)} of "
+            f"{CHARACTERS[half]} characters, {len(uneven)} of them without {DRAWINGS} drawings"
+        )
+    return found
+
+
 def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
     """The path and the 28 x 28 image of every PNG in an archive or a folder.
 
     An archive is read in memory and never unpacked.
     """
-    from PIL import Image
     from tqdm import tqdm
 
     with damage_told(source):
@@ -201,25 +310,44 @@ def _read_images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
             leave=False,
             disable=None,
         ):
-            with Image.open(io.BytesIO(content)) as image:
-                if image.size != (SOURCE_SIZE, SOURCE_SIZE):
-                    raise DataError(
-                        f"{source}: {name} must be {SOURCE_SIZE} x {SOURCE_SIZE} pixels, "
-                        f"got {image.size}"
-                    )
-                small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
-                yield name, np.asarray(small, dtype=np.uint8)
+            with damage_told(f"{source}: {name}"):
+                image = _decoded(content)
+            yield name, image
 
 
-def _contents(source: Path) -> Iterable[tuple[str, bytes]]:
+def _contents(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
-        for path in sorted(source.glob("*/*/*.png")):
-            yield str(path.relative_to(source)), path.read_bytes()
+        for name in _listed(source):
+            with damage_told(source / name):
+                content = read_regular(source / name, LIMITS.file)
+            yield name, content
         return
-    with zipfile.ZipFile(source) as archive:
-        for name in names_in(archive):
-            if name.endswith(".png") and len(Path(name).parts) >= 3:
-                yield name, archive.read(name)
+    with opened_archive(source) as archive:
+        for name, member in members_in(archive, _is_drawing, LIMITS).items():
+            yield name, read_member(archive, member)
+
+
+def _is_drawing(name: str) -> bool:
+    return name.endswith(".png") and len(Path(name).parts) >= 3
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    """The drawing in ``content``, a PNG file, as 28 x 28, uint8."""
+    from PIL import Image
+
+    with opened_image(content, ("PNG",)) as image:
+        if image.size != (SOURCE_SIZE, SOURCE_SIZE):
+            raise UnreadableImage(
+                f"expected {SOURCE_SIZE} x {SOURCE_SIZE} pixels, got {image.width} x {image.height}"
+            )
+        small = image.convert("1").resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        return np.asarray(small, dtype=np.uint8)
+
+
+def _layout() -> dict[str, Stored]:
+    count = sum(CHARACTERS.values())
+    bytes_of_bits = -(-count * DRAWINGS * SIZE * SIZE // 8)
+    return {"names": Stored("U", (count,)), "bits": Stored("u", (bytes_of_bits,))}
 
 
 def _pack(characters: Characters) -> dict[str, np.ndarray]:
@@ -228,5 +356,6 @@ def _pack(characters: Characters) -> dict[str, np.ndarray]:
 
 def _unpack(stored: Mapping[str, np.ndarray]) -> Characters:
     names = stored["names"].tolist()
+    check_names(names)
     shape = (len(names), DRAWINGS, SIZE, SIZE)
     return Characters(names, np.unpackbits(stored["bits"])[: np.prod(shape)].reshape(shape))

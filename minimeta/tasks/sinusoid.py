@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays.backend import Array
 from ..errors import SettingsError
-from .minibatches import Episode, Minibatches, MinibatchSchedule
+from .minibatches import Episode, Minibatches, MinibatchSchedule, check_counts
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,25 @@ class Sinusoid:
     With ``grid``, a task's examples are drawn without repetition from ``grid``
     evenly spaced x (the Reptile authors' demo uses 50). Without ``grid``, every
     x is uniform in ``domain``.
+
+    Raises
+    ------
+    SettingsError
+        if ``amplitudes``, ``phases`` or ``domain`` is not two finite numbers,
+        the lower first, or if ``grid`` is not None or a whole number of 1 or
+        more.
     """
 
     amplitudes: tuple[float, float] = (0.1, 5.0)
     phases: tuple[float, float] = (0.0, 2 * math.pi)
     domain: tuple[float, float] = (-5.0, 5.0)
     grid: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("amplitudes", "phases", "domain"):
+            _check_interval(name, getattr(self, name))
+        if self.grid is not None:
+            check_counts(grid=self.grid)
 
     def sample(
         self,
@@ -44,8 +57,10 @@ class Sinusoid:
         Raises
         ------
         SettingsError
-            if the schedule takes more points than the grid has.
+            if ``tasks`` is below 1, or the schedule takes more points than the
+            grid has.
         """
+        check_counts(tasks=tasks)
         wave = self.waves(rng, tasks)
         points = self._points(rng, tasks, sum(schedule.shots_each(ways=1)))
 
@@ -71,7 +86,13 @@ class Sinusoid:
         The support holds ``shots`` uniform points. The query holds ``queries``
         evenly spaced points over the domain, so that the mean squared error
         approximates the integral of equation (8).
+
+        Raises
+        ------
+        SettingsError
+            if ``tasks``, ``shots`` or ``queries`` is below 1.
         """
+        check_counts(tasks=tasks, shots=shots, queries=queries)
         wave = self.waves(rng, tasks)
         sets = (
             rng.uniform(*self.domain, (tasks, shots)),
@@ -100,6 +121,16 @@ class Sinusoid:
             )
         spaced = np.linspace(*self.domain, self.grid)
         return rng.permuted(np.broadcast_to(spaced, (tasks, self.grid)), axis=1)[:, :count]
+
+
+def _check_interval(name: str, interval: object) -> None:
+    try:
+        low, high = interval  # type: ignore[misc]
+        holds = -math.inf < low <= high < math.inf
+    except (TypeError, ValueError):
+        holds = False
+    if not holds:
+        raise SettingsError(f"{name} must be two finite numbers, the lower first, got {interval!r}")
 
 
 def _sine(wave: tuple[Array, Array], x: np.ndarray) -> np.ndarray:

@@ -63,3 +63,39 @@ def test_what_cannot_be_drawn_is_refused():
         mm.FewShotImages(IMAGES, 10)
     with pytest.raises(mm.SettingsError, match="asked for 13 images per class"):
         mm.FewShotImages(IMAGES, 5).episode(np.random.default_rng(0), 1, 12, 1)
+
+
+@pytest.mark.parametrize("kind", ["c16", "O", "i8", "?", "U1", "M8[s]"])
+def test_images_of_other_types_are_refused(kind):
+    with pytest.raises(mm.SettingsError, match="images must be uint8 or floating, got "):
+        mm.FewShotImages(np.zeros((2, 2, 3, 3, 1), kind), 2)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float16, np.float32, np.float64])
+def test_floating_images_are_images(kind):
+    tasks = mm.FewShotImages(np.ones((2, 2, 3, 3, 1), kind), 2)
+    x, _ = tasks.episode(np.random.default_rng(0), 1, 1, 1).support
+    assert x.dtype == np.float32 and (x == 1).all()
+
+
+@pytest.mark.parametrize("images", [[[1]], np.zeros((0, 2, 3, 3, 1)), np.zeros((2, 2, 3, 0, 1))])
+def test_images_that_are_no_array_or_hold_no_pixel_are_refused(images):
+    with pytest.raises(mm.ShapeError, match="images must have shape"):
+        mm.FewShotImages(images, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ways": 0}, {"ways": 2.0}, {"ways": True}]
+    + [{"white": white} for white in (0, -1, np.inf, np.nan, 1j, "255")],
+)
+def test_ways_and_white_that_make_no_sense_are_refused(options):
+    with pytest.raises(mm.SettingsError, match=f"^{next(iter(options))} must be a "):
+        mm.FewShotImages(IMAGES, **options)
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1.5, 1, 1), (-1, 1, 1)])
+@pytest.mark.parametrize("tasks", [mm.FewShotImages(IMAGES), mm.Sinusoid()])
+def test_an_episode_of_no_tasks_or_examples_is_refused(tasks, counts):
+    with pytest.raises(mm.SettingsError, match="must be a whole number, 1 or more, got "):
+        tasks.episode(np.random.default_rng(0), *counts)

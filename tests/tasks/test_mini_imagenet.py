@@ -217,9 +217,22 @@ def test_missing_data_and_splits_are_one_line(tmp_path, capsys):
 
 def test_the_command_line_says_where_the_data_are(archives, capsys):
     assert main(["data", "mini-imagenet", "--data", str(archives)]) == 0
-    assert capsys.readouterr().out.split() == [
-        str(archives / "miniimagenet" / f"{split}.zip") for split in SPLITS
+    assert capsys.readouterr().out.splitlines() == [
+        f"{archives / 'miniimagenet' / f'{split}.zip'}: {len(names)} classes of 4 images"
+        for split, names in SPLITS.items()
     ]
+
+
+def test_the_command_line_tells_a_part_and_what_is_no_split(folders, monkeypatch, capsys):
+    monkeypatch.setattr(mini_imagenet, "IMAGES", 5)
+    words = ["data", "mini-imagenet", "--data", str(folders)]
+    assert main(words) == 0
+    assert "train: 3 classes of 4 images, a part of 5 (use it with --part)" in (
+        capsys.readouterr().out
+    )
+    shutil.rmtree(folders / "mini-imagenet" / "train" / "n00000002")
+    assert main(words) == 1
+    assert "is not mini-ImageNet's train split: it holds 2 of 3 classes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -269,7 +282,11 @@ def test_a_split_file_that_is_wrong_is_one_line(tables, change, line):
 
 def test_a_damaged_image_is_named(folders, archives, tables):
     image = folders / "mini-imagenet" / "val" / "n00000004" / "n00000004_0.jpg"
-    for content in (image.read_bytes()[:1000], b"", b"no image"):
+    for content, told in (
+        (image.read_bytes()[:1000], "is damaged: "),
+        (b"", "cannot be read: not a whole PNG or JPEG image"),
+        (b"no image", "cannot be read: not a whole PNG or JPEG image"),
+    ):
         for path in (image, tables / "images" / image.name):
             path.write_bytes(content)
         with zipfile.ZipFile(archives / "miniimagenet" / "val.zip", "w") as archive:
@@ -277,7 +294,7 @@ def test_a_damaged_image_is_named(folders, archives, tables):
                 archive.write(path, path.relative_to(folders / "mini-imagenet"))
         for data in (folders, archives, tables):
             before = _contents(data)
-            with pytest.raises(DataError, match=r"n00000004_0.jpg is damaged: "):
+            with pytest.raises(DataError, match=f"n00000004_0.jpg {told}"):
                 mm.load_mini_imagenet(data, "val")
             assert _contents(data) == before
     assert not (folders.parent / "cache").exists()
@@ -312,6 +329,62 @@ def test_an_archive_that_leaves_its_folder_is_refused(archives, name):
         archive.writestr(name, b"")
     with pytest.raises(DataError, match="val.zip holds a path that leaves its folder"):
         mm.load_mini_imagenet(archives, "val")
+
+
+@pytest.mark.parametrize("place", ["val", "val.csv", "val.zip", "val/n00000004/n00000004_0.jpg"])
+def test_a_pipe_in_the_place_of_a_source_or_an_image_is_refused_at_once(folders, place):
+    path = folders / "mini-imagenet" / place
+    if path.is_dir() or "." in place[:8]:
+        shutil.rmtree(folders / "mini-imagenet" / "val")
+    else:
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="cannot be read: not a regular file"):
+        mm.load_mini_imagenet(folders, "val")
+
+
+def test_a_split_file_of_any_length_is_one_short_line(tables):
+    path = tables / "val.csv"
+    text = path.read_text()
+    path.write_text(text.replace("_1.JPEG", "_1" + "y" * 100_000 + ".JPEG"))
+    with pytest.raises(DataError, match=r"the image .*y\.\.\. is not in") as caught:
+        mm.load_mini_imagenet(tables, "val")
+    assert len(str(caught.value)) < 1000
+    path.write_text(text + "\n" * 2**24)
+    with pytest.raises(DataError, match="val.csv cannot be read: larger than 16777216 bytes"):
+        mm.load_mini_imagenet(tables, "val")
+
+
+def test_a_sixteen_bit_image_keeps_its_grays(folders):
+    deep = (np.arange(84 * 84).reshape(84, 84) * 9).astype(np.uint16)
+    path = folders / "mini-imagenet" / "val" / "n00000004" / "n00000004_2.png"
+    Image.fromarray(deep).save(path)
+    got = mm.load_mini_imagenet(folders, "val").images[0, 2]
+    assert all(np.array_equal(got[..., channel], deep >> 8) for channel in range(3))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": np.zeros((1, 4, 84, 84, 3), np.float32)},
+        {"images": np.zeros((1, 4, 84, 84, 3), np.int8)},
+        {"images": np.zeros((1, 5, 84, 84, 3), np.uint8)},
+        {"images": np.zeros((1, 0, 84, 84, 3), np.uint8)},
+        {"names": np.array(["cat"])},
+        {"names": np.array(["n0000000\u0664"])},
+        {
+            "names": np.array(["n00000003", "n00000004"]),
+            "images": np.zeros((2, 4, 84, 84, 3), np.uint8),
+        },
+    ],
+    ids=["float", "signed", "more", "none", "name", "digit", "classes"],
+)
+def test_a_cache_of_valid_checksums_and_other_contents_is_damaged(folders, changes):
+    images = mm.load_mini_imagenet(folders, "val").images
+    (cache,) = (folders.parent / "cache").iterdir()
+    np.savez(cache, **{"names": np.array(["n00000004"]), "images": images} | changes)
+    with pytest.raises(DataError, match="the cache .* is damaged .*delete the file"):
+        mm.load_mini_imagenet(folders, "val")
 
 
 def test_a_damaged_cache_is_told_and_left(archives):

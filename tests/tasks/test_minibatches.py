@@ -110,3 +110,31 @@ def test_minibatches_that_disagree_are_refused(x, y):
 def test_schedules_that_make_no_sense_are_refused(options, match):
     with pytest.raises(mm.SettingsError, match=match):
         mm.MinibatchSchedule(**options)
+
+
+def test_a_repr_tells_sizes_and_no_data():
+    x, y = np.zeros((3, 2, 4, 5), np.float32), np.zeros((3, 2, 4), np.int64)
+    assert repr(mm.Minibatches(x, y)) == (
+        "Minibatches(k=3, T=2, N=4, x: (3, 2, 4, 5) float32, y: (3, 2, 4) int64)"
+    )
+    ragged = mm.Minibatches([x[0], np.zeros((2, 9, 5), np.float32)], [y[0], np.zeros((2, 9))])
+    assert repr(ragged) == (
+        "Minibatches(k=2, T=2, N=[4, 9], x: [(2, 4, 5), (2, 9, 5)] float32, "
+        "y: [(2, 4), (2, 9)] int64)"
+    )
+    assert repr(mm.Minibatches(x, y)[:0]) == "Minibatches(k=0)"
+    assert repr(mm.Episode((x[0], y[0]), (x[1], y[1]))) == (
+        "Episode(T=2, support: x (2, 4, 5) float32, y (2, 4) int64, "
+        "query: x (2, 4, 5) float32, y (2, 4) int64)"
+    )
+
+
+@pytest.mark.parametrize("x", [[1, 2], [[[1.0]], [[2.0]]]])
+def test_minibatches_that_are_no_arrays_are_refused(x):
+    with pytest.raises(mm.ShapeError, match="mini-batch 0: x and y must be arrays .* got "):
+        mm.Minibatches(x, x)
+
+
+def test_the_help_defines_the_letters():
+    for letter in ("T is the number of tasks", "k is the", "N is the number of examples"):
+        assert letter in " ".join(mm.Minibatches.__doc__.split())

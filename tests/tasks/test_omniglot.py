@@ -6,6 +6,7 @@ The real data are tested where MINIMETA_DATA holds them.
 import functools
 import hashlib
 import http.server
+import os
 import threading
 import zipfile
 
@@ -274,28 +275,219 @@ def server(tiny):
         running.shutdown()
 
 
-def test_download_verifies_checksums_and_overwrites_nothing(tiny, server, tmp_path, monkeypatch):
-    into = tmp_path / "downloaded"
-    with pytest.raises(DataError, match="could not be downloaded"):
-        omniglot.download_omniglot(into, server)
-    assert not list(into.rglob("*.zip"))
+def _make_official(tiny, monkeypatch):
+    """Take the checksums of the archives of ``tiny`` for the official ones."""
     sums = {
         name: f"md5:{hashlib.md5((tiny / 'omniglot' / name).read_bytes()).hexdigest()}"
         for name in omniglot.CHECKSUMS
     }
     monkeypatch.setattr(omniglot, "CHECKSUMS", sums)
-    paths = omniglot.download_omniglot(into, server)
-    assert [path.name for path in paths] == list(sums)
-    assert np.array_equal(mm.load_omniglot(into).images, mm.load_omniglot(tiny).images)
-    paths[0].write_bytes(b"mine")
-    with pytest.raises(DataError, match="not the official archive"):
+
+
+def test_download_verifies_checksums_and_overwrites_nothing(tiny, server, tmp_path, monkeypatch):
+    into = tmp_path / "downloaded"
+    with pytest.raises(DataError, match="could not be downloaded .*does not match its checksum"):
         omniglot.download_omniglot(into, server)
-    assert paths[0].read_bytes() == b"mine"
+    assert not list(into.rglob("*.zip"))
+    _make_official(tiny, monkeypatch)
+    sources = omniglot.download_omniglot(into, server)
+    assert [source.path.name for source in sources] == list(omniglot.CHECKSUMS)
+    assert {source.remark for source in sources} == {"the official archive"}
+    assert np.array_equal(mm.load_omniglot(into).images, mm.load_omniglot(tiny).images)
+    sources[0].path.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"images_background.zip is damaged: .* Or move the file"):
+        omniglot.download_omniglot(into, server)
+    assert sources[0].path.read_bytes() == b"mine"
 
 
-def test_no_network_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="could not be downloaded from http://127.0.0.1:9/"):
+def test_a_copy_that_can_be_loaded_is_accepted_without_a_network(tiny, capsys):
+    words = ["data", "omniglot", "--data", str(tiny)]
+    told = "not the official archive, but whole"
+    assert main(words) == 0
+    half = tiny / "omniglot" / "images_background"
+    assert f"{half}: {told}: 3 characters\n" in capsys.readouterr().out
+    _zip(tiny)
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{half}.zip: {told}: 3 characters" and len(lines) == 2
+
+
+def test_half_a_copy_is_completed(tiny, server, monkeypatch):
+    _make_official(tiny, monkeypatch)
+    half = tiny / "omniglot" / "images_evaluation"
+    content = half.with_suffix(".zip").read_bytes()
+    half.rename(tiny / "moved")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tiny / "served")
+    (tiny / "served").mkdir()
+    half.with_suffix(".zip").rename(tiny / "served" / "images_evaluation.zip")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        omniglot.download_omniglot(tiny, f"http://127.0.0.1:{running.server_port}/")
+        running.shutdown()
+    assert half.with_suffix(".zip").read_bytes() == content
+
+
+def test_no_network_is_one_line_that_names_the_host(tmp_path):
+    with pytest.raises(
+        DataError,
+        match=r"could not be downloaded from 127.0.0.1:9 \(Connection refused\): .*--data DIR",
+    ):
         omniglot.download_omniglot(tmp_path, "http://127.0.0.1:9/")
+
+
+def test_an_answer_of_the_server_is_told(server, tmp_path):
+    with pytest.raises(DataError, match=r"\(the server answers 404 File not found\)"):
+        omniglot.download_omniglot(tmp_path, f"{server}nowhere/")
+
+
+def test_a_folder_that_cannot_be_written_is_not_the_networks_fault(tmp_path, server):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/omniglot cannot be written \(Not a directory\)"):
+        omniglot.download_omniglot(tmp_path / "file", server)
+
+
+def test_no_other_program_is_started_for_an_image(tiny, tmp_path, monkeypatch):
+    program, started = tmp_path / "bin" / "gs", tmp_path / "started"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    image = tiny / "omniglot" / "images_background" / "Alpha" / "c01" / "00.png"
+    Image.new("L", (105, 105)).save(image, "EPS")
+    with pytest.raises(DataError, match="00.png cannot be read: not a whole PNG image"):
+        mm.load_omniglot(tiny)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "JPEG"])
+def test_only_png_images_are_drawings(tiny, kind):
+    image = tiny / "omniglot" / "images_background" / "Alpha" / "c01" / "00.png"
+    Image.new("L", (105, 105)).save(image, kind)
+    with pytest.raises(DataError, match="00.png cannot be read: not a whole PNG image"):
+        mm.load_omniglot(tiny)
+
+
+def test_a_drawing_of_another_size_is_named(tiny):
+    image = tiny / "omniglot" / "images_background" / "Alpha" / "c01" / "00.png"
+    Image.new("L", (105, 104)).save(image)
+    with pytest.raises(DataError, match="c01/00.png .*expected 105 x 105 pixels, got 105 x 104"):
+        mm.load_omniglot(tiny)
+
+
+@pytest.mark.parametrize("base", ["images_background", "again/images_background", "images_evaluat"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_drawing_that_stands_twice_is_refused(tiny, base):
+    _zip(tiny)
+    name = "Alpha/c01/00.png"
+    content = (tiny / "omniglot" / "images_background" / "Zulu" / "c01" / "00.png").read_bytes()
+    with zipfile.ZipFile(tiny / "omniglot" / "images_background.zip", "a") as archive:
+        archive.writestr(f"{base}/{name}", content)
+    with pytest.raises(DataError, match=f"{name} (is stored )?more than once"):
+        mm.load_omniglot(tiny)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_character_in_both_halves_is_refused(tiny, packed):
+    half = tiny / "omniglot" / "images_evaluation"
+    (half / "Beta").rename(half / "Alpha")
+    if packed:
+        _zip(tiny)
+    with pytest.raises(DataError, match="both hold Alpha/c01"):
+        mm.load_omniglot(tiny)
+
+
+def test_copies_that_macos_adds_are_passed_over(tiny):
+    wanted = mm.load_omniglot(tiny).images
+    _zip(tiny)
+    with zipfile.ZipFile(tiny / "omniglot" / "images_background.zip", "a") as archive:
+        archive.writestr("__MACOSX/images_background/Alpha/c01/._00.png", b"nothing")
+    (tiny / "omniglot" / "images_evaluation" / "Beta" / "c01" / "._00.png").write_bytes(b"nothing")
+    assert np.array_equal(mm.load_omniglot(tiny).images, wanted)
+
+
+@pytest.mark.parametrize("place", ["images_background.zip", "images_background/Alpha/c01/00.png"])
+def test_a_pipe_in_the_place_of_a_source_or_an_image_is_refused_at_once(tiny, place):
+    (tiny / "omniglot" / place).unlink(missing_ok=True)
+    os.mkfifo(tiny / "omniglot" / place)
+    with pytest.raises(DataError, match="cannot be read: not a regular file"):
+        mm.load_omniglot(tiny)
+
+
+def test_links_in_a_folder_are_followed_and_noticed_when_they_change(tiny, tmp_path):
+    wanted = mm.load_omniglot(tiny).images
+    alphabet = tiny / "omniglot" / "images_background" / "Alpha"
+    alphabet.rename(tmp_path / "elsewhere")
+    alphabet.symlink_to(tmp_path / "elsewhere")
+    assert np.array_equal(mm.load_omniglot(tiny).images, wanted)
+    image = tmp_path / "elsewhere" / "c01" / "00.png"
+    Image.new("1", (105, 105)).save(image)
+    assert not mm.load_omniglot(tiny).images[0, 0].any()
+
+
+BITS = -(-5 * 4 * 28 * 28 // 8)
+SORTED = np.array(["Alpha/c01", "Alpha/c02", "Beta/c01", "Beta/c02", "Zulu/c01"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bits": np.zeros(BITS)},
+        {"bits": np.zeros(BITS, np.int8)},
+        {"bits": np.zeros(BITS + 1, np.uint8)},
+        {"bits": np.zeros(BITS - 1, np.uint8)},
+        {"bits": np.zeros((1, BITS), np.uint8)},
+        {"names": SORTED[:4], "bits": np.zeros(BITS * 4 // 5, np.uint8)},
+        {"names": SORTED[::-1]},
+        {"names": SORTED[[0, 0, 1, 2, 3]]},
+        {"names": np.arange(5)},
+    ],
+    ids=["float", "signed", "long", "short", "axes", "count", "order", "twice", "numbers"],
+)
+def test_a_cache_of_valid_checksums_and_other_contents_is_damaged(tiny, changes):
+    mm.load_omniglot(tiny)
+    (cache,) = (tiny.parent / "cache").iterdir()
+    np.savez(cache, **{"names": SORTED, "bits": np.zeros(BITS, np.uint8)})
+    assert mm.load_omniglot(tiny).names == SORTED.tolist()
+    np.savez(cache, **{"names": SORTED, "bits": np.zeros(BITS, np.uint8)} | changes)
+    with pytest.raises(DataError, match="the cache .* is damaged .*delete the file"):
+        mm.load_omniglot(tiny)
+
+
+def test_a_user_without_a_home_reads_without_a_cache(tiny, monkeypatch):
+    def unknown(*_):
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    wanted = mm.load_omniglot(tiny).images
+    for name in ("HOME", "XDG_CACHE_HOME", "MINIMETA_DATA", "MINIMETA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.warns(UserWarning, match="no home folder.*MINIMETA_CACHE") as told:
+        assert np.array_equal(mm.load_omniglot(tiny).images, wanted)
+    assert told[0].filename == __file__
+    with pytest.raises(DataError, match="no home folder.*--data or MINIMETA_DATA"):
+        mm.load_omniglot()
+
+
+def test_characters_are_split_as_their_images(tiny):
+    characters = mm.load_omniglot(tiny)
+    for got, want in zip(
+        mm.split_omniglot(characters, seed=3, train=2),
+        mm.split_omniglot(characters.images, seed=3, train=2),
+        strict=True,
+    ):
+        assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("train", [0, 5, 1200])
+def test_a_split_without_classes_is_refused(tiny, train):
+    with pytest.raises(mm.SettingsError, match=f"train must be from 1 to 4.*got {train}"):
+        mm.split_omniglot(mm.load_omniglot(tiny), train=train)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 28), (5, 4, 28, 28, 1), (5, 4, 28, 27)])
+def test_a_split_of_other_shapes_is_refused(shape):
+    with pytest.raises(mm.ShapeError, match="images must have shape"):
+        mm.split_omniglot(np.zeros(shape, np.uint8), train=2)
 
 
 @pytest.mark.needs_data("omniglot")

@@ -49,3 +49,18 @@ def test_queries_are_evenly_spaced_over_the_domain():
 def test_a_grid_too_small_is_refused():
     with pytest.raises(mm.SettingsError, match="grid of 50"):
         mm.Sinusoid(grid=50).sample(np.random.default_rng(0), 1, mm.MinibatchSchedule(6, 10))
+
+
+@pytest.mark.parametrize("name", ["amplitudes", "phases", "domain"])
+@pytest.mark.parametrize(
+    "interval", [(1, 0), (0, math.inf), (math.nan, 1), (0, 1, 2), 3, None, ("a", "b"), (0j, 1)]
+)
+def test_an_interval_that_is_none_is_refused(name, interval):
+    with pytest.raises(mm.SettingsError, match=f"{name} must be two finite numbers, the lower"):
+        mm.Sinusoid(**{name: interval})
+
+
+@pytest.mark.parametrize("grid", [0, -1, 2.5, True])
+def test_a_grid_that_is_no_count_is_refused(grid):
+    with pytest.raises(mm.SettingsError, match="grid must be a whole number, 1 or more"):
+        mm.Sinusoid(grid=grid)
