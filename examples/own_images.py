@@ -29,10 +29,9 @@ def draw_characters(folder: Path, classes: int = 40, drawings: int = 12) -> None
 
 
 def main(images: Path | None = None, runs: Path = Path("runs/examples"), iterations: int = 500):
-    if images is None:
-        images = runs / "characters"
-        if not images.exists():
-            draw_characters(images)
+    images = images or runs / "characters"
+    if not images.exists():
+        draw_characters(images)
     loaded = mm.load_image_folder(images, size=(28, 28), channels=1)
     held_out = len(loaded.names) // 4  # the last classes are not for training
     train, test = (

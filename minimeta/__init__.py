@@ -1,6 +1,32 @@
 """minimeta: gradient-based meta-learning in NumPy and CuPy.
 
 Every derivative is derived by hand.
+
+To use it: ``train(preset, folder)`` trains and returns a learner.
+``load(folder)`` gives the learner again. ``learner.fit(x, y)`` adapts the
+learner to a task of your own, and ``learner.predict(x)`` predicts.
+``evaluate(learner, tasks)`` scores it, and ``presets()`` lists the papers'
+settings.
+
+To study it: an ``Objective(network, loss)`` gives the loss, the gradient and
+Hessian-vector products at one vector of parameters. An algorithm, such as
+``MAML(SGD(0.01))``, turns them into a direction of meta-learning.
+
+Letters in shapes and formulas:
+
+phi       the parameters of a network, one vector ``(D,)``; the initialization
+          that is learned
+meta      the meta-parameters ``(M,)``: phi, or phi and further learned numbers
+D, M      the number of parameters, and of meta-parameters
+T         the tasks of a meta-batch, an axis of every array
+k         the mini-batches of a task, in order
+N         the examples of a mini-batch
+alpha     the step size of the inner loop, which adapts to a task
+epsilon   the step size of the outer loop, which learns meta
+x, y      the data of a meta-batch, ``(k, T, N, *input)`` and ``(k, T, N,
+          *target)``
+support   the examples that a learner adapts to
+query     the examples that it is scored on
 """
 
 from . import layers
@@ -45,6 +71,7 @@ from .objectives import (
     Polynomial,
     Quadratic,
     Sphere,
+    convnet,
     mini_imagenet_convnet,
     mlp,
     omniglot_convnet,
@@ -59,6 +86,7 @@ from .tasks import (
     Minibatches,
     MinibatchSchedule,
     Sinusoid,
+    load_image_folder,
     load_mini_imagenet,
     load_omniglot,
     minibatches_of,
@@ -125,6 +153,7 @@ __all__ = [
     "adapt",
     "array_module",
     "compare_directions",
+    "convnet",
     "evaluate",
     "experiment",
     "fgsm",
@@ -132,6 +161,7 @@ __all__ = [
     "keep_freed_memory",
     "layers",
     "load",
+    "load_image_folder",
     "load_mini_imagenet",
     "load_omniglot",
     "mean",

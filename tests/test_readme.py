@@ -19,8 +19,13 @@ README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "figures" / "results"
 
 
-TOUR, SWEEP, ALGORITHM, MICROSCOPE, LAYER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-BLOCKS = {"tour": TOUR, "algorithm": ALGORITHM, "microscope": MICROSCOPE, "layer": LAYER}
+EXAMPLES = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
+CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+USE, TOUR, SWEEP, ALGORITHM, MICROSCOPE, LAYER = (code for code in CODE if code not in EXAMPLES)
+BLOCKS = {"use": USE, "tour": TOUR, "algorithm": ALGORITHM, "microscope": MICROSCOPE}
+BLOCKS["layer"] = LAYER
+PAGE = (ROOT / "docs" / "python.md").read_text()
+BLOCKS["docs/python.md"] = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 
 
 @pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)

@@ -1,6 +1,6 @@
 """Objectives: loss, gradient and Hessian-vector products at one phi."""
 
-from .architectures import mini_imagenet_convnet, mlp, omniglot_convnet
+from .architectures import convnet, mini_imagenet_convnet, mlp, omniglot_convnet
 from .derived import Derived
 from .described import described, objective_in
 from .network import Network, as_inputs
@@ -55,6 +55,7 @@ __all__ = [
     "as_inputs",
     "asked",
     "check_vectors",
+    "convnet",
     "cost_of",
     "described",
     "mini_imagenet_convnet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -41,18 +42,35 @@ def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Net
     return Network((sizes[0],), tuple(stack[:-1]))
 
 
-def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
-    """The Omniglot network, from 28 x 28 x 1 to ``ways`` logits.
+def convnet(
+    input_shape: Sequence[int], ways: int = 5, filters: int = 64, context: int = 0
+) -> Network:
+    """The Omniglot network for images of any size, to ``ways`` logits.
 
     It has four blocks of convolution with stride 2, batch norm and ReLU, then a
-    dense layer. ``context`` parameters scale and shift the third block's
-    channels (CAVIA), by a FiLM layer between batch norm and ReLU.
+    dense layer. ``input_shape`` is (height, width, channels). ``context``
+    parameters scale and shift the third block's channels (CAVIA), by a FiLM
+    layer between batch norm and ReLU.
+
+    Raises
+    ------
+    SettingsError
+        if ``input_shape`` is not three whole numbers above 0.
     """
+    shape = tuple(input_shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise SettingsError(f"convnet needs (height, width, channels), got {input_shape!r}")
     stack: list[Layer] = []
-    for block, inputs in enumerate((1, filters, filters, filters)):
+    for block, inputs in enumerate((shape[2], filters, filters, filters)):
         stack += [layers.Conv2D(inputs, filters, stride=2), layers.BatchNorm(filters)]
         stack += [*_film(block, filters, context), layers.ReLU()]
-    return Network((28, 28, 1), (*stack, layers.Flatten(), layers.Dense(2 * 2 * filters, ways)))
+    pixels = math.prod(-(-side // 2**4) for side in shape[:2])
+    return Network(shape, (*stack, layers.Flatten(), layers.Dense(pixels * filters, ways)))
+
+
+def omniglot_convnet(ways: int = 5, filters: int = 64, context: int = 0) -> Network:
+    """The Omniglot network: ``convnet`` for 28 x 28 x 1."""
+    return convnet((28, 28, 1), ways, filters, context)
 
 
 def mini_imagenet_convnet(ways: int = 5, filters: int = 32, context: int = 0) -> Network:

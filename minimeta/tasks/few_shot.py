@@ -62,6 +62,11 @@ class FewShotImages:
         if not (isinstance(self.white, Real) and 0 < self.white < math.inf):
             raise SettingsError(f"white must be a positive finite number, got {self.white!r}")
 
+    @property
+    def inputs(self) -> tuple[float, float]:
+        """The range of the inputs of a network, (lowest, highest)."""
+        return float(self.images.min()) / self.white, float(self.images.max()) / self.white
+
     def sample(
         self,
         rng: np.random.Generator,

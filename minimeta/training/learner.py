@@ -366,7 +366,7 @@ def adapt(
     """Each task's parameters after one inner step on every mini-batch,
     ``(T, D)``.
 
-    ``how`` is the algorithm that ``meta`` was trained with, and it adapts in its
+    ``how`` is the algorithm that ``meta`` was trained with. It adapts in its
     own way: CAVIA its context, ANIL its head, iMAML with its regularization.
     With a rule in its place, all parameters move.
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.inner import STORES
+from minimeta.inner import STORES, adapt
 from minimeta.runs.experiment import Experiment
 from minimeta.runs.settings import Settings
 from minimeta.testing import assert_close, assert_same, check_algorithm, strict, without_hessian
@@ -79,7 +79,7 @@ def _crossed(objective, batches, rule, box):
     def loss(phi):
         attacked = _attacked(objective, phi, batches, box)
         clean, adversarial = (
-            mm.adapt(objective, phi, some[:-1], rule) for some in (batches, attacked)
+            adapt(objective, phi, some[:-1], rule) for some in (batches, attacked)
         )
         return objective.at(clean, attacked[-1]).loss + objective.at(adversarial, batches[-1]).loss
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta.algorithms import Outcome
-from minimeta.inner import STORES
+from minimeta.inner import STORES, adapt
 from minimeta.testing import assert_close, assert_same, check_algorithm, without_hessian
 from minimeta.testing.strategies import inner_rules, problems, rates, seeds
 
 
 def _check_maml(maml, objective, phi, batches):
     def loss_after_adaptation(phi):
-        adapted = mm.adapt(objective, phi, batches[:-1], maml.rule)
+        adapted = adapt(objective, phi, batches[:-1], maml.rule)
         return objective.at(adapted, batches[-1]).loss
 
     check_algorithm(maml, objective, phi, batches, true_objective=loss_after_adaptation)
@@ -119,7 +119,7 @@ def test_serial_reptile_is_batched_reptile_with_one_task(problem, rule, epsilon)
     serial = batched = phi
     for task in range(batches.tasks):
         one = batches.of_tasks(task, task + 1)
-        adapted = mm.adapt(objective, serial, one, rule)[0]
+        adapted = adapt(objective, serial, one, rule)[0]
         serial = serial + epsilon * (adapted - serial)  # algorithm 1
         direction, *_ = mm.Reptile(rule).direction(objective, batched, one)
         batched, _ = mm.SGD(epsilon).step(batched, mm.mean(direction))
@@ -129,7 +129,7 @@ def test_serial_reptile_is_batched_reptile_with_one_task(problem, rule, epsilon)
 @given(problems(), inner_rules)
 def test_losses_are_those_of_the_last_minibatch_before_a_step_on_it(problem, rule):
     objective, phi, batches = problem
-    before = mm.adapt(objective, phi, batches[:-1], rule)
+    before = adapt(objective, phi, batches[:-1], rule)
     want = objective.at(before, batches[-1]).loss
     for algorithm in (mm.Reptile(rule), mm.FOMAML(rule), mm.MAML(rule)):
         assert_same(algorithm.direction(objective, phi, batches)[1], want, type(algorithm).__name__)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import minimeta as mm
 from minimeta.algorithms import Outcome
 from minimeta.algorithms.imaml import Regularized
+from minimeta.inner import adapt
 from minimeta.testing import (
     assert_close,
     assert_same,
@@ -140,7 +141,7 @@ def test_with_a_large_lambda_it_is_fomaml_less_the_hessians_product_over_lambda(
     errors = []
     for strength in (1e3, 1e4, 1e5):
         rule = mm.SGD(1 / strength**2)
-        adapted = mm.adapt(objective, phi, batches[:-1], rule)
+        adapted = adapt(objective, phi, batches[:-1], rule)
         fomaml, *_ = mm.FOMAML(rule).direction(objective, phi, batches)
         first = objective.at(adapted, batches[-2]).hvp(fomaml)
         imaml, *_ = mm.IMAML(rule, strength, tolerance=0).direction(objective, phi, batches)

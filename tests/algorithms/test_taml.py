@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import minimeta as mm
 from minimeta.algorithms import MEASURES
 from minimeta.arrays import threads as host_threads
-from minimeta.inner import STORES
+from minimeta.inner import STORES, adapt
 from minimeta.runs.presets import PRESETS
 from minimeta.testing import assert_close, assert_same, check_algorithm
 from minimeta.testing.strategies import inner_rules, networks, problems, seeds, small, task_counts
@@ -82,7 +82,7 @@ with_losses = positive() | problems(max_k=4).filter(_has_losses)
 
 
 def _after(objective, batches, rule):
-    return lambda phi: objective.at(mm.adapt(objective, phi, batches[:-1], rule), batches[-1]).loss
+    return lambda phi: objective.at(adapt(objective, phi, batches[:-1], rule), batches[-1]).loss
 
 
 def _maml_and(bias, algorithm, objective, batches):
@@ -105,7 +105,7 @@ def _entropy(objective, phi, batch):
 
 def _certainty(algorithm, objective, batches):
     def gap(phi):
-        adapted = mm.adapt(objective, phi, batches[:-1], algorithm.rule)
+        adapted = adapt(objective, phi, batches[:-1], algorithm.rule)
         return _entropy(objective, adapted, batches[-1]) - _entropy(objective, phi, batches[0])
 
     return gap

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
-from minimeta.inner import STORES
+from minimeta.inner import STORES, adapt
 from minimeta.testing import assert_same, check_trajectory
 from minimeta.testing.strategies import inner_rules, problems, seeds
 
@@ -84,7 +84,7 @@ def test_storing_less_gives_the_same_numbers(problem, rule, seed):
     kept = mm.unroll(objective, phi, batches, rule)
     for store in STORES[1:]:
         _assert_same_numbers(mm.unroll(objective, phi, batches, rule, store), kept, v)
-    assert_same(mm.adapt(objective, phi, batches, rule), kept.last + np.zeros_like(v), "adapt")
+    assert_same(adapt(objective, phi, batches, rule), kept.last + np.zeros_like(v), "adapt")
 
 
 @given(

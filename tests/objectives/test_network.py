@@ -102,3 +102,17 @@ def test_wrong_phi_and_x_are_refused():
         mm.mlp([3])
     with pytest.raises(mm.SettingsError, match="activation"):
         mm.mlp([1, 2], activation="swish")
+
+
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3)), st.integers(1, 4))
+def test_a_convnet_takes_images_of_any_size(shape, ways):
+    """Four strides of 2 leave ceil(side / 16) pixels of each side."""
+    network = mm.convnet(shape, ways, filters=2)
+    assert (network.input_shape, network.output_shape) == (shape, (ways,))
+    x = np.random.default_rng(0).random((1, 2, *shape))
+    assert network.forward(network.init(np.random.default_rng(1), np.float64), x).shape == (
+        1,
+        2,
+        ways,
+    )
+    assert mm.convnet((28, 28, 1), ways, 4) == mm.omniglot_convnet(ways, 4)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
+from minimeta.inner import adapt
 from minimeta.testing import assert_close, assert_same, check_objective
 from minimeta.testing.strategies import problems, seeds
 
@@ -86,7 +87,7 @@ def test_sgd_on_a_quadratic_is_its_closed_form(dim, steps, lr, seed):
     root = rng.standard_normal((2, 3, dim, dim))
     batch = (root @ root.swapaxes(2, 3) + np.eye(dim), rng.standard_normal((2, 3, dim)))
     objective, phi = mm.Quadratic(dim), rng.standard_normal(dim)
-    adapted = mm.adapt(objective, np.tile(phi, (2, 1)), [batch] * steps, mm.SGD(lr))
+    adapted = adapt(objective, np.tile(phi, (2, 1)), [batch] * steps, mm.SGD(lr))
     # 1e-10: six products with matrices of norm up to 1 + 0.3 * 50 lose up to
     # seven digits to growth.
     assert_close(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import minimeta as mm
+from minimeta.inner import adapt
 from minimeta.testing import assert_close
 
 jax = pytest.importorskip("jax", reason="the second oracle needs JAX: pip install jax")
@@ -140,7 +141,7 @@ def _found(objective, rule, phi, v, batches):
         "FOMAML": mm.FOMAML(rule).direction(objective, phi, batches)[0],
         "Reptile": mm.Reptile(rule).direction(objective, phi, batches)[0],
         "last loss": loss,
-        "adapted": mm.adapt(objective, phi, batches, rule),
+        "adapted": adapt(objective, phi, batches, rule),
     }
 
 
