@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import pickle
 import sys
@@ -152,8 +153,9 @@ def sweep(
         reason.
     SettingsError
         if two jobs share a name, or a name cannot be a folder's; if other
-        processes cannot import ``measure``; if a folder holds a run with other settings, other arguments of ``measure`` or
-        without these looks; or if runs of one task used different images.
+        processes cannot import ``measure``; if a folder holds a run with other
+        settings, other arguments of ``measure`` or without these looks; or if
+        runs of one task used different images.
     CheckpointError
         if a file of a job is damaged.
     KeyboardInterrupt
@@ -167,7 +169,7 @@ def sweep(
         raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
     if not scheduler and processes != 0:
-        _check_importable(measure)
+        _check_importable(measure, jobs)
     results = {job.name: _result(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
     missing = [job for job in jobs if results[job.name] is None]
@@ -294,7 +296,7 @@ def _look(
         contents = _write(file, job, {"result": measured(iteration)})
     with _whole(file, remedy):
         _check_of(job, file, contents)
-        return dict(contents["result"])
+        return _object(contents["result"])
 
 
 def _measured(
@@ -409,9 +411,15 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
 
 
 def _finished(contents: dict[str, Any]) -> Finished:
-    looks = {int(look): dict(result) for look, result in contents["looks"].items()}
-    dict(contents["result"]), dict(contents["training"])  # or a ValueError
-    return Finished(contents["result"], looks, contents["training"], contents.get("measured_by"))
+    looks = {int(look): _object(result) for look, result in contents["looks"].items()}
+    result, training = _object(contents["result"]), _object(contents["training"])
+    return Finished(result, looks, training, contents.get("measured_by"))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object is expected, got {value!r}")
+    return value
 
 
 @contextmanager
@@ -489,23 +497,22 @@ def _one_after_another(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
         yield index, attempt_here(*each)
 
 
-def _check_importable(measure: Measure) -> None:
-    """Raise a SettingsError if a fresh process cannot import ``measure``."""
-    function = _without_arguments(measure)
-    why = ""
-    if function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
-        why = "it is defined in a notebook or an interactive session"
+def _check_importable(measure: Measure, jobs: Sequence[Job]) -> None:
+    """Raise a SettingsError if fresh processes cannot import ``measure``, or a
+    class in the settings of ``jobs``."""
+    try:
+        packed = pickle.dumps((measure, *jobs))
+    except Exception as error:  # an object decides how it is pickled
+        why = f"{type(error).__name__}: {error}"
     else:
-        try:
-            pickle.dumps(measure)
-        except Exception as error:  # an object decides how it is pickled
-            why = f"{type(error).__name__}: {error}"
-    if why:
-        name = getattr(function, "__qualname__", repr(function))
-        raise SettingsError(
-            f"other processes cannot import measure ({name}; {why}): put it at the top level of a "
-            "module file, or call sweep with processes=0, which runs the jobs in this process"
-        )
+        if hasattr(sys.modules["__main__"], "__file__") or b"__main__" not in packed:
+            return
+        why = "measure or a class of the jobs is defined in a notebook or an interactive session"
+    raise SettingsError(
+        f"other processes cannot import this sweep ({why}): put measure and the classes at the top "
+        "level of a module file, or call sweep with processes=0, which runs the jobs in this "
+        "process"
+    )
 
 
 def _without_arguments(measure: Measure) -> Any:
@@ -544,6 +551,8 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
     def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+        if arguments:
+            _say_if_no_worker(client, scheduler)
         # pure=False: the result of a job depends on its folder too, not only on
         # its arguments.
         futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
@@ -551,10 +560,39 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         for future in distributed.as_completed(futures):
             yield places[future.key], _outcome(future)
 
+    with _logging_less():
+        try:
+            yield submit
+        finally:
+            client.close()
+
+
+def _say_if_no_worker(client: Any, scheduler: str) -> None:
+    """Warn if the cluster has no worker, even after some seconds."""
     try:
-        yield submit
+        client.wait_for_workers(1, timeout=SAY_SO_AFTER)
+    except TimeoutError:
+        warnings.warn(
+            f"the Dask scheduler at {scheduler} has no workers: the jobs wait until one starts "
+            f"(dask worker {scheduler})",
+            stacklevel=1,
+        )
+    except OSError:  # the connection is lost, which the jobs will tell
+        return
+
+
+@contextmanager
+def _logging_less() -> Iterator[None]:
+    """Keep Dask from logging a lost connection, which jobs' outcomes tell."""
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        client.close()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 async def _connected(scheduler: str) -> None:
