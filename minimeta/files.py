@@ -318,20 +318,22 @@ def _rename_to_new(part: Path, path: Path) -> None:
         os.close(folder)
 
 
-def flush_to_disk(path: Path) -> None:
-    """Flush the file ``path``, and its entry in its folder, to the disk.
-
-    After that a loss of power does not undo what was written to the file.
-    """
-    windows = os.name == "nt"
-    with opened(path, "append" if windows else "read") as file:
+def flush_file(path: Path) -> None:
+    """Flush the file ``path`` to the disk, where a loss of power leaves it."""
+    with opened(path, "append" if os.name == "nt" else "read") as file:
         os.fsync(file.fileno())
-    if not windows:  # Windows opens no folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names in the folder ``path`` to the disk: of new files, and of
+    replaced ones."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def parts_of(path: Path) -> list[Path]:

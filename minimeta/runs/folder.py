@@ -95,7 +95,8 @@ import numpy as np
 
 from ..errors import CheckpointError, MinimetaError, SettingsError, one_line
 from ..files import (
-    flush_to_disk,
+    flush_file,
+    flush_folder,
     locked,
     opened,
     read_arrays,
@@ -244,7 +245,7 @@ class RunFolder:
         arrays = {"format": np.array(_FORMAT), "config": digests} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         if os.path.lexists(self.metrics_path):
-            flush_to_disk(self.metrics_path)
+            flush_file(self.metrics_path)
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
@@ -291,8 +292,11 @@ class RunFolder:
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add one row."""
+        new = not os.path.lexists(self.metrics_path)
         with opened(self.metrics_path, "append") as file:
             file.write(_line(entry))
+        if new:
+            flush_folder(self.path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole rows of the metrics; an empty list without a file.
@@ -354,6 +358,7 @@ class RunFolder:
         if rows or os.path.lexists(self.metrics_path):
             text = b"".join(map(_line, rows))
             write_atomically(self.metrics_path, lambda file: file.write(text))
+            flush_folder(self.path)
 
 
 _OF_ONE_ROW = ("event", "steps", "gaps", "doubled", "extended")
