@@ -157,7 +157,7 @@ def _check_steps(state: MetaState, rules: Rules) -> None:
     ):
         part, fault_in = getattr(state, name), getattr(rule, "fault_in", None)
         if part is not None and fault_in is not None and (fault := fault_in(part, steps)):
-            raise CheckpointError(f"{name}.{fault}")
+            raise CheckpointError(f"{name}.{fault}, at iteration {state.iteration}")
 
 
 def check_finite(state: MetaState) -> None:
