@@ -505,7 +505,8 @@ def _check_importable(measure: Measure, jobs: Sequence[Job]) -> None:
     except Exception as error:  # an object decides how it is pickled
         why = f"{type(error).__name__}: {error}"
     else:
-        if hasattr(sys.modules["__main__"], "__file__") or b"__main__" not in packed:
+        program = getattr(sys.modules["__main__"], "__file__", "")  # of stdin: no file
+        if os.path.isfile(program) or b"__main__" not in packed:
             return
         why = "measure or a class of the jobs is defined in a notebook or an interactive session"
     raise SettingsError(
