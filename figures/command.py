@@ -181,7 +181,7 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
         data=options.data,
         processes=options.processes,
         scheduler=options.scheduler,
-        progress=True,
+        progress=None,
     )
     facts = {"budget": budget, "trained_by": trained_by(finished), "provenance": provenance()}
     _write(path, figure.summary(finished, budget) | facts)

@@ -78,6 +78,7 @@ from .objectives import (
 )
 from .runs.api import evaluate, experiment, load, presets, train
 from .runs.experiment import Experiment
+from .runs.metrics import metrics_arrays as metrics
 from .runs.settings import Settings
 from .tasks import (
     Episode,
@@ -165,6 +166,7 @@ __all__ = [
     "load_mini_imagenet",
     "load_omniglot",
     "mean",
+    "metrics",
     "mini_imagenet_convnet",
     "minibatches_of",
     "mlp",

@@ -69,7 +69,7 @@ def _train(options: argparse.Namespace) -> None:
         out,
         resume=options.resume,
         saving=Saving(options.log_every, options.checkpoint_seconds),
-        progress=not options.quiet,
+        progress=False if options.quiet else None,
     )
     took = time.monotonic() - started
     print(f"{state.iteration} meta-steps done in {took:.1f} s: {out} (minimeta eval {out})")

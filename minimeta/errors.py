@@ -1,8 +1,32 @@
 """The errors of minimeta. Every message says what is wrong and what to do."""
 
+_LONGEST = 2000  # characters of a message
+
+
+def one_line(text: object) -> str:
+    """``text`` as one printable line, such as a message of another library.
+
+    Line breaks and tabs become spaces. Other characters that a terminal would
+    obey become their escapes. The middle of a very long text is left out.
+    """
+    line = " ".join(part.strip() for part in str(text).splitlines() if part.strip())
+    line = line.replace("\t", " ")
+    if not line.isprintable():
+        line = "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
+        )
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
 
 class MinimetaError(Exception):
-    """Base of all errors of minimeta. Catching it catches them all."""
+    """Base of all errors of minimeta. Catching it catches them all.
+
+    Its text is one line, whatever file names and other messages it contains.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ShapeError(MinimetaError, ValueError):
@@ -14,7 +38,7 @@ class SettingsError(MinimetaError, ValueError):
 
 
 class DivergenceError(MinimetaError, ArithmeticError):
-    """A loss stopped being finite."""
+    """A loss, a parameter or a rule's state stopped being finite."""
 
 
 class DeviceError(MinimetaError, RuntimeError):
@@ -45,4 +69,10 @@ class VectorsError(MinimetaError, OSError):
 
 
 class SweepError(MinimetaError, RuntimeError):
-    """Some runs of a sweep failed, or their processes died."""
+    """Some runs of a sweep failed, or their processes died.
+
+    Its text has one line more for each such run.
+    """
+
+    def __str__(self) -> str:
+        return RuntimeError.__str__(self)

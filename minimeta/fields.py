@@ -138,7 +138,7 @@ def _chosen(each: Field, flags: Flags, fallback: Flags, cls: type) -> str:
     if name is MISSING and each.default is not MISSING:
         return each.registry.name_of(each.default)
     name = _given(each, flags, fallback, cls)
-    if name not in each.registry:
+    if not isinstance(name, str) or name not in each.registry:
         raise SettingsError(
             f"{each.flag} must be one of {', '.join(each.registry)}, got {name!r}; "
             "a class of your own must be registered first"
@@ -349,11 +349,14 @@ def value_of(field: Field, value: Any) -> Any:
             _check_bounds(field, fitting)
             return fitting
     wanted = " or ".join(_NAMES.get(kind, "numbers such as 64,64") for kind in kinds)
+    if type(value) is int and int in kinds:
+        wanted += " below 2^63"
     raise SettingsError(f"{field.flag} must be {wanted}, got {value!r}")
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 _NAMES |= {NoneType: "none", dict: "a JSON object"}
+_LARGEST = 2**63 - 1  # of the whole numbers that arrays hold
 
 
 def kinds_of(hint: Any) -> list[Any]:
@@ -386,8 +389,20 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
     if kind is float:
         if isinstance(value, str):
             return float(value) if value in ("inf", "-inf", "nan") else MISSING
-        return value if type(value) in (float, int) else MISSING
+        return value if type(value) is float else _as_real(value)
+    if kind is int and type(value) is int and abs(value) > _LARGEST:
+        return MISSING
     return value if type(value) is kind else MISSING
+
+
+def _as_real(value: Any) -> Any:
+    """A whole number as it is, or as a float if it is large; else MISSING."""
+    if type(value) is not int:
+        return MISSING
+    try:
+        return value if abs(value) <= _LARGEST else float(value)
+    except OverflowError:
+        return MISSING
 
 
 def _numbers(kind: Any, text: str) -> tuple[Any, ...] | None:

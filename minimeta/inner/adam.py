@@ -150,6 +150,18 @@ class Adam:
         v = one_after_another(self.beta2, v0, xp.maximum(states.v - self.beta2**k * v0, 0))
         return AdamState(before + k * tasks, m, v)
 
+    def fault_in(self, state: AdamState, steps: int | None = None) -> str:
+        """A fault of a stored state after a step, or an empty text.
+
+        ``steps`` is the number of steps that led to the state, if it is known.
+        """
+        if state.steps < 1 or steps not in (None, state.steps):
+            wanted = "1 or more" if steps is None else steps
+            return f"steps must be {wanted}, got {state.steps}"
+        if state.m is None or state.v is None:
+            return f"m and v are missing after {state.steps} steps"
+        return "v must not be negative" if bool((state.v < 0).any()) else ""
+
     def _corrections(self, t: int) -> tuple[float, float]:
         """c1 and c2."""
         return 1 - self.beta1**t, 1 - self.beta2**t

@@ -1,16 +1,89 @@
-"""A run on disk. A folder holds
+"""A run on disk: the specification of a run folder.
 
-config.json       the settings, written once
+A run folder holds these files. No other name in it matters to a run.
+
+config.json       the settings, written once; replaced if the run is extended
 checkpoint.npz    the last saved state, replaced by an atomic write
-metrics.jsonl     one JSON object per line, appended
+metrics.jsonl     one row for every few meta-steps, appended
+.lock             held by the process that trains here; empty
+.NAME.*.part      a file that is being written; left behind by a kill, and
+                  removed by the next process that trains here
 
-A kill at any moment leaves the old checkpoint or the new one.
+In a sweep's folder, result.json, look-N.json and .job come beside them
+(sweep.py). ``minimeta eval`` adds eval-*.json.
+
+A kill at any moment leaves the old checkpoint or the new one. Before a
+checkpoint is replaced, the metrics up to it are flushed to the disk. So after a
+loss of power, too, no checkpoint is ahead of its metrics. All files are plain
+files: a symbolic link in the place of one is refused, never followed. The
+folder itself may be a link.
+
+config.json is an object of UTF-8 JSON, ``Settings.to_dict()``. Readers also
+take the flat form of the first edition (first_edition.py).
+
+checkpoint.npz is an uncompressed archive of arrays without pickles:
+
+format            the text "minimeta checkpoint 2"
+config            the SHA-256 of config.json's object, in the form that
+                  ``_digest`` gives it, which the state belongs to. While a run
+                  is extended, two of them: of the old and the new settings.
+names             the sorted names of all arrays
+iteration         the number of meta-steps done
+meta              the meta-parameters, (M,), of the run's dtype
+outer, outer.*    the state of the outer rule (states.py)
+inner, inner.*    the state of the inner rule, where it passes on
+
+metrics.jsonl has one JSON object per line, in ASCII. ``iteration`` is in every
+row: the number of meta-steps done when the row was written. There are four
+kinds of rows.
+
+A row of losses has ``loss``. It covers the meta-steps since the row of losses
+before it:
+
+loss              the mean over these meta-steps, and over the tasks of each, of
+                  the loss that the algorithm reports for a task: its last
+                  mini-batch's, before any step on it. For images it is the mean
+                  or the sum over the examples of the mini-batch, as the setting
+                  ``reduction`` says; for waves it is the mean. Runs with
+                  different reductions or sizes cannot be compared by it.
+epsilon           the outer step size of the last of these meta-steps
+seconds           seconds of training, since the run began, without the pauses
+                  between its parts
+peak_memory       the largest memory of the process so far, in bytes, on the
+                  host
+steps             how many meta-steps the row covers. Older rows lack it.
+
+A row of a beginning has ``provenance``. A process writes it before its first
+meta-step:
+
+event             "begun" at meta-step 0, "continued" later. Older rows lack it.
+provenance        versions, machine, commit and date (provenance.py)
+images            the number of images per class and their digest, or null
+
+A row of a repair has the ``event`` "repaired". A process that continues the run
+writes it if it found rows missing, doubled or out of order, and warns:
+
+gaps              pairs [first, last] of meta-steps, counted from 1, between
+                  which no row tells the loss
+doubled           the rows that were removed, because a later row of losses had
+                  the same meta-step
+
+A row of an extension has the ``event`` "extended":
+
+extended          an object: ``from`` and ``to``, the old and the new number of
+                  meta-steps of the run; ``config``, the old settings
+
+The last line may be cut short by a kill. It does not count. A process that
+continues a run rewrites the file: without that line, and without the rows after
+its checkpoint, whose meta-steps it computes again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +93,25 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, MinimetaError, SettingsError
-from ..files import locked, parts_of, write_atomically
+from ..errors import CheckpointError, MinimetaError, SettingsError, one_line
+from ..files import (
+    flush_file,
+    flush_folder,
+    locked,
+    opened,
+    read_arrays,
+    read_json,
+    remove_parts_of,
+    write_atomically,
+    write_new,
+)
 from ..training.meta_training import MetaState
-from ..training.states import Rules, packed_state, read_state
+from ..training.states import Rules, largest_size, packed_state, read_state
+from .metrics import metrics_arrays, read_rows, sorted_rows, told_gaps
 
 _FORMAT = "minimeta checkpoint 2"
 _FIRST_FORMAT = "minimeta checkpoint 1"  # left None out, and held arrays that no state has now
+_LARGEST = 1 << 32  # bytes of a checkpoint of unknown structure
 
 
 @dataclass(frozen=True)
@@ -53,22 +138,26 @@ class RunFolder:
 
         A run that was killed just after its settings were written has none.
         """
-        return self.checkpoint_path.exists() or self.metrics_path.exists()
+        return any(map(os.path.lexists, (self.checkpoint_path, self.metrics_path)))
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Create the folder if needed, and lock it against other processes.
 
+        Partial files that killed processes have left are removed.
+
         Raises
         ------
         CheckpointError
-            if another process holds the lock, or the folder cannot be created.
+            if another process holds the lock, or the folder cannot be used.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.path)
             with locked(self.path / ".lock") as alone:
                 if not alone:
                     raise CheckpointError(f"another process is training in {self.path}")
+                for path in (self.config_path, self.checkpoint_path, self.metrics_path):
+                    remove_parts_of(path)
                 yield
         except OSError as error:
             if isinstance(error, MinimetaError):
@@ -84,13 +173,25 @@ class RunFolder:
             if the folder already holds a run, or a file of a run.
         """
         for path in (self.config_path, self.checkpoint_path, self.metrics_path):
-            if path.exists():
+            if os.path.lexists(path):
                 raise CheckpointError(
                     f"{self.path} already holds a run ({path.name}): "
                     "continue it with --resume, or name another folder with --out"
                 )
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.config_path, lambda file: file.write(text.encode()))
+        write_new(self.config_path, lambda file: file.write(_json(config)))
+
+    def replace_config(self, config: Mapping[str, Any]) -> None:
+        """Replace the settings, of a run that is extended, atomically."""
+        write_atomically(self.config_path, lambda file: file.write(_json(config)))
+
+    def discard(self) -> None:
+        """Remove the settings and the first checkpoint of a run.
+
+        Only the process that created them, and still holds the lock, may do
+        this: for a run that could not begin.
+        """
+        self.checkpoint_path.unlink(missing_ok=True)
+        self.config_path.unlink(missing_ok=True)
 
     def config(self) -> dict[str, Any]:
         """The settings.
@@ -100,34 +201,51 @@ class RunFolder:
         CheckpointError
             if the settings are missing or not readable.
         """
-        if not self.config_path.exists():
+        try:
+            config = read_json(self.config_path)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(
                 f"{self.path} is not a run folder: it has no {self.config_path.name}"
-            )
-        try:
-            config = json.loads(self.config_path.read_text())
-        except (ValueError, OSError) as error:
+            ) from error
+        except ValueError as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.config_path} cannot be read: {error}") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{self.config_path} is damaged: it holds no settings")
         return config
 
-    def save(self, state: MetaState, config: Mapping[str, Any], rules: Rules) -> None:
-        """Replace the checkpoint.
+    def save(
+        self,
+        state: MetaState,
+        config: Mapping[str, Any],
+        rules: Rules,
+        becoming: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replace the checkpoint, once the metrics are on the disk.
+
+        The checkpoint belongs to ``config``, and to the settings ``becoming``
+        that are about to replace it.
 
         Raises
         ------
         SettingsError
-            if the structure of a rule's state differs from that after its first
-            step: such a state could not be read back.
+            if the structure of a rule's state, or the shape or dtype of an
+            array, differs from that after its first step: such a state could
+            not be read back.
         """
         packed = packed_state(state)
         try:
             read_state(packed, rules)
         except CheckpointError as error:
             raise SettingsError(f"this state cannot be saved: {error}") from error
-        arrays = {"format": np.array(_FORMAT), "config": np.array(_digest(config))} | packed
+        digests = np.array(_digest(config))
+        if becoming is not None:
+            digests = np.array([_digest(config), _digest(becoming)])
+        arrays = {"format": np.array(_FORMAT), "config": digests} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
+        if os.path.lexists(self.metrics_path):
+            flush_file(self.metrics_path)
         write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
@@ -136,18 +254,16 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if the checkpoint is missing, truncated, altered, or was written
-            under settings other than ``config``.
+            if the checkpoint is missing, truncated, altered, was written under
+            settings other than ``config``, or holds no state of such a run.
         """
-        if not self.checkpoint_path.exists():
-            raise CheckpointError(f"{self.path} holds no checkpoint")
-        arrays = self._arrays()
+        arrays = self._arrays(largest_size(rules) or _LARGEST)
         told = str(arrays.pop("format", ""))
         if told not in (_FORMAT, _FIRST_FORMAT):
             raise CheckpointError(
                 f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
             )
-        if str(arrays.pop("config", "")) != _digest(config):
+        if _digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} was written under settings other than those in "
                 f"{self.config_path}"
@@ -157,13 +273,16 @@ class RunFolder:
         except CheckpointError as error:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _arrays(self, limit: int) -> dict[str, np.ndarray]:
         """All arrays of the checkpoint except the list of their names."""
         try:
-            with np.load(self.checkpoint_path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except Exception as error:  # a reader of archives may raise anything on damaged bytes
+            arrays = read_arrays(self.checkpoint_path, limit)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.path} holds no checkpoint") from error
+        except ValueError as error:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.checkpoint_path} cannot be read: {error}") from error
         if "names" not in arrays or sorted(arrays) != arrays["names"].tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} is damaged: some of its arrays are missing"
@@ -172,60 +291,92 @@ class RunFolder:
         return arrays
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
-        """Add one line."""
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add one row."""
+        new = not os.path.lexists(self.metrics_path)
+        with opened(self.metrics_path, "append") as file:
+            file.write(_line(entry))
+        if new:
+            flush_folder(self.path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of the metrics; an empty list without a file.
+        """All whole rows of the metrics; an empty list without a file.
 
         Raises
         ------
         CheckpointError
-            if a whole line is not a JSON object with an iteration.
+            if the file cannot be read, or a whole row is not as specified.
         """
-        if not self.metrics_path.exists():
-            return []
-        try:
-            lines = self.metrics_path.read_text().splitlines(keepends=True)
-            entries = [json.loads(line) for line in lines if line.endswith("\n")]
-            return [entry for entry in entries if entry["iteration"] >= 0]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
+        return read_rows(self.metrics_path)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The losses as arrays to plot (``metrics_arrays``)."""
+        return metrics_arrays(self.path)
 
     def facts(self) -> dict[str, Any]:
         """The facts of the run in its metrics: the last value of every key.
 
         ``made_by`` lists the provenance of every part of the run, in order,
-        without dates.
+        without dates. ``gaps`` lists the meta-steps whose losses are missing,
+        if there are any.
         """
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
-        for entry in self.metrics():
-            facts |= entry
+        rows = self.metrics()
+        for entry in rows:
+            facts |= {name: value for name, value in entry.items() if name not in _OF_ONE_ROW}
             producer = {
                 name: value for name, value in facts.get("provenance", {}).items() if name != "date"
             }
             if "loss" in entry and producer and producer not in made_by:  # it made meta-steps
                 made_by.append(producer)
-        return facts | {"made_by": made_by}
+        gaps = told_gaps(rows)
+        return facts | {"made_by": made_by} | ({"gaps": gaps} if gaps else {})
 
-    def clear_after(self, iteration: int) -> None:
+    def clear_after(self, iteration: int, end: int | None = None) -> None:
         """Prepare the folder for a run that continues from ``iteration``.
 
-        This drops the metrics that the run will write again, a last line cut
-        short by a kill, and partly written files.
+        This drops the metrics that the run will write again, and a last line
+        cut short by a kill. Missing, doubled and unordered rows are told by a
+        warning and by a row. An extension to more than ``end`` meta-steps did
+        not happen, and is dropped.
         """
-        for path in (self.config_path, self.checkpoint_path, self.metrics_path):
-            for part in parts_of(path):
-                part.unlink()
-        if self.metrics_path.exists():
-            kept = [
-                json.dumps(entry) + "\n"
-                for entry in self.metrics()
-                if entry["iteration"] <= iteration
-            ]
-            write_atomically(self.metrics_path, lambda file: file.write("".join(kept).encode()))
+        found = sorted_rows(
+            [
+                row
+                for row in self.metrics()
+                if row["iteration"] <= iteration
+                and (end is None or row.get("extended", {}).get("to", 0) <= end)
+            ],
+            iteration,
+        )
+        rows = found.rows
+        if told := found.told():
+            warnings.warn(one_line(f"{self.metrics_path} had {told}"), stacklevel=2)
+            gaps = [list(gap) for gap in found.gaps]
+            repair = {"event": "repaired", "gaps": gaps, "doubled": found.doubled}
+            rows = [*rows, {"iteration": iteration} | repair]
+        if rows or os.path.lexists(self.metrics_path):
+            text = b"".join(map(_line, rows))
+            write_atomically(self.metrics_path, lambda file: file.write(text))
+            flush_folder(self.path)
+
+
+_OF_ONE_ROW = ("event", "steps", "gaps", "doubled", "extended")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # a null character
+        raise CheckpointError(f"{path} cannot be a folder's name: {error}") from error
+
+
+def _json(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return (json.dumps(row) + "\n").encode()
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -8,6 +8,13 @@ repeated call reads this file, and computes only the missing results; an
 interrupted run continues from its last checkpoint. A run's numbers depend
 neither on the number of processes nor on interruptions.
 
+A job's folder has three more files than a run's (folder.py). result.json and
+look-N.json, N the meta-step of a look, hold an object: ``settings`` and ``by``
+of the job, ``result``, the object that ``measure`` returned, and
+``measured_by``, the provenance of that. result.json also has ``looks``, the
+results of the looks by their meta-step, and ``training``, the facts of the run
+(``RunFolder.facts``). .job is the job's lock, and empty.
+
 Each job runs in a fresh process of this machine, with one thread. With
 ``scheduler``, jobs run on the workers of a Dask cluster instead, which must see
 the same folder (and the same data). If a worker dies, the next worker that
@@ -24,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import pickle
 import sys
@@ -32,7 +40,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,8 +49,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..arrays.threads import available_cores
-from ..errors import CheckpointError, MinimetaError, SettingsError, SweepError
-from ..files import locked, write_atomically
+from ..errors import CheckpointError, MinimetaError, SettingsError, SweepError, one_line
+from ..files import MEBIBYTE, locked, opened, parsed_json, read_json, remove_parts_of, write_new
 from .experiment import Experiment
 from .folder import RunFolder
 from .processes import Died, fresh_processes
@@ -54,6 +62,7 @@ from .train import Saving, load, settings_in, train
 Measure = Callable[..., dict[str, Any]]
 
 SAY_SO_AFTER = 5.0  # seconds of waiting for another process
+_LARGEST = 1024 * MEBIBYTE  # bytes of a file of results
 _SAVING = Saving(10, 20)
 
 
@@ -121,7 +130,7 @@ def sweep(
     data: str | None = None,
     processes: int | None = None,
     scheduler: str | None = None,
-    progress: bool = False,
+    progress: bool | None = False,
     saving: Saving = _SAVING,
 ) -> dict[str, Finished]:
     """Train and measure every job; return the outcomes by name.
@@ -131,9 +140,11 @@ def sweep(
     that training has reached, and the job's ``by``. Another process must be
     able to import ``measure``. The workers of a cluster also get the modules in
     its folder. ``data`` is the folder of the images. ``processes`` defaults to
-    the number of cores. ``scheduler`` is the address of a Dask scheduler,
-    ``tcp://HOST:PORT``, which replaces local processes. ``saving`` sets how
-    often runs write metrics and checkpoints.
+    the number of cores. With 0 the jobs run in this process, one after another;
+    then ``measure`` may be any function, such as one of a notebook.
+    ``scheduler`` is the address of a Dask scheduler, ``tcp://HOST:PORT``, which
+    replaces local processes. ``saving`` sets how often runs write metrics and
+    checkpoints. ``progress`` shows a bar; None shows it on a terminal only.
 
     Raises
     ------
@@ -141,9 +152,10 @@ def sweep(
         if jobs failed, once all other jobs are done; names each job and the
         reason.
     SettingsError
-        if two jobs share a name, or a name cannot be a folder's; if a folder
-        holds a run with other settings, other arguments of ``measure`` or
-        without these looks; or if runs of one task used different images.
+        if two jobs share a name, or a name cannot be a folder's; if other
+        processes cannot import ``measure``; if a folder holds a run with other
+        settings, other arguments of ``measure`` or without these looks; or if
+        runs of one task used different images.
     CheckpointError
         if a file of a job is damaged.
     KeyboardInterrupt
@@ -156,6 +168,8 @@ def sweep(
     except OSError as error:
         raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
+    if not scheduler and processes != 0:
+        _check_importable(measure, jobs)
     results = {job.name: _result(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
     missing = [job for job in jobs if results[job.name] is None]
@@ -179,7 +193,9 @@ def sweep(
 
 def _raise(failures: dict[str, Failure], count: int) -> None:
     """Raise one SweepError; its cause holds the unexpected errors."""
-    told = "\n".join(f"  {name}: {failure.told}" for name, failure in failures.items())
+    told = "\n".join(
+        f"  {one_line(f'{name}: {failure.told}')}" for name, failure in failures.items()
+    )
     errors = [failure.error for failure in failures.values() if failure.error is not None]
     cause = (
         errors[0]
@@ -213,8 +229,13 @@ def run_job(
     job: Job, path: Path, measure: Measure, data: str | None, saving: Saving = _SAVING
 ) -> dict[str, Any]:
     """Complete a job and return the contents of its result file."""
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be used as a run folder: {error}") from error
     with _alone(path / ".job"):
+        for name in ("result.json", *(f"look-{look}.json" for look in job.looks)):
+            remove_parts_of(path / name)
         done = _result(job, path)
         if done is not None:  # by another sweep, or a process that was believed dead
             return done
@@ -236,6 +257,11 @@ def attempt(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
 
     # tqdm's own lock is a semaphore, which a killed process would leave behind.
     tqdm.set_lock(RLock())
+    return attempt_here(job, path, *how)
+
+
+def attempt_here(job: Job, path: Path, *how: Any) -> dict[str, Any] | Failure:
+    """``run_job``, which returns errors as results."""
     try:
         return run_job(job, path, *how)
     except MinimetaError as error:
@@ -270,14 +296,14 @@ def _look(
         contents = _write(file, job, {"result": measured(iteration)})
     with _whole(file, remedy):
         _check_of(job, file, contents)
-        return dict(contents["result"])
+        return _object(contents["result"])
 
 
 def _measured(
     job: Job, path: Path, measure: Measure, experiment: Experiment, saving: Saving, iteration: int
 ) -> dict[str, Any]:
     """Train until ``iteration`` and measure."""
-    begun = RunFolder(path).config_path.exists()
+    begun = os.path.lexists(RunFolder(path).config_path)
     state = train(experiment, path, resume=begun, saving=saving, until=iteration)
     if state.iteration != iteration:
         raise SettingsError(
@@ -304,7 +330,14 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(contents, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise type(error)(f"measure must return values that JSON can hold: {error}") from error
-    write_atomically(path, lambda file: file.write(text.encode()))
+    try:
+        write_new(path, lambda file: file.write(text.encode()))
+    except FileExistsError as error:  # where a system has no locks
+        raise CheckpointError(
+            f"{path} was written by another process: the same call takes its result"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
     return json.loads(text)
 
 
@@ -346,12 +379,14 @@ def _read(file: Path, remedy: str) -> dict[str, Any] | None:
     CheckpointError
         if the file holds anything else; names the file and the ``remedy``.
     """
-    if not file.exists():
-        return None
     try:
-        contents = json.loads(file.read_text())
+        contents = read_json(file, _LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}; {remedy}") from error
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} is damaged: it must hold a JSON object; {remedy}")
     return contents
@@ -376,8 +411,15 @@ def _result(job: Job, path: Path) -> dict[str, Any] | None:
 
 
 def _finished(contents: dict[str, Any]) -> Finished:
-    looks = {int(look): result for look, result in contents["looks"].items()}
-    return Finished(contents["result"], looks, contents["training"], contents.get("measured_by"))
+    looks = {int(look): _object(result) for look, result in contents["looks"].items()}
+    result, training = _object(contents["result"]), _object(contents["training"])
+    return Finished(result, looks, training, contents.get("measured_by"))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object is expected, got {value!r}")
+    return value
 
 
 @contextmanager
@@ -385,7 +427,11 @@ def _alone(lock: Path) -> Iterator[None]:
     """Wait until this process holds ``lock``; warn if that takes long."""
     since, said = time.monotonic(), False
     while True:
-        with locked(lock) as alone:
+        with ExitStack() as stack:
+            try:
+                alone = stack.enter_context(locked(lock))
+            except OSError as error:
+                raise CheckpointError(f"{lock} cannot be a lock: {error}") from error
             if alone:
                 yield
                 return
@@ -408,12 +454,12 @@ def _check(jobs: Sequence[Job], root: Path) -> None:
         if Path(job.name).name != job.name or not job.name.strip("."):
             raise SettingsError(f"a job's name must be the name of a folder, got {job.name!r}")
         run = RunFolder(root / job.name)
-        begun = run.config_path.exists()
+        begun = os.path.lexists(run.config_path)
         if begun and settings_in(run.config_path, run.config()).flags() != job.settings.flags():
             raise SettingsError(
                 f"{run.path} holds a run with other settings: name another folder for this sweep"
             )
-        if run.begun and not (run.path / "result.json").exists():
+        if run.begun and not os.path.lexists(run.path / "result.json"):
             _check_checkpoint(run, job.settings)
 
 
@@ -434,14 +480,47 @@ def _submitter(scheduler: str | None, processes: int | None) -> Iterator[Submit]
 
     It yields the index of each call with its outcome, as calls end.
     """
-    if processes is not None and processes < 1:
-        raise SettingsError(f"processes must be 1 or more, got {processes}")
-    with (
-        _on_cluster(scheduler)
-        if scheduler
-        else _on_this_machine(processes or available_cores()) as submit
-    ):
+    if processes is not None and processes < 0:
+        raise SettingsError(f"processes must be 1 or more, or 0 for this process, got {processes}")
+    if scheduler:
+        chosen = _on_cluster(scheduler)
+    elif processes == 0:
+        chosen = nullcontext(_one_after_another)
+    else:
+        chosen = _on_this_machine(processes or available_cores())
+    with chosen as submit:
         yield submit
+
+
+def _one_after_another(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+    for index, each in enumerate(arguments):
+        yield index, attempt_here(*each)
+
+
+def _check_importable(measure: Measure, jobs: Sequence[Job]) -> None:
+    """Raise a SettingsError if fresh processes cannot import ``measure``, or a
+    class in the settings of ``jobs``."""
+    try:
+        packed = pickle.dumps((measure, *jobs))
+    except Exception as error:  # an object decides how it is pickled
+        why = f"{type(error).__name__}: {error}"
+    else:
+        program = getattr(sys.modules["__main__"], "__file__", "")  # of stdin: no file
+        if os.path.isfile(program) or b"__main__" not in packed:
+            return
+        why = "measure or a class of the jobs is defined in a notebook or an interactive session"
+    raise SettingsError(
+        f"other processes cannot import this sweep ({why}): put measure and the classes at the top "
+        "level of a module file, or call sweep with processes=0, which runs the jobs in this "
+        "process"
+    )
+
+
+def _without_arguments(measure: Measure) -> Any:
+    """The function in a ``partial`` of a ``partial`` of a function."""
+    while isinstance(measure, partial):
+        measure = measure.func
+    return measure
 
 
 @contextmanager
@@ -473,6 +552,8 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
     def submit(arguments: list[tuple]) -> Iterator[tuple[int, Any]]:
+        if arguments:
+            _say_if_no_worker(client, scheduler)
         # pure=False: the result of a job depends on its folder too, not only on
         # its arguments.
         futures = [client.submit(attempt_packed, _packed(each), pure=False) for each in arguments]
@@ -480,10 +561,39 @@ def _on_cluster(scheduler: str) -> Iterator[Submit]:
         for future in distributed.as_completed(futures):
             yield places[future.key], _outcome(future)
 
+    with _logging_less():
+        try:
+            yield submit
+        finally:
+            client.close()
+
+
+def _say_if_no_worker(client: Any, scheduler: str) -> None:
+    """Warn if the cluster has no worker, even after some seconds."""
     try:
-        yield submit
+        client.wait_for_workers(1, timeout=SAY_SO_AFTER)
+    except TimeoutError:
+        warnings.warn(
+            f"the Dask scheduler at {scheduler} has no workers: the jobs wait until one starts "
+            f"(dask worker {scheduler})",
+            stacklevel=1,
+        )
+    except OSError:  # the connection is lost, which the jobs will tell
+        return
+
+
+@contextmanager
+def _logging_less() -> Iterator[None]:
+    """Keep Dask from logging a lost connection, which jobs' outcomes tell."""
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        client.close()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 async def _connected(scheduler: str) -> None:
@@ -537,9 +647,7 @@ def _beside(measure: Measure) -> list[ModuleType]:
     They are the loaded modules in the folder of ``measure``'s own module,
     unless that module belongs to a package or is installed.
     """
-    while isinstance(measure, partial):
-        measure = measure.func
-    own = sys.modules.get(measure.__module__)
+    own = sys.modules.get(_without_arguments(measure).__module__)
     file = getattr(own, "__file__", None)
     if file is None or own.__package__ or "site-packages" in Path(file).parts:
         return []
@@ -553,9 +661,9 @@ def _beside(measure: Measure) -> list[ModuleType]:
 
 
 @contextmanager
-def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
+def _watched(jobs: Sequence[Job], root: Path, progress: bool | None) -> Iterator[None]:
     """A progress bar over all meta-steps, read from the folders of jobs."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     total = sum(job.settings.training.iterations for job in jobs)
     over, counts = Event(), {job.name: 0 for job in jobs}
@@ -581,7 +689,7 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
         initial=look(),
         unit="step",
         unit_scale=True,
-        disable=None if progress else True,
+        disable=None if progress is None else not progress,
     ) as bar:
         watcher = Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()
@@ -596,9 +704,9 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool) -> Iterator[None]:
 def _steps_done(metrics: Path) -> int:
     """The iteration in the last whole line of the file; 0 without a line."""
     try:
-        with open(metrics, "rb") as file:
+        with opened(metrics, "read") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().rpartition(b"\n")[0].splitlines()
-        return int(json.loads(lines[-1])["iteration"])
+        return int(parsed_json(lines[-1])["iteration"])
     except (OSError, IndexError, ValueError, KeyError, TypeError):
         return 0  # the run has not started, or a line is being written: try again later

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ..algorithms import Algorithm
 from ..arrays import memory
-from ..errors import CheckpointError, DivergenceError, SettingsError
+from ..errors import CheckpointError, MinimetaError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
-from ..training.states import Rules
+from ..training.states import Rules, check_finite
 from .experiment import Experiment
 from .folder import RunFolder
 from .provenance import provenance
@@ -47,53 +52,120 @@ def train(
     *,
     resume: bool = False,
     saving: Saving = Saving(),
-    progress: bool = False,
+    progress: bool | None = False,
     until: int | None = None,
 ) -> MetaState:
     """Train in the folder ``out``, from its checkpoint with ``resume``.
 
     The result is bit-identical however often the run was interrupted. With
     ``until``, the run stops at that meta-step, with a checkpoint. A run that is
-    already beyond it does not change.
+    already beyond it does not change. ``progress`` shows a bar; None shows it
+    on a terminal only.
+
+    With ``resume`` the settings may ask for more ``iterations`` than the run
+    was started with, if its outer step size is constant. The run is extended,
+    and has the bits of a run that was started with as many.
+
+    Ctrl-C saves a checkpoint at the meta-step reached. A second Ctrl-C stops at
+    once.
 
     Raises
     ------
     DivergenceError
-        if the loss or a parameter is no longer finite; names the meta-step. The
-        last checkpoint before it is kept.
+        if a loss, a parameter or a rule's state is no longer finite; names the
+        meta-step. The last checkpoint before it is kept.
     CheckpointError, DataError, SettingsError
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
-    if resume and settings_in(folder.config_path, folder.config()).flags() != settings.flags():
-        raise CheckpointError(
-            f"{out} was started with other settings: resume it with its own settings"
-        )
+    if resume:
+        _check_resumed(folder, settings_in(folder.config_path, folder.config()), settings)
     # Data that do not suffice, or do not fit, are refused before anything is
     # written.
     experiment.check()
     with folder.held():
-        if not resume:
-            folder.create(settings.to_dict())
-        config = folder.config()
-        state = _begun(experiment, folder, config) if resume and folder.begun else None
-        if state is None:
-            state = experiment.training.start()
-            folder.save(state, config, rules_of(settings))
+        state = _resumed(experiment, folder) if resume else _started(experiment, folder)
         end = settings.training.iterations
         end = end if until is None else min(until, end)
         return _trained(experiment, state, folder, saving, progress, end)
 
 
-def _begun(experiment: Experiment, folder: RunFolder, config: Mapping[str, Any]) -> MetaState:
-    """The state to continue from; metrics after this state are dropped."""
-    state = load(folder, experiment.settings, config, experiment.xp)
+def _check_resumed(folder: RunFolder, former: Settings, settings: Settings) -> None:
+    """Raise a CheckpointError if a run of ``former`` cannot go on so."""
+    before, after = former.flags(), settings.flags()
+    if before == after:
+        return
+    old, new = before.pop("iterations"), after.pop("iterations")
+    if before != after or new < old:
+        raise CheckpointError(
+            f"{folder.path} was started with other settings: resume it with its own settings"
+        )
+    if settings.outer.lr != settings.training.epsilon_final:
+        raise CheckpointError(
+            f"{folder.path} cannot be extended from {old} to {new} meta-steps: its outer step size "
+            f"changes over the whole run, from {settings.outer.lr} to "
+            f"{settings.training.epsilon_final}, so a longer run differs from its first meta-step; "
+            "train a new run"
+        )
+
+
+def _started(experiment: Experiment, folder: RunFolder) -> MetaState:
+    """The first state of a new run, saved.
+
+    A run that cannot begin, such as for lack of memory, leaves no files.
+    """
+    settings = experiment.settings
+    folder.create(settings.to_dict())
+    try:
+        state = experiment.training.start()
+        folder.save(state, folder.config(), rules_of(settings))
+    except BaseException:
+        folder.discard()
+        raise
+    return state
+
+
+def _resumed(experiment: Experiment, folder: RunFolder) -> MetaState:
+    """The state to continue from; metrics after this state are dropped.
+
+    A run that was killed before its first checkpoint begins anew. A run of
+    fewer meta-steps is extended.
+    """
+    settings, config = experiment.settings, folder.config()
+    former = settings_in(folder.config_path, config)
+    _check_resumed(folder, former, settings)
+    longer = settings.training.iterations > former.training.iterations
+    if not folder.begun:
+        if longer:
+            folder.replace_config(settings.to_dict())
+        state = experiment.training.start()
+        folder.save(state, folder.config(), rules_of(settings))
+        return state
+    state = load(folder, former, config, experiment.xp)
     begun = folder.facts().get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
             f"{folder.path} was started with other images: {begun}, not {experiment.images}"
         )
-    folder.clear_after(state.iteration)
+    folder.clear_after(state.iteration, former.training.iterations)
+    if longer:
+        _extend(folder, state, config, settings)
     return state
+
+
+def _extend(
+    folder: RunFolder, state: MetaState, config: Mapping[str, Any], settings: Settings
+) -> None:
+    """Replace ``config``, the run's old settings, by ``settings``.
+
+    A kill before the new config.json is in place leaves the old run, after that
+    the new run: the checkpoint belongs to both, until the next one is saved.
+    """
+    longer = settings.to_dict()
+    old = settings_in(folder.config_path, config).training.iterations
+    told = {"from": old, "to": settings.training.iterations, "config": config}
+    folder.append_metrics({"iteration": state.iteration, "event": "extended", "extended": told})
+    folder.save(state, config, rules_of(settings), becoming=longer)
+    folder.replace_config(longer)
 
 
 def _trained(
@@ -101,23 +173,63 @@ def _trained(
     state: MetaState,
     folder: RunFolder,
     saving: Saving,
-    progress: bool,
+    progress: bool | None,
     end: int,
 ) -> MetaState:
     """The state at meta-step ``end``, or ``state`` if it is beyond."""
-    if state.iteration < end:
-        made = {"provenance": provenance(experiment.xp.__name__), "images": experiment.images}
-        folder.append_metrics({"iteration": state.iteration} | made)
     config, rules, last = folder.config(), rules_of(experiment.settings), state
     try:
-        for last in _advance(experiment.training, state, folder, saving, progress, end):
-            folder.save(last, config, rules)
+        with _interrupt_noted() as interrupted:
+            if state.iteration < end:
+                folder.append_metrics(_beginning(experiment, state.iteration))
+            for last in _advance(
+                experiment.training, state, folder, saving, progress, end, interrupted
+            ):
+                folder.save(last, config, rules)
+        if interrupted.is_set():
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "stopped: the same command with --resume continues from the last checkpoint in "
             f"{folder.path}"
         ) from None
     return last
+
+
+def _beginning(experiment: Experiment, iteration: int) -> dict[str, Any]:
+    """The row of metrics before the first meta-step of a process."""
+    return {
+        "iteration": iteration,
+        "event": "continued" if iteration else "begun",
+        "provenance": provenance(experiment.xp.__name__),
+        "images": experiment.images,
+    }
+
+
+@contextmanager
+def _interrupt_noted() -> Iterator[Event]:
+    """An event that Ctrl-C sets; a second Ctrl-C interrupts as usual.
+
+    Only the main thread can do this, and only where Ctrl-C raises
+    KeyboardInterrupt. Elsewhere the event is never set.
+    """
+    noted = Event()
+    default = signal.default_int_handler
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not default:
+        yield noted
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if noted.is_set():
+            default(number, frame)
+        noted.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def open_run(
@@ -145,18 +257,38 @@ def load(
     CheckpointError
         if the checkpoint is damaged, or does not belong to such a run.
     """
-    state, told = folder.load(config, rules_of(settings), xp), settings.training
-    if state.iteration > told.iterations or state.meta.dtype != np.dtype(told.dtype):
+    state, end = folder.load(config, rules_of(settings), xp), settings.training.iterations
+    if state.iteration > end:
         raise CheckpointError(
-            f"{folder.checkpoint_path} is damaged: expected meta-step {told.iterations} or less in "
-            f"{told.dtype}, got {state.iteration} in {state.meta.dtype}"
+            f"{folder.checkpoint_path} is damaged: expected meta-step {end} or less, "
+            f"got {state.iteration}"
         )
     return state
 
 
 def rules_of(settings: Settings) -> Rules:
-    """The rules whose states a run carries."""
-    return Rules(settings.outer, settings.algorithm.rule)
+    """The rules whose states a run carries, and the shapes of these states.
+
+    No data are needed: the shapes are those of fresh meta-parameters. The inner
+    loop's number of parameters is unknown where an algorithm adapts in its own
+    way.
+
+    Raises
+    ------
+    SettingsError
+        if such a network is too large for this machine.
+    """
+    objective = settings.objective()
+    algorithm = settings.prepared(objective)
+    try:
+        meta = algorithm.init(objective, np.random.default_rng(0), settings.training.dtype)
+        phi = algorithm.problem(objective, meta).start.shape[-1]
+    except (ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, MinimetaError):
+            raise
+        raise SettingsError(f"a network of these settings is too large: {error}") from error
+    own = type(algorithm).adapt is not Algorithm.adapt
+    return Rules(settings.outer, settings.algorithm.rule).at_sizes(meta, None if own else phi)
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
@@ -172,11 +304,13 @@ def _advance(
     state: MetaState,
     folder: RunFolder,
     saving: Saving,
-    progress: bool,
+    progress: bool | None,
     end: int,
+    interrupted: Event,
 ) -> Iterator[MetaState]:
-    """Train until meta-step ``end``; yield the states to save."""
-    from tqdm import tqdm
+    """Train until meta-step ``end``, or the step at which ``interrupted`` is
+    set; yield the states to save."""
+    from tqdm.auto import tqdm
 
     saved = time.monotonic()
     started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
@@ -184,7 +318,7 @@ def _advance(
         total=training.iterations,
         initial=state.iteration,
         unit="step",
-        disable=None if progress else True,
+        disable=None if progress is None else not progress,
         smoothing=0.05,
     )
     with (
@@ -192,16 +326,16 @@ def _advance(
         bar,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
     ):
-        while state.iteration < end:
+        stopping = state.iteration >= end
+        while not stopping:
             losses, first = [], state.iteration
             for _ in range(min(saving.every - first % saving.every, end - first)):
                 state, loss = step(state)
                 losses.append(loss)
+                if interrupted.is_set():
+                    break
             mean_loss = checked_mean(losses, first + 1)
-            if not bool(np.isfinite(complex(state.meta.sum()))):
-                raise DivergenceError(
-                    f"a parameter is no longer finite at meta-step {state.iteration}"
-                )
+            check_finite(state)
             now = time.monotonic()
             folder.append_metrics(
                 {
@@ -210,10 +344,12 @@ def _advance(
                     "epsilon": training.epsilon_at(state.iteration - 1),
                     "seconds": round(now - started, 3),
                     "peak_memory": memory.peak_memory(),
+                    "steps": state.iteration - first,
                 }
             )
             bar.update(state.iteration - first)
             bar.set_postfix(loss=f"{mean_loss:.3g}", refresh=False)
-            if now - saved >= saving.seconds or state.iteration == end:
+            stopping = state.iteration == end or interrupted.is_set()
+            if now - saved >= saving.seconds or stopping:
                 yield state
                 saved = now

@@ -20,6 +20,8 @@ import hashlib
 import io
 import json
 import math
+import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,13 +33,14 @@ import numpy as np
 from ..algorithms import FOMAML, MAML, Reptile
 from ..arrays import threads
 from ..errors import SettingsError, VectorsError
-from ..files import write_atomically
+from ..files import MEBIBYTE, parsed_json, read_arrays, read_bytes, write_atomically
 from ..inner import SGD, Adam
 from ..losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from ..objectives import Network, Objective, mini_imagenet_convnet, mlp, omniglot_convnet
 from ..tasks import Minibatches
 
 FORMAT, VERSION = "minimeta vectors", 1
+_LARGEST_INDEX, _LARGEST = 16 * MEBIBYTE, 256 * MEBIBYTE  # bytes
 TOLERANCE = 1e-9
 INDEX = "index.json"
 
@@ -295,23 +298,27 @@ def read(folder: Path) -> dict[str, Any]:
     """
     index = _read_index(folder)
     for entry in index["problems"]:
-        _verified(folder / entry["file"], entry["sha256"])
+        _verified(folder / entry["file"], 2 * _bytes_of(entry) + MEBIBYTE, entry["sha256"])
     return index
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
+def load(path: Path, limit: int = _LARGEST) -> dict[str, np.ndarray]:
     """All arrays of an npz by name. Nothing is unpickled.
 
     Raises
     ------
     VectorsError
-        if the file cannot be read.
+        if the file is missing, cannot be read, or holds more than about
+        ``limit`` bytes of arrays.
     """
     try:
-        with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as stored:
-            return {name: np.asarray(stored[name]) for name in stored.files}
-    except Exception as error:  # a reader of archives may raise anything on damaged bytes
+        return read_arrays(path, limit)
+    except FileNotFoundError as error:
+        raise VectorsError(f"{path} is missing") from error
+    except ValueError as error:
         raise VectorsError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise VectorsError(f"{path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -347,8 +354,10 @@ def grade(folder: Path, results: Path, tolerance: float = TOLERANCE) -> list[Gra
         raise SettingsError(f"tolerance must be 0 or more and finite, got {tolerance}")
     grades = []
     for entry in read(folder)["problems"]:
-        want = load(folder / entry["file"])
-        grades += _grade_problem(entry["name"], want, results / entry["file"], tolerance)
+        limit = 4 * _bytes_of(entry)
+        want = load(folder / entry["file"], limit)
+        _check_arrays(folder / entry["file"], entry, want)
+        grades += _grade_problem(entry["name"], want, results / entry["file"], limit, tolerance)
     if all(each.status == "missing" for each in grades):
         raise VectorsError(
             f"{results} holds no results: write one npz there for every npz in {folder}, with the "
@@ -418,45 +427,104 @@ def _read_index(folder: Path) -> dict[str, Any]:
     checksum elsewhere.
     """
     path = folder / INDEX
-    if not path.is_file():
-        raise VectorsError(f"{folder} is not a folder of vectors: it has no {INDEX}")
     try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
+        content = read_bytes(path, _LARGEST_INDEX)
+        index = parsed_json(content)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VectorsError(f"{folder} is not a folder of vectors: it has no {INDEX}") from error
+    except ValueError as error:
         raise VectorsError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise VectorsError(f"{path} cannot be read: {error}") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise VectorsError(f"{path} is not an index of vectors (format {FORMAT!r} expected)")
     if index.get("version") != VERSION:
         raise VectorsError(
-            f"{folder} holds vectors of version {index.get('version')}, not of version {VERSION}"
+            f"{folder} holds vectors of version {index.get('version')!r}, not of version {VERSION}"
         )
-    _verified(path, _verified(_checksum_path(folder)).decode("ascii", "replace")[:64])
+    checksum = _verified(_checksum_path(folder), MEBIBYTE).decode("ascii", "replace")[:64]
+    _check_sum(path, content, checksum)
+    _check_index(path, index)
     return index
 
 
-def _verified(path: Path, checksum: str | None = None) -> bytes:
-    """The bytes of a file of vectors. Its SHA-256 must be ``checksum``, if
-    given."""
+def _check_index(path: Path, index: Mapping[str, Any]) -> None:
+    """Raise a VectorsError if the index lacks something that a reader uses."""
+    problems = index.get("problems")
+    if not isinstance(problems, list) or not problems:
+        raise VectorsError(f"{path} is damaged: problems must be a list of objects")
+    for place, entry in enumerate(problems):
+        if fault := _fault_of(entry):
+            raise VectorsError(f"{path} is damaged: problem {place} must have {fault}")
+
+
+def _fault_of(entry: Any) -> str:
+    """What an entry of the index lacks, or an empty text."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return "a name"
+    file = entry.get("file")
+    if not isinstance(file, str) or not re.fullmatch(r"[\w-][\w.-]*\.npz", file):
+        return f"the name of an npz in this folder as its file, got {file!r}"
+    if not isinstance(entry.get("sha256"), str):
+        return "a checksum"
+    arrays = entry.get("arrays")
+    if not isinstance(arrays, dict) or not set(RESULTS) <= set(arrays):
+        return f"the arrays {', '.join(RESULTS)}"
+    for name, told in arrays.items():
+        sizes = told.get("shape") if isinstance(told, dict) else None
+        whole = isinstance(sizes, list) and all(type(size) is int and size >= 1 for size in sizes)
+        if not whole or told.get("dtype") not in ("float64", "int64"):
+            return f"a shape and a dtype of float64 or int64 for {name}"
+    return ""
+
+
+def _bytes_of(entry: Mapping[str, Any]) -> int:
+    """The bytes of a problem's arrays."""
+    return sum(8 * math.prod(told["shape"]) for told in entry["arrays"].values())
+
+
+def _check_arrays(path: Path, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise a VectorsError if ``arrays`` are not those that the index tells."""
+    found = {
+        name: {"dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in arrays.items()
+    }
+    if found != entry["arrays"]:
+        raise VectorsError(f"{path} is damaged: its arrays are not those of {INDEX}")
+    if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise VectorsError(f"{path} is damaged: {bad[0]} holds numbers that are not finite")
+
+
+def _verified(path: Path, limit: int, checksum: str | None = None) -> bytes:
+    """The bytes of a file of vectors, ``limit`` or fewer. Their SHA-256 must be
+    ``checksum``, if given."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, limit)
     except FileNotFoundError:
         raise VectorsError(f"{path} is missing") from None
+    except ValueError as error:
+        raise VectorsError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise VectorsError(f"{path} cannot be read: {error}") from error
-    if checksum is not None and _sha256(content) != checksum:
-        raise VectorsError(
-            f"{path} is damaged: its checksum is not the one noted when the file was written"
-        )
+    if checksum is not None:
+        _check_sum(path, content, checksum)
     return content
 
 
+def _check_sum(path: Path, content: bytes, checksum: str) -> None:
+    if _sha256(content) != checksum:
+        raise VectorsError(
+            f"{path} is damaged: its checksum is not the one noted when the file was written"
+        )
+
+
 def _grade_problem(
-    name: str, want: Mapping[str, np.ndarray], path: Path, tolerance: float
+    name: str, want: Mapping[str, np.ndarray], path: Path, limit: int, tolerance: float
 ) -> list[Grade]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return [Grade(name, quantity, "missing") for quantity in RESULTS]
     try:
-        got = load(path)
+        got = load(path, limit)
     except VectorsError as error:
         return [
             Grade(name, quantity, "fail", note=f"cannot be read: {error}") for quantity in RESULTS

@@ -16,7 +16,7 @@ import numpy as np
 from ..algorithms import Algorithm
 from ..arrays.backend import Array, array_module
 from ..errors import CheckpointError, DivergenceError, SettingsError
-from ..files import write_new
+from ..files import read_arrays, write_new
 from ..inner import InnerRule
 from ..inner import adapt as adapt_by_rule
 from ..objectives import Batch, Differentiable, HasExamples, Predicting, asked, part_of
@@ -245,12 +245,13 @@ class Learner:
         CheckpointError
             if the file is missing, damaged, or no learner's.
         """
+        file = pathlib.Path(path).resolve()
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except FileNotFoundError:
-            raise CheckpointError(f"there is no {path}") from None
-        except Exception as error:  # a reader of archives may raise anything on damaged bytes
+            # The archive is not compressed, so it cannot unpack to more.
+            arrays = read_arrays(file, limit=file.stat().st_size)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
         try:
             return cls(**parts_of(arrays, xp))

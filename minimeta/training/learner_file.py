@@ -25,6 +25,7 @@ from ..algorithms import ALGORITHMS
 from ..arrays.backend import to_host
 from ..errors import CheckpointError, MinimetaError
 from ..fields import flags_in, json_of, made_from, made_of_json, typed_json, written
+from ..files import parsed_json
 from ..objectives import described, objective_in
 from .scoring import Scoring
 from .states import packed, read_meta, state_of
@@ -69,7 +70,7 @@ def parts_of(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> dict[str, Any]
     if sorted(arrays) != names.tolist() or str(left.pop("format", "")) != FORMAT:
         raise CheckpointError(f"it is not a whole file of the format {FORMAT!r}")
     try:
-        told = json.loads(str(left.pop("learner")))
+        told = parsed_json(str(left.pop("learner")).encode())
         objective = objective_in(told["objective"])
         algorithm = made_of_json(ALGORITHMS, told["algorithm"])
         scoring = made_from(Scoring, flags_in(Scoring, told["scoring"]), {})
@@ -79,7 +80,7 @@ def parts_of(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> dict[str, Any]
             raise CheckpointError(str(error)) from error
         raise CheckpointError(f"its description is damaged: {error!r}") from error
     meta = read_meta(left, algorithm, objective)
-    state = state_of(left, "inner", algorithm.rule, meta, xp)
+    state = state_of(left, "inner", algorithm, objective, meta, xp)
     if left:
         raise CheckpointError(f"no part of a learner is called {', '.join(sorted(left))}")
     return {

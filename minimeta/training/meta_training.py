@@ -88,7 +88,12 @@ class MetaTraining:
         )
 
     def epsilon_at(self, iteration: int) -> float:
-        """The outer step size of meta-step ``iteration``, counted from 0."""
+        """The outer step size of meta-step ``iteration``, counted from 0.
+
+        A constant step size is exact, so it does not depend on ``iterations``.
+        """
+        if self.outer.lr == self.epsilon_final:
+            return self.outer.lr
         done = iteration / self.iterations
         return (1 - done) * self.outer.lr + done * self.epsilon_final
 

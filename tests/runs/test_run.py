@@ -172,9 +172,11 @@ def test_going_on_drops_what_will_be_written_again_and_no_file_of_the_users(tmp_
         file.write('{"iteration": 40, "lo')
     (tmp_path / ".checkpoint.npz.123.part").write_bytes(b"half")
     (tmp_path / ".thesis.part").write_text("mine")
-    folder.clear_after(20)
+    with folder.held():
+        folder.clear_after(20)
     assert [iteration for iteration, _ in _losses(folder)] == [10, 20]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".thesis.part", "metrics.jsonl"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".lock", ".thesis.part", "metrics.jsonl"]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

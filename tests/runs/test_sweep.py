@@ -118,7 +118,19 @@ def _gone_on_with(folder):
 
 
 @pytest.fixture
-def begin(tmp_path, parameters):
+def ctrl_c():
+    """Ctrl-C interrupts this process, and so the processes that it starts.
+
+    A shell starts background jobs with SIGINT ignored, and a process that
+    ignores it passes this on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def begin(tmp_path, parameters, ctrl_c):
     """Start a sweep of jobs, two at once, in a new process group."""
     with contextlib.ExitStack() as stack:
 
@@ -445,9 +457,8 @@ def test_looks_lie_within_a_run(tmp_path, parameters):
             mm.SettingsError, match=f"must be between 1 and its 120 meta-steps, got {look}"
         ):
             Job("one", SHORT, looks=(7, look))
-    for processes in (0, -1):
-        with pytest.raises(mm.SettingsError, match="processes must be 1 or more"):
-            sweep(_jobs(SHORT, 1), tmp_path, parameters, processes=processes)
+    with pytest.raises(mm.SettingsError, match="processes must be 1 or more"):
+        sweep(_jobs(SHORT, 1), tmp_path, parameters, processes=-1)
 
 
 def test_every_job_has_a_process_of_its_own_and_builds_once(tmp_path, monkeypatch):
@@ -588,6 +599,76 @@ def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypa
     assert said == [f"another process is computing {tmp_path / job.name}: waiting for its result"]
 
 
+def test_without_processes_the_jobs_run_here_one_after_another(tmp_path, parameters):
+    here = []
+
+    def measure(experiment, state):  # which no other process can import
+        here.append(os.getpid())
+        if state.meta[0] == 7:
+            raise ValueError("never")
+        return {"phi": state.meta.tolist()}
+
+    jobs = _jobs(SHORT, 2)
+    got = sweep(jobs, tmp_path / "here", measure, processes=0)
+    assert _results(got) == _alone(jobs, tmp_path / "alone") and here == [os.getpid()] * 2
+    bad = Job("wild", SHORT.changed(inner_lr=1e6))
+    with pytest.raises(mm.SweepError, match="wild: the loss is"):
+        sweep([bad], tmp_path / "here", measure, processes=0)
+    with pytest.raises(mm.SettingsError, match="cannot import this sweep .*local.*processes=0"):
+        sweep(jobs, tmp_path / "other", measure, processes=1)
+    assert not list((tmp_path / "other").iterdir())
+
+
+NOTEBOOK = """
+from minimeta.runs.presets import PRESETS
+from minimeta.runs.sweep import Job, sweep
+
+def measure(experiment, state):
+    return {"done": state.iteration}
+
+jobs = [Job("one", PRESETS["sine"].settings.changed(iterations=5, hidden="8"))]
+try:
+    sweep(jobs, FOLDER)
+except ValueError as error:
+    print(error)
+print(sweep(jobs, FOLDER, measure, processes=0)["one"].result)
+"""
+
+
+def test_a_measure_of_a_notebook_is_refused_or_runs_here(tmp_path):
+    program = NOTEBOOK.replace("FOLDER)", "FOLDER, measure)").replace("FOLDER", repr(str(tmp_path)))
+    ended = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, check=True
+    )
+    refused, result = ended.stdout.splitlines()
+    assert "is defined in a notebook or an interactive session" in refused
+    assert refused.endswith("processes=0, which runs the jobs in this process")
+    assert result == "{'done': 5}" and not ended.stderr
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (None, False), (False, False)])
+def test_a_bar_is_shown_where_there_is_no_terminal_if_it_is_asked_for(
+    tmp_path, capfd, parameters, progress, shown
+):
+    _train(SHORT, tmp_path / "run", progress=progress)
+    assert ("120/120" in capfd.readouterr().err) == shown
+    sweep(_jobs(SHORT, 1), tmp_path / "sweep", parameters, processes=0, progress=progress)
+    assert ("1 of 1 runs measured" in capfd.readouterr().err) == shown
+
+
+def test_a_result_that_appeared_meanwhile_is_not_replaced(tmp_path):
+    (job,) = _jobs(SHORT, 1)
+    file = tmp_path / job.name / "result.json"
+
+    def measure(experiment, state):
+        file.write_text("of another process")
+        return {}
+
+    with pytest.raises(mm.CheckpointError, match="was written by another process"):
+        run_job(job, file.parent, measure, None)
+    assert file.read_text() == "of another process"
+
+
 @pytest.fixture
 def cluster():
     """Two workers, and a client."""
@@ -658,6 +739,54 @@ def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(
         os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
         assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
     assert _gone_on_with(folder) == 1
+
+
+def test_a_cluster_without_workers_is_told(tmp_path, parameters, monkeypatch):
+    distributed = pytest.importorskip(
+        "distributed", reason="Dask is not installed: pip install '.[dask]'"
+    )
+    monkeypatch.setattr("minimeta.runs.sweep.SAY_SO_AFTER", 0.1)
+    options = {"dashboard_address": None, "silence_logs": 50, "threads_per_worker": 1}
+    with distributed.LocalCluster(n_workers=0, **options) as cluster:
+        address = cluster.scheduler_address
+        said = []
+        monkeypatch.setattr("warnings.warn", lambda text, **_: said.append(text))
+        with ThreadPoolExecutor(1) as pool:
+            results = pool.submit(sweep, _jobs(SHORT, 1), tmp_path, parameters, scheduler=address)
+            _wait_for(lambda: said)
+            cluster.scale(1)
+            assert results.result(120)["seed-0"].result
+    assert said[0].startswith(f"the Dask scheduler at {address} has no workers: the jobs wait")
+
+
+def test_a_scheduler_that_is_killed_is_told_without_tracebacks(tmp_path, parameters, capfd):
+    """Dask would log the lost connection, which the failures of jobs tell."""
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
+    place = tmp_path / "scheduler.json"
+    with contextlib.ExitStack() as stack:
+
+        def start(name, *words):
+            words = [sys.executable, "-m", f"distributed.cli.dask_{name}", *words, "--no-dashboard"]
+            process = subprocess.Popen(
+                [*words, "--scheduler-file", str(place)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        start("worker", "--nthreads", "1")
+        _wait_for(place.exists)
+        address = json.loads(place.read_text())["address"]
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        results = pool.submit(sweep, _jobs(ENDLESS, 1), tmp_path, parameters, scheduler=address)
+        _wait_for(lambda: list(tmp_path.glob("*/metrics.jsonl")))
+        scheduler.kill()
+        with pytest.raises(mm.SweepError, match="seed-0: lost with its scheduler"):
+            results.result(60)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_cluster_that_goes_away_is_told(cluster, tmp_path, parameters):
