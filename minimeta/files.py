@@ -28,6 +28,37 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
+def write_new(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Creates the file ``path`` atomically, with what ``write`` writes.
+
+    Of several processes that create ``path`` at once, one succeeds. A kill at
+    any moment leaves the whole file or no file, and at worst a
+    ``.NAME.PID.part`` beside it.
+
+    Raises
+    ------
+    FileExistsError
+        if ``path`` exists, as a file or as a link to a missing file.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: here a kill may cut the file
+            with open(path, "xb") as file:
+                file.write(part.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def parts_of(path: Path) -> list[Path]:
     """The partial files beside ``path`` that killed writers have left."""
     return [

@@ -11,6 +11,7 @@ so that its upstream gradient is 1:
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -32,6 +33,11 @@ class Loss(ABC):
     @abstractmethod
     def backward_tangent(self, cache: Any, z_dot: Array) -> Array:
         """dz_dot, of the shape of z."""
+
+    @property
+    def title(self) -> str:
+        """The loss in words; by default the words of the class's name."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
 
     def entropy(self) -> Loss:
         """The entropy of the predicted classes, as a loss.

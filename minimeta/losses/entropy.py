@@ -51,6 +51,11 @@ class Entropy(Loss):
         u = centred(p, from_likeliest(p, z_dot))
         return -p * (u * w + u - (p * u * w).sum(axis=-1, keepdims=True)) / p.shape[1]
 
+    @property
+    def title(self) -> str:
+        """Mean entropy."""
+        return "mean entropy"
+
     def entropy(self) -> Entropy:
         """This loss itself."""
         return self

@@ -68,6 +68,11 @@ class SoftmaxCrossEntropy(Loss):
         p, _ = cache
         return p * centred(p, from_likeliest(p, z_dot)) / p.shape[1]
 
+    @property
+    def title(self) -> str:
+        """Mean cross-entropy."""
+        return "mean cross-entropy"
+
     def entropy(self) -> Entropy:
         """``Entropy()``, which is also a mean over the batch."""
         return Entropy()

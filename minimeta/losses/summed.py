@@ -36,6 +36,11 @@ class Summed(Loss):
         inner, examples = cache
         return self.loss.backward_tangent(inner, z_dot) * examples
 
+    @property
+    def title(self) -> str:
+        """The ``loss`` in words, as a sum."""
+        return f"summed {self.loss.title.removeprefix('mean ')}"
+
     def entropy(self) -> Summed:
         """The sum over the batch of the ``loss``'s entropy."""
         return Summed(self.loss.entropy())
