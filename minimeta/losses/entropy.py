@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arrays.backend import array_module
 from ..errors import ShapeError
 from .base import Loss
 from .softmax import centred, from_likeliest, softmax
+
+_NEVER = -1000.0  # e^-1000 is 0 in float64
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Entropy(Loss):
         if z.ndim != 3:
             raise ShapeError(f"Entropy expects logits of shape (T, N, classes), got {z.shape}")
         shifted, p, log_sum = softmax(z)
+        # Where p underflows to 0, p s is 0 however large s is: without a bound
+        # on s it would be 0 times infinity near the largest logits of a dtype.
+        shifted = array_module(z).where(p == 0, _NEVER, shifted).astype(z.dtype, copy=False)
         mean = (p * shifted).sum(axis=-1, keepdims=True)
         return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
 
