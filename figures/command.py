@@ -84,7 +84,8 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        print(f"{name}: {stopped or 'stopped'}", file=sys.stderr)
+        told = f"stopped before {name} was drawn: run the same command again"
+        print(f"{name}: {str(stopped) or told}", file=sys.stderr)
         raise SystemExit(130) from None
     except (MinimetaError, OSError) as error:
         if isinstance(error, SweepError) and error.__cause__ is not None:

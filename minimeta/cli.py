@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, replace
 from itertools import chain, count
 from pathlib import Path
+from textwrap import wrap
+from types import NoneType
 from typing import Any
 
-from .arrays.backend import DEVICES, device_module
-from .errors import MinimetaError, SettingsError, VectorsError
+import numpy as np
+
+from .algorithms import ADML
+from .arguments import LARGEST, Parser, not_among, not_negative, refuse_huge, shown, whole_number
+from .arrays.backend import DEVICES, device_module, to_host
+from .errors import DivergenceError, MinimetaError, SettingsError, VectorsError
 from .fields import Field, Owner, every_flag, kinds_of, reader, written
-from .files import write_atomically
+from .files import write_new
 from .runs.experiment import Experiment, evaluate
+from .runs.first_edition import refuse_moved
 from .runs.folder import RunFolder
 from .runs.presets import PRESETS
 from .runs.provenance import provenance
@@ -24,6 +33,7 @@ from .runs.settings import Settings
 from .runs.train import Saving, open_run, settings_in, train
 from .testing import conformance_vectors as vectors
 from .training.evaluation import Accuracy, Evaluation, Mode
+from .training.meta_training import MetaState
 from .version import __version__
 
 
@@ -41,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"minimeta: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
-        print(f"minimeta: {error or 'out of memory'}", file=sys.stderr)
+        print(f"minimeta: {str(error) or 'out of memory'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"minimeta: {str(error) or 'stopped'}", file=sys.stderr)
@@ -62,6 +72,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.show:
         print(json.dumps(settings.to_dict(), indent=2, allow_nan=False))
         return
+    _refuse_beyond_memory(_numbers_in_training(settings))
     started = time.monotonic()
     xp = device_module(options.device)
     state = train(
@@ -73,6 +84,61 @@ def _train(options: argparse.Namespace) -> None:
     )
     took = time.monotonic() - started
     print(f"{state.iteration} meta-steps done in {took:.1f} s: {out} (minimeta eval {out})")
+    if told := _told_loss(RunFolder(out), settings):
+        print(told)
+
+
+def _numbers_in_training(settings: Settings) -> int:
+    """A lower bound of the numbers that a meta-step holds at once.
+
+    It counts the examples and directions of a meta-batch.
+    """
+    schedule, flags = settings.schedule, settings.flags()
+    examples = sum(schedule.shots_each(flags.get("ways", 1))) * flags.get("ways", 1)
+    examples = max(examples, schedule.k * schedule.size, flags.get("grid") or 0)
+    return settings.training.meta_batch * (examples + settings.task.objective().size)
+
+
+def _numbers_in_evaluation(settings: Settings) -> int:
+    """A lower bound of the numbers that the evaluation of a task holds."""
+    told = settings.evaluation
+    return max(told.steps * told.size, told.shots + (told.queries or 0))
+
+
+def physical_memory() -> int | None:
+    """The memory of this machine in bytes; None where it is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def _refuse_beyond_memory(numbers: int) -> None:
+    """Raise a SettingsError if the machine cannot hold that many numbers.
+
+    Linux would grant the memory, and kill the process once it uses it.
+    """
+    memory, needed = physical_memory(), 4 * numbers
+    if memory is not None and needed > memory:
+        raise SettingsError(
+            f"these settings need at least {needed / 2**30:.3g} GiB of memory, but this machine "
+            f"has {memory / 2**30:.3g} GiB: make sizes, shots or meta_batch smaller"
+        )
+
+
+def _told_loss(folder: RunFolder, settings: Settings) -> str:
+    """The loss in the last line of a run's metrics, and which loss it is.
+
+    Empty where the metrics hold no loss.
+    """
+    rows = [row for row in folder.metrics() if "loss" in row]
+    if not rows:
+        return ""
+    first = rows[-2]["iteration"] + 1 if len(rows) > 1 else 1
+    name = getattr(getattr(settings.task.objective(), "loss", None), "title", "loss")
+    both = ", clean and adversarial added" if isinstance(settings.algorithm, ADML) else ""
+    steps = f"average of meta-steps {first} to {rows[-1]['iteration']}"
+    return f"training loss {rows[-1]['loss']:.4g} ({name}{both}; {steps})"
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
@@ -100,8 +166,11 @@ def _eval(options: argparse.Namespace) -> None:
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
     experiment = replace(experiment, settings=experiment.settings.changed(**given))
+    _refuse_beyond_memory(_numbers_in_evaluation(experiment.settings))
     facts = RunFolder(run).facts()
     print(f"{run} after {state.iteration} of {experiment.settings.training.iterations} meta-steps:")
+    for remark in (remarks := _remarks(run, experiment, state)):
+        print(remark)
     started = time.monotonic()
     scores = evaluate(
         experiment,
@@ -117,6 +186,7 @@ def _eval(options: argparse.Namespace) -> None:
         "tasks": options.tasks,
         "eval_seed": options.eval_seed,
         "results": tell(scores, experiment, options.tasks),
+        "remarks": remarks,
         "seconds": round(time.monotonic() - started, 1),
         "settings": experiment.settings.to_dict(),
         "provenance": provenance(experiment.xp.__name__),
@@ -124,10 +194,44 @@ def _eval(options: argparse.Namespace) -> None:
     }
     shots = experiment.settings.evaluation.shots
     named = run / f"eval-{shots}shot-{options.tasks}tasks.json"
-    path = Path(options.json) if options.json else _unused(named)
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"written to {path}")
+    print(f"written to {_written(Path(options.json) if options.json else named, text)}")
+
+
+def _remarks(run: Path, experiment: Experiment, state: MetaState) -> list[str]:
+    """What a reader of the scores must know of a run that ended early.
+
+    Raises
+    ------
+    DivergenceError
+        if the parameters are not finite.
+    """
+    remarks, told = [], experiment.settings.training
+    if not _is_finite(state.meta):
+        raise DivergenceError(
+            f"{run} has diverged: its parameters are not finite at meta-step {state.iteration}; "
+            "train it again with a smaller inner or outer step size"
+        )
+    for name, rule in (("outer", state.outer), ("inner", state.inner)):
+        if not _is_finite(rule):
+            remarks.append(
+                f"the run has diverged: the state of its {name} rule is not finite; train it "
+                "again with a smaller inner or outer step size"
+            )
+    if state.iteration < told.iterations:
+        remarks.append(
+            "the run ended early, by an interruption or because it diverged; minimeta train "
+            f"--resume --out {run} continues it"
+        )
+    return remarks
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers in a state are finite."""
+    if isinstance(state, tuple):
+        return all(map(_is_finite, state))
+    host = to_host(state) if hasattr(state, "shape") else state
+    return host is None or bool(np.isfinite(host).all())
 
 
 _MODES: dict[str, tuple[Mode, ...]] = {
@@ -137,13 +241,18 @@ _MODES: dict[str, tuple[Mode, ...]] = {
 }
 
 
-def _unused(path: Path) -> Path:
-    """The first of ``path``, ``path-2``, ``path-3``, ... that does not exist.
+def _written(path: Path, text: str) -> Path:
+    """Write ``text`` to a new file, and return the path of the file.
 
-    So no result is ever overwritten.
+    The file is the first of ``path``, ``path-2``, ``path-3``, ... that does not
+    exist. So no result is ever overwritten, by another process neither.
     """
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
-    return next(each for each in candidates if not each.exists())
+    while True:
+        each = next(candidates)
+        with suppress(FileExistsError):
+            write_new(each, lambda file: file.write(text.encode()))
+            return each
 
 
 def _progress(options: argparse.Namespace):
@@ -202,6 +311,9 @@ def _data(options: argparse.Namespace) -> None:
         print(f"{path}: {remark}")
 
 
+_ITEM = 40  # columns of an item, so that a row has 80
+
+
 def _check(options: argparse.Namespace) -> int:
     from .testing.self_check import run_checks
 
@@ -209,9 +321,12 @@ def _check(options: argparse.Namespace) -> int:
     for row in run_checks(device_module(options.device), options.dtype, options.deep):
         if row.section != section:
             section = row.section
-            print(f"\n{section:48}  {'measured':>16}   expected")
+            print(f"\n{section:{_ITEM + 2}}  {'measured':>14}   expected")
         verdict = "ok" if row.holds else "WRONG"
-        print(f"  {row.item:46}  {row.measured:>16}   {row.expected:16}  {verdict}", flush=True)
+        *before, item = wrap(row.item, _ITEM, subsequent_indent="  ")
+        for part in before:
+            print(f"  {part}")
+        print(f"  {item:{_ITEM}}  {row.measured:>14}   {row.expected:12}  {verdict}", flush=True)
         rows.append(row)
     wrong = sum(not row.holds for row in rows)
     told = f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks hold"
@@ -238,18 +353,20 @@ def _vectors(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="minimeta",
+        usage="minimeta COMMAND ... (minimeta --help lists the commands)",
         description="Gradient-based meta-learning, every derivative derived by hand.",
         epilog="begin with: minimeta train sine",
     )
     parser.add_argument("--version", action="version", version=f"minimeta {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="minimeta")
     _add_train(commands)
     _add_eval(commands)
     check = commands.add_parser(
         "check",
         help="check the mathematics on this machine",
+        usage="minimeta check [options]",
         description="Check every derivative against the complex step. Check the slopes of the "
         "Taylor remainders and the coefficients of the expected updates. Errors are relative; a "
         "layer, network or algorithm shows its largest error. The exit status is 1 if any check "
@@ -272,6 +389,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="download a dataset",
+        usage="minimeta data {omniglot,mini-imagenet} [--data DIR]",
         description="Download Omniglot and verify its checksums. mini-ImageNet has no official "
         "download: print where its files are, or which files to get and where to put them.",
     )
@@ -315,14 +433,14 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument(
         "--log-every",
-        type=_at_least(1),
+        type=whole_number(1),
         default=10,
         metavar="N",
         help="meta-steps per line of metrics (default: 10)",
     )
     parser.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=not_negative,
         default=10.0,
         metavar="S",
         help="seconds between checkpoints (default: 10)",
@@ -361,10 +479,44 @@ def _add_setting(group: Any, owners: list[Owner], word: str | None = None) -> No
     if kinds_of(field.hint) == [bool]:
         group.add_argument(option, action=argparse.BooleanOptionalAction, **how)
     elif words := tuple(field.registry or field.choices):
-        group.add_argument(option, metavar="{" + ",".join(words) + "}", **how)
+        group.add_argument(
+            option, type=_word(field, words), metavar="{" + ",".join(words) + "}", **how
+        )
     else:
         letter = {int: "N", float: "X"}.get(kinds_of(field.hint)[0], "N,N")
-        group.add_argument(option, type=reader(field), metavar=letter, **how)
+        group.add_argument(option, type=_reader(field), metavar=letter, **how)
+
+
+def _word(field: Field, words: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one of the words of a setting."""
+
+    def value(word: str) -> str:
+        try:
+            refuse_moved({field.flag: word})
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if word not in words:
+            raise argparse.ArgumentTypeError(not_among(words, word))
+        return word
+
+    return value
+
+
+def _reader(field: Field) -> Callable[[str], Any]:
+    """An argparse type: the value of a setting that is not a word."""
+    read, kinds = reader(field), kinds_of(field.hint)
+    told = {"int": "a whole number", "float": "a number", "numbers": "numbers such as 64,64"}
+    wanted = told[read.__name__] + (" or none" if NoneType in kinds else "")
+
+    def value(word: str) -> Any:
+        try:
+            given = read(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {wanted}, got {shown(word)}") from None
+        refuse_huge(given, None if field.flag == "seed" else LARGEST)
+        return given
+
+    return value
 
 
 def _default(field: Field) -> str:
@@ -385,13 +537,14 @@ def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run on unseen tasks",
+        usage="minimeta eval RUN [options and settings]",
         description="Adapt a run's parameters to unseen tasks and score them: the accuracy, or "
         "the error after n inner steps. The result is printed, and written to a JSON file in the "
         "run folder.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="the run folder")
     parser.add_argument(
-        "--tasks", type=_at_least(2), default=1000, help="number of unseen tasks (default: 1000)"
+        "--tasks", type=whole_number(2), default=1000, help="number of unseen tasks (default: 1000)"
     )
     known = every_flag(Settings)
     scoring = [flag for flag in known if flag.startswith("eval_")]
@@ -411,7 +564,7 @@ def _add_eval(commands: Any) -> None:
     )
     parser.add_argument(
         "--eval-seed",
-        type=_at_least(0),
+        type=whole_number(most=None),
         default=0,
         metavar="SEED",
         help="seed of the unseen tasks (default: 0)",
@@ -427,6 +580,7 @@ def _add_vectors(commands: Any) -> None:
     parser = commands.add_parser(
         "vectors",
         help="write test vectors for other implementations, or grade their results",
+        usage="minimeta vectors DIR [options]",
         description="Write small problems with exact float64 results (gradients, Hessian-vector "
         "products, directions of Reptile, FOMAML and MAML) as npz and JSON, for implementations in "
         "any language. With --verify, grade such results. docs/vectors.md specifies the format.",
@@ -441,25 +595,12 @@ def _add_vectors(commands: Any) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=not_negative,
         metavar="X",
         help=f"a result passes if max|got - want| / max|want| is at most X "
         f"(default: {vectors.TOLERANCE})",
     )
     parser.set_defaults(run=_vectors)
-
-
-def _at_least(least: int):
-    """An argparse type: a whole number, ``least`` or more."""
-
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
-        return value
-
-    parse.__name__ = "whole number"
-    return parse
 
 
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
@@ -471,7 +612,7 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_at_least(1),
+        type=whole_number(1),
         metavar="N",
         help="number of threads (default: depends on the work and the cores)",
     )

@@ -10,6 +10,7 @@ import minimeta
 HOUSE = Path(minimeta.__file__).resolve().parent
 FLOORS = [
     "errors",
+    "arguments",
     "registry",
     "fields",
     "files",

@@ -35,7 +35,15 @@ import numpy as np
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import RULES, InnerRule, Trajectory, adapt, is_per_step, unroll
-from ..objectives import Batch, Differentiable, Point, Predicting, asked, part_of
+from ..objectives import (
+    Batch,
+    Differentiable,
+    Point,
+    Predicting,
+    asked,
+    check_generator,
+    part_of,
+)
 from ..registry import Registry, setting
 
 ALGORITHMS = Registry("algorithm")
@@ -104,8 +112,10 @@ class Algorithm(ABC):
     def __post_init__(self) -> None:
         if isinstance(self.rule, type) or not callable(getattr(self.rule, "step", None)):
             name = type(self).__name__
+            rate = self.rule if isinstance(self.rule, (int, float)) else 0.01
+            told = self.rule.__name__ if isinstance(self.rule, type) else repr(self.rule)
             raise SettingsError(
-                f"{name} needs an inner rule, got {self.rule!r}: use {name}(SGD({self.rule!r}))"
+                f"{name} needs an inner rule, got {told}: use {name}(SGD({rate!r}))"
             )
 
     def init(
@@ -117,6 +127,7 @@ class Algorithm(ABC):
     ) -> Array:
         """Fresh meta-parameters ``(M,)`` of dtype ``dtype``; by default phi, M
         = D."""
+        check_generator(rng)
         return objective.init(rng, dtype, xp)
 
     def problem(self, objective: Differentiable, meta: Array) -> InnerProblem:

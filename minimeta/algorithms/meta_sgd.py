@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays.backend import array_module
 from ..errors import SettingsError, ShapeError
 from ..inner import SGD, InnerRule, Store
+from ..objectives import check_generator
 from ..registry import setting
 from .base import ALGORITHMS, Algorithm, InnerProblem, Outcome, unrolled
 
@@ -58,6 +59,7 @@ class MetaSGD(Algorithm):
 
     def init(self, objective, rng, dtype=np.float32, xp=np):
         """A fresh phi and alpha, ``(2D,)``."""
+        check_generator(rng)
         phi = objective.init(rng, dtype, xp)
         alpha = rng.uniform(self.low, self.high, objective.size)
         return xp.concatenate([phi, xp.asarray(alpha, dtype=dtype)])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..arrays.backend import Array, array_module
 from ..arrays.kernels import adam_moments, adam_update
 from ..registry import setting
-from .rule import RULES, Adjoint, Rate, rate_at
+from .rule import RULES, Adjoint, Rate, check_arguments, rate_at
 
 
 class AdamState(NamedTuple):
@@ -36,12 +36,21 @@ class Adam:
         m' = beta1 m + (1 - beta1) g,            m^ = m' / c1,
         v' = beta2 v + (1 - beta2) g^2,          v^ = v' / c2,    s = sqrt(v^),
         phi' = phi - lr o m^ / (s + eps).
+
+    Raises
+    ------
+    SettingsError
+        if ``lr`` is no rate (``InnerRule``), if beta1 or beta2 is not in
+        [0, 1), or if a number is negative or not finite.
     """
 
     lr: Rate = setting(help="step size", least=0)
     beta1: float = setting(0.0, "decay of the first moment", least=0, below=1)
     beta2: float = setting(0.999, "decay of the second moment", least=0, below=1)
     eps: float = setting(1e-8, "added to the root of the second moment", least=0)
+
+    def __post_init__(self) -> None:
+        check_arguments(self)
 
     def step(
         self, phi: Array, g: Array, state: AdamState | None = None, j: int = 0

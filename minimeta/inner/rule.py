@@ -29,6 +29,8 @@ leading task axis, numbers are equal in all tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from math import isfinite
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.backend import Array, array_module
@@ -100,6 +102,56 @@ class InnerRule(Protocol):
 
         ``tasks`` parallel tasks went from the state ``shared`` to ``states``.
         """
+
+
+def check_arguments(rule: Any) -> None:
+    """Check the arguments of a rule against the bounds that its fields declare.
+
+    ``lr`` may also be a tuple of numbers (one per step), or an array of one or
+    two axes. The values of an array are not checked, because the host would
+    have to wait for a device, and because learned rates may be negative. Of a
+    complex number the real part is checked: the imaginary part of a complex
+    step carries a derivative.
+
+    Raises
+    ------
+    SettingsError
+        if an argument is no such number or rate, or is out of bounds.
+    """
+    for each in fields(rule):
+        value, bounds = getattr(rule, each.name), each.metadata
+        axes = getattr(value, "ndim", 0) if each.name == "lr" else 0
+        if axes > 2:
+            raise SettingsError(
+                f"{type(rule).__name__}'s lr must be a number, one number per step, or an array "
+                f"(D,), (k, 1) or (k, D), got an array of shape {value.shape}"
+            )
+        if axes or (bounds.get("least") is None and bounds.get("below") is None):
+            continue
+        several = each.name == "lr" and isinstance(value, (tuple, list))
+        for one in value if several else (value,):
+            if several and getattr(one, "ndim", 0):
+                continue  # ``rate_at`` refuses a tuple of vectors
+            if not _is_within(one, bounds.get("least"), bounds.get("below")):
+                raise SettingsError(
+                    f"{type(rule).__name__}'s {each.name} must be a finite number"
+                    + _told(", {:g} or more", bounds.get("least"))
+                    + _told(", below {:g}", bounds.get("below"))
+                    + f", got {value!r}"
+                )
+
+
+def _is_within(value: Any, least: float | None, below: float | None) -> bool:
+    """Whether ``value`` is a finite number, ``least <= value < below``."""
+    number = value.item() if getattr(value, "ndim", 1) == 0 else value
+    if type(number) not in (int, float, complex):
+        return False
+    real = number.real
+    return isfinite(real) and (least is None or real >= least) and (below is None or real < below)
+
+
+def _told(words: str, bound: float | None) -> str:
+    return "" if bound is None else words.format(bound)
 
 
 def is_per_step(lr: Rate) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..arrays.backend import Array
 from ..registry import setting
-from .rule import RULES, Adjoint, Rate, rate_at
+from .rule import RULES, Adjoint, Rate, check_arguments, rate_at
 
 
 @RULES.register("sgd")
@@ -16,9 +16,17 @@ class SGD:
 
     The state is None, because no step depends on the steps before it. ``lr`` is
     a number, a vector ``(D,)``, or one rate per step (``InnerRule``).
+
+    Raises
+    ------
+    SettingsError
+        if ``lr`` is no such rate, or a number that is negative or not finite.
     """
 
     lr: Rate = setting(help="step size", least=0)
+
+    def __post_init__(self) -> None:
+        check_arguments(self)
 
     def step(self, phi: Array, g: Array, state: None = None, j: int = 0) -> tuple[Array, None]:
         """phi - lr o g."""

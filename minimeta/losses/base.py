@@ -11,6 +11,7 @@ so that its upstream gradient is 1:
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -30,11 +31,6 @@ class Loss(ABC):
     """
 
     classifies: bool = False
-
-    @property
-    def title(self) -> str:
-        """The name of the loss in results; by default that of the class."""
-        return type(self).__name__
 
     @abstractmethod
     def forward(self, z: Array, target: Array) -> tuple[Array, Any]:
@@ -60,6 +56,11 @@ class Loss(ABC):
             f"{type(self).__name__} predicts no classes, so it has no probabilities: "
             "use SoftmaxCrossEntropy()"
         )
+
+    @property
+    def title(self) -> str:
+        """The loss in words; by default the words of the class's name."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
 
     def entropy(self) -> Loss:
         """The entropy of the predicted classes, as a loss.

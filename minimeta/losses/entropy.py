@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arrays.backend import array_module
 from ..errors import ShapeError
 from .base import LOSSES, Loss
 from .softmax import centred, from_likeliest, softmax
+
+_NEVER = -1000.0  # e^-1000 is 0 in float64
 
 
 @LOSSES.register("Entropy")
@@ -34,13 +37,15 @@ class Entropy(Loss):
     """
 
     classifies = True
-    title = "entropy"
 
     def forward(self, z, target):
         """(1/N) sum_n (log sum_c e^s_c - sum_c p_c s_c)."""
         if z.ndim != 3:
             raise ShapeError(f"Entropy expects logits of shape (T, N, classes), got {z.shape}")
         shifted, p, log_sum = softmax(z)
+        # Where p underflows to 0, p s is 0 however large s is: without a bound
+        # on s it would be 0 times infinity near the largest logits of a dtype.
+        shifted = array_module(z).where(p == 0, _NEVER, shifted).astype(z.dtype, copy=False)
         mean = (p * shifted).sum(axis=-1, keepdims=True)
         return (log_sum - mean)[..., 0].mean(axis=1), (p, shifted - mean)
 
@@ -58,6 +63,11 @@ class Entropy(Loss):
     def probabilities(self, z):
         """softmax(z)."""
         return softmax(z)[1]
+
+    @property
+    def title(self) -> str:
+        """Mean entropy."""
+        return "mean entropy"
 
     def entropy(self) -> Entropy:
         """This loss itself."""

@@ -23,8 +23,6 @@ class MeanSquaredError(Loss):
         if ``target`` has another shape.
     """
 
-    title = "mean squared error"
-
     def forward(self, z, target):
         """L = (1/n) sum((z - t)^2), n = the number of values in z[0]."""
         if target.shape != z.shape:

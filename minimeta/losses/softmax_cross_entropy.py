@@ -29,7 +29,6 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     classifies = True
-    title = "cross-entropy"
 
     def forward(self, z, target):
         """L = (1/N) sum_n (log sum_c e^z_nc - z_n,target). The cache has p."""
@@ -75,6 +74,11 @@ class SoftmaxCrossEntropy(Loss):
     def probabilities(self, z):
         """softmax(z)."""
         return softmax(z)[1]
+
+    @property
+    def title(self) -> str:
+        """Mean cross-entropy."""
+        return "mean cross-entropy"
 
     def entropy(self) -> Entropy:
         """``Entropy()``, which is also a mean over the batch."""

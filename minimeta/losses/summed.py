@@ -28,11 +28,6 @@ class Summed(Loss):
         """Whether ``loss`` predicts classes."""
         return self.loss.classifies
 
-    @property
-    def title(self) -> str:
-        """The name of ``loss``, and that it is a sum."""
-        return f"{self.loss.title}, summed over a mini-batch"
-
     def forward(self, z, target):
         """L = N l(z)."""
         value, cache = self.loss.forward(z, target)
@@ -51,6 +46,11 @@ class Summed(Loss):
     def probabilities(self, z):
         """The probabilities of ``loss``."""
         return self.loss.probabilities(z)
+
+    @property
+    def title(self) -> str:
+        """The ``loss`` in words, as a sum."""
+        return f"summed {self.loss.title.removeprefix('mean ')}"
 
     def entropy(self) -> Summed:
         """The sum over the batch of the ``loss``'s entropy."""

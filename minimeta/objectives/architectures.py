@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from .. import layers
 from ..errors import SettingsError
@@ -24,9 +27,14 @@ def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Net
     Raises
     ------
     SettingsError
-        if there are fewer than two sizes, if a size is below 1, or if the
-        activation is unknown.
+        if there are fewer than two sizes, if a size is below 1 or not a whole
+        number, or if the activation is unknown.
     """
+    if not isinstance(sizes, (Sequence, np.ndarray)) or not all(map(_is_whole, [*sizes, context])):
+        raise SettingsError(
+            "mlp needs a list of sizes, which are whole numbers such as [1, 40, 40, 1], and a "
+            f"whole number as context, got {sizes!r} and {context!r}"
+        )
     if len(sizes) < 2 or min(sizes) < 1:
         raise SettingsError(
             f"mlp needs at least two sizes, each 1 or more, got {list(sizes)}: "
@@ -40,6 +48,10 @@ def mlp(sizes: Sequence[int], activation: str = "relu", context: int = 0) -> Net
     for inputs, outputs in pairwise([sizes[0] + context, *sizes[1:]]):
         stack += [layers.Dense(inputs, outputs), _ACTIVATIONS[activation]()]
     return Network((sizes[0],), tuple(stack[:-1]))
+
+
+def _is_whole(size: Any) -> bool:
+    return isinstance(size, (int, np.integer)) and not isinstance(size, bool)
 
 
 def convnet(

@@ -11,14 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..arrays.backend import Array, array_module
-from ..errors import ShapeError
+from ..errors import SettingsError, ShapeError
 from ..layers.base import Layer, Parameters, Shape
+from .protocols import check_float, check_generator
 
 Theta = tuple[Parameters, ...]
 
@@ -38,6 +40,9 @@ class Network:
     ShapeError
         on construction, naming the first layer that cannot take what the one
         before it gives.
+    SettingsError
+        if ``input_shape`` is not a sequence of whole numbers, or ``layers`` not
+        one of layers.
     """
 
     input_shape: Shape
@@ -45,8 +50,8 @@ class Network:
     output_shape: Shape = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "input_shape", _checked_shape(self.input_shape))
+        object.__setattr__(self, "layers", _checked_layers(self.layers))
         shape = self.input_shape
         for position, layer in enumerate(self.layers):
             try:
@@ -113,6 +118,7 @@ class Network:
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn
         on the host, the same on every device."""
+        check_generator(rng)
         parts = []
         for layer in self.layers:
             values = layer.init(rng)
@@ -142,6 +148,7 @@ class Network:
     def forward(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output_shape)`` for
         ``x: (T, N, *input_shape)``."""
+        check_float("phi", phi)
         theta = self.unpack(phi)
         if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
             raise ShapeError(
@@ -233,6 +240,33 @@ class Network:
             for name, _, _ in slots
         ]
         return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 0), dtype=like.dtype)
+
+
+def _checked_shape(shape: Any) -> Shape:
+    """A shape as a tuple of Python numbers."""
+    try:
+        return tuple(map(index, shape))
+    except TypeError:
+        raise SettingsError(
+            f"a Network's input_shape must be a tuple of whole numbers, such as (4,) or "
+            f"(28, 28, 1), got {shape!r}"
+        ) from None
+
+
+def _checked_layers(layers: Any) -> tuple[Layer, ...]:
+    """The layers as a tuple."""
+    if not isinstance(layers, (tuple, list)):
+        raise SettingsError(
+            f"a Network's layers must be a tuple, such as (Dense(4, 8), ReLU()), got {layers!r}"
+        )
+    for position, layer in enumerate(layers):
+        if isinstance(layer, type) or not isinstance(layer, Layer):
+            told = f"the class {layer.__name__}" if isinstance(layer, type) else f"{layer!r}"
+            raise SettingsError(
+                f"layer {position} of a Network must be a layer, such as Dense(4, 8) or ReLU(), "
+                f"got {told}"
+            )
+    return tuple(layers)
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:

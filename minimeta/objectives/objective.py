@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import Array, array_module
+from ..errors import SettingsError
 from ..losses import Loss
 from .network import Network, as_inputs
-from .protocols import Batch, Cost, Examples, check_vectors
+from .protocols import Batch, Cost, Examples, check_examples, check_float, check_vectors
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,28 @@ class Objective:
     """``loss`` of ``network``'s predictions.
 
     Data are cast to the dtype of phi, so phi alone sets the precision.
+
+    Raises
+    ------
+    SettingsError
+        if ``network`` is not a Network, or ``loss`` is not an instance of a
+        Loss.
     """
 
     network: Network
     loss: Loss
+
+    def __post_init__(self) -> None:
+        for name, kind, example in (
+            ("network", Network, "mlp([1, 40, 40, 1])"),
+            ("loss", Loss, "MeanSquaredError()"),
+        ):
+            given = getattr(self, name)
+            if not isinstance(given, kind):
+                told = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r}"
+                raise SettingsError(
+                    f"Objective(network, loss) needs a {name} such as {example}, got {told}"
+                )
 
     @property
     def size(self) -> int:
@@ -89,10 +108,15 @@ class Objective:
         Raises
         ------
         ShapeError
-            if phi, x or y does not fit the network or the others.
+            if phi, x or y does not fit the network or the others, or x holds no
+            examples.
+        SettingsError
+            if phi is not an array of floating-point numbers.
         """
+        check_float("phi", phi)
         x, y = as_inputs(batch[0], phi.dtype), _targets(batch[1], phi.dtype)
         check_vectors("phi", phi, self.size, x.shape[0])
+        check_examples(x)
         return NetworkPoint(self.network, self.loss, phi, x, y)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import Array
+from .protocols import check_generator
 
 
 @dataclass(frozen=True)
@@ -23,4 +24,5 @@ class OnVectors:
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """Standard normal phi, ``(D,)``."""
+        check_generator(rng)
         return xp.asarray(rng.standard_normal(self.size), dtype=dtype)

@@ -10,7 +10,7 @@ from ..arrays.backend import Array
 from ..errors import ShapeError
 from .network import as_inputs
 from .on_vectors import OnVectors
-from .protocols import Batch, check_vectors
+from .protocols import Batch, check_examples, check_float, check_vectors
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class Polynomial(OnVectors):
         Raises
         ------
         ShapeError
-            if phi or ``batch`` has another shape.
+            if phi or ``batch`` has another shape, or ``batch`` no examples.
+        SettingsError
+            if phi is not an array of floating-point numbers.
         """
+        check_float("phi", phi)
         directions, coefficients = (as_inputs(data, phi.dtype) for data in batch)
         if directions.shape[2:] != (self.size,) or coefficients.shape[:2] != directions.shape[:2]:
             raise ShapeError(
@@ -41,6 +44,7 @@ class Polynomial(OnVectors):
                 f"got {directions.shape} and {coefficients.shape}"
             )
         check_vectors("phi", phi, self.size, directions.shape[0])
+        check_examples(directions)
         return PolynomialPoint(phi, directions, coefficients)
 
 

@@ -201,6 +201,40 @@ def asked(answerer: Any, protocol: type[Answer], why: str, of: Any = None) -> An
     return answerer
 
 
+def check_float(name: str, v: Any) -> None:
+    """Raise a SettingsError unless ``v`` is an array of real or complex floats.
+
+    Data are cast to the dtype of phi, so an integer phi would cut off their
+    fractions.
+    """
+    kind = getattr(getattr(v, "dtype", None), "kind", None)
+    if kind not in ("f", "c"):
+        told = f"an array of {v.dtype}" if kind else f"a {type(v).__name__}"
+        raise SettingsError(
+            f"{name} must be an array of floating-point numbers, got {told}: "
+            f"use np.asarray({name}, dtype=np.float64)"
+        )
+
+
+def check_examples(x: Array) -> None:
+    """Raise a ShapeError if a mini-batch holds no examples."""
+    if x.ndim > 1 and x.shape[1] == 0:
+        raise ShapeError(
+            f"a mini-batch needs at least one example per task, got x of shape {x.shape}"
+        )
+
+
+def check_generator(rng: Any) -> None:
+    """Raise a SettingsError unless ``rng`` is a NumPy random generator."""
+    if not isinstance(rng, np.random.Generator):
+        is_seed = isinstance(rng, int)
+        told = repr(rng) if is_seed or rng is None else f"a {type(rng).__name__}"
+        raise SettingsError(
+            f"random numbers need a numpy.random.Generator, got {told}: "
+            f"use numpy.random.default_rng({rng if is_seed else 0})"
+        )
+
+
 def check_vectors(name: str, v: Array, size: int, tasks: int) -> None:
     """Raise a ShapeError unless ``v`` is ``(size,)`` or ``(tasks, size)``."""
     if v.shape not in ((size,), (tasks, size)):

@@ -8,7 +8,7 @@ from ..arrays.backend import Array, array_module
 from ..errors import ShapeError
 from .network import as_inputs
 from .on_vectors import OnVectors
-from .protocols import Batch, check_vectors
+from .protocols import Batch, check_examples, check_float, check_vectors
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class Quadratic(OnVectors):
         Raises
         ------
         ShapeError
-            if phi or ``batch`` has another shape.
+            if phi or ``batch`` has another shape, or ``batch`` no examples.
+        SettingsError
+            if phi is not an array of floating-point numbers.
         """
+        check_float("phi", phi)
         matrices, centres = (as_inputs(data, phi.dtype) for data in batch)
         if matrices.shape[2:] != (self.size, self.size) or centres.shape != matrices.shape[:3]:
             raise ShapeError(
@@ -36,6 +39,7 @@ class Quadratic(OnVectors):
                 f"y (T, N, {self.size}), got {matrices.shape} and {centres.shape}"
             )
         check_vectors("phi", phi, self.size, matrices.shape[0])
+        check_examples(matrices)
         return QuadraticPoint(phi, matrices, centres)
 
     def descend(self, phi: Array, batch: Batch, lr: float, steps: int) -> Array:

@@ -8,7 +8,7 @@ from ..arrays.backend import Array
 from ..errors import ShapeError
 from .network import as_inputs
 from .on_vectors import OnVectors
-from .protocols import Batch, check_vectors
+from .protocols import Batch, check_examples, check_float, check_vectors
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,11 @@ class Sphere(OnVectors):
         Raises
         ------
         ShapeError
-            if phi or ``batch`` has another shape.
+            if phi or ``batch`` has another shape, or ``batch`` no examples.
+        SettingsError
+            if phi is not an array of floating-point numbers.
         """
+        check_float("phi", phi)
         centres, radii = (as_inputs(data, phi.dtype) for data in batch)
         if centres.shape[2:] != (self.size,) or radii.shape != centres.shape[:2]:
             raise ShapeError(
@@ -43,6 +46,7 @@ class Sphere(OnVectors):
                 f"got {centres.shape} and {radii.shape}"
             )
         check_vectors("phi", phi, self.size, centres.shape[0])
+        check_examples(centres)
         return SpherePoint(phi, centres, radii)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..errors import SettingsError, ShapeError
+from ..objectives import check_generator
 from .minibatches import Episode, Minibatches, MinibatchSchedule, check_counts
 
 
@@ -129,6 +130,7 @@ class FewShotImages:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distinct classes ``(T, ways)``, and distinct images ``(T, ways,
         each)``."""
+        check_generator(rng)
         count, per_class = self.images.shape[:2]
         if each > per_class:
             raise SettingsError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays.backend import Array
 from ..errors import SettingsError
+from ..objectives import check_generator
 from .minibatches import Episode, Minibatches, MinibatchSchedule, check_counts
 
 
@@ -109,6 +110,7 @@ class Sinusoid:
 
     def waves(self, rng: np.random.Generator, tasks: int) -> tuple[Array, Array]:
         """Amplitudes and phases, each ``(T, 1)`` on the host."""
+        check_generator(rng)
         return rng.uniform(*self.amplitudes, (tasks, 1)), rng.uniform(*self.phases, (tasks, 1))
 
     def _points(self, rng: np.random.Generator, tasks: int, count: int) -> np.ndarray:

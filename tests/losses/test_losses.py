@@ -209,3 +209,60 @@ def test_a_loss_of_classes_has_its_entropy_with_the_same_reduction():
     for loss in (MeanSquaredError(), Summed(MeanSquaredError())):
         with pytest.raises(SettingsError, match=words):
             loss.entropy()
+
+
+extremes = st.sampled_from([1.0, 0.5, 0.25, 1e-3, 1e-30, 0.0, -1e-30, -0.25, -0.5, -1.0])
+
+
+@pytest.mark.skipif(
+    np.finfo(np.longdouble).maxexp <= np.finfo(np.float64).maxexp,
+    reason="the reference needs a type with larger exponents than float64",
+)
+@given(st.sampled_from([np.float32, np.float64]), st.integers(1, 5), st.data())
+def test_entropy_is_finite_and_right_up_to_the_largest_logits_of_the_dtype(dtype, classes, data):
+    """The formulas of the class, where no difference of logits overflows."""
+    draw = st.lists(st.one_of(extremes, st.floats(-1, 1)), min_size=classes, max_size=classes)
+    largest = data.draw(st.sampled_from([np.finfo(dtype).max, dtype(1e4), dtype(1)]))
+    z = np.array([[data.draw(draw), data.draw(draw)]], dtype) * largest
+    z_dot = np.array([[data.draw(draw), data.draw(draw)]], dtype)
+    with np.errstate(over="ignore"):  # of the difference of two logits
+        value, cache = Entropy().forward(z, None)
+    got = value, Entropy().backward(cache), Entropy().backward_tangent(cache, z_dot)
+
+    s = z.astype(np.longdouble)
+    s = s - s.max(axis=2, keepdims=True)
+    p = np.exp(s) / np.exp(s).sum(axis=2, keepdims=True)
+    mean = (p * s).sum(axis=2, keepdims=True)
+    w, u = s - mean, z_dot - (p * z_dot).sum(axis=2, keepdims=True)
+    want = (
+        (np.log(np.exp(s).sum(axis=2)) - mean[..., 0]).mean(axis=1),
+        -p * w / 2,
+        -p * (u * w + u - (p * u * w).sum(axis=2, keepdims=True)) / 2,
+    )
+    # A rounded s of -n has an error of n eps, and p relatively the same. Where
+    # s < -104 in float32 (-746 in float64), p is 0. p s^2 is at most 1.
+    eps = np.finfo(dtype).eps
+    for one, other in zip(got, want, strict=True):
+        assert one.dtype == dtype and np.isfinite(one).all()
+        assert np.abs(one - other).max() <= 16 * classes * eps
+
+
+def test_an_entropy_at_the_largest_logits_keeps_a_complex_step():
+    """Two classes of three are equally likely: H = log 2, and moving one of the
+    two by h changes H in second order only."""
+    big = np.finfo(np.float64).max
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, cache = Entropy().forward(np.array([[[big + 1e-30j, -big, big]]]), None)
+    assert np.isfinite(value).all() and abs(value[0].real - np.log(2)) <= 1e-15
+    assert abs(value[0].imag) <= 1e-45 and np.isfinite(Entropy().backward(cache)).all()
+
+
+def test_losses_are_called_by_their_names():
+    names = {
+        MeanSquaredError(): "mean squared error",
+        SoftmaxCrossEntropy(): "mean cross-entropy",
+        Entropy(): "mean entropy",
+        Summed(MeanSquaredError()): "summed squared error",
+        Summed(SoftmaxCrossEntropy()): "summed cross-entropy",
+    }
+    assert {loss: loss.title for loss in names} == names
