@@ -33,6 +33,9 @@ class Scale(Layer):
     def shapes(self):
         return {"factor": (self.features,)}
 
+    def init(self, rng):
+        return {"factor": rng.standard_normal(self.features)}
+
     def output_shape(self, input_shape):
         expect_shape(self, f"({self.features},)", input_shape == (self.features,), input_shape)
         return input_shape
@@ -119,7 +122,7 @@ DAMAGE = [
     ),
     (
         {"forward": lambda self, theta, x: (x * theta["factor"].mean(axis=0), x)},
-        "forward: a result depends on the other tasks",
+        "forward: a result of one task alone differs by",
     ),
     (
         {"forward": lambda self, theta, x: (x * theta["factor"][:, None] * np.ones(3), x)},
@@ -127,7 +130,7 @@ DAMAGE = [
     ),
     (
         {"forward": lambda self, theta, x: (np.abs(x) * theta["factor"][:, None], x)},
-        "forward_tangent: y_dot",
+        "forward drops an imaginary part: its derivative by the complex step differs by",
     ),
 ]
 
