@@ -324,7 +324,7 @@ class _AlgorithmCheck:
         if states[-1] is None or any(self._agree(got, states[j]) for j in wanted):
             return
         others = [j for j in range(k + 1) if self._agree(got, states[j])]
-        found = f"the one after {others[0]}" if others else form(got)
+        found = f"the one after {others[0]}" if others and got is not None else form(got)
         steps = " or ".join(map(str, wanted))
         self.findings.require(
             "direction",

@@ -90,28 +90,47 @@ def check_rule(
     own = np.asarray(rule.lr).shape[-1] if isinstance(rule.lr, np.ndarray) and rule.lr.ndim else 1
     size = own if own > 1 else size
     steps = min(steps, len(rule.lr) - 1) if is_per_step(rule.lr) else steps
-    for alive in (np.ones(size), np.arange(size) > 0):
-        rng, state = np.random.default_rng(seed), None
-        for j in range(steps + 1):
-            g = alive * rng.standard_normal((tasks, size))
-            with Findings(type(rule).__name__, f"step {j + 1}").reporting() as findings:
-                _RuleCheck(rule, g, state, j, alive, rng, tolerance, findings).run()
-            _, state = rule.step(np.zeros((tasks, size)), g, state, j)
-        where = "step 1 from a merged state"
+    every, all_but_one = np.ones(size), np.arange(size) > 0
+    for alive in (every, all_but_one):
+        _check_steps(rule, (tasks, size), steps, alive, seed, tolerance)
+    _check_merges(rule, (tasks, size), sequential, seed, tolerance)
+    for alive in (every, all_but_one):
+        _check_merged_step(rule, (tasks, size), alive, seed, tolerance)
+
+
+def _check_steps(rule, shape, steps, alive, seed, tolerance) -> None:
+    """Steps of a task from a fresh state, with gradients where ``alive``."""
+    rng, state = np.random.default_rng(seed), None
+    for j in range(steps + 1):
+        g = alive * rng.standard_normal(shape)
+        with Findings(type(rule).__name__, f"step {j + 1}").reporting() as findings:
+            _RuleCheck(rule, g, state, j, alive, rng, tolerance, findings).run()
+        _, state = rule.step(np.zeros(shape), g, state, j)
+
+
+def _check_merged_step(rule, shape, alive, seed, tolerance) -> None:
+    """The first step of a task from the merged state of others."""
+    rng, where = np.random.default_rng(seed), "step 1 from a merged state"
+    g, later = alive * rng.standard_normal((2, *shape))
+    _, states = rule.step(np.zeros(shape), g)
+    state = rule.merge(None, states, len(g))
+    if state is not None:
         with Findings(type(rule).__name__, where).reporting() as findings:
-            state = findings.call("merge", rule.merge, shared=None, states=state, tasks=tasks)
-            if state is not None:
-                g = alive * rng.standard_normal((tasks, size))
-                _RuleCheck(rule, g, state, 0, alive, rng, tolerance, findings).run()
-    rates = _one_rate_a_parameter(rule.lr, size)
+            _RuleCheck(rule, later, state, 0, alive, rng, tolerance, findings).run()
+
+
+def _check_merges(rule, shape, sequential, seed, tolerance) -> None:
+    """Merges of tasks from a fresh state, and from the state merged of
+    these."""
+    tasks, size = shape
+    rates, shared = _one_rate_a_parameter(rule.lr, size), None
     even = replace(rule, lr=rates[0] if rates.ndim == 2 else rates)
-    shared = None
     for where in ("from a fresh state", "from a merged state"):
         with Findings(type(rule).__name__, where).reporting() as findings:
             check = MergeCheck(even, shared, max(tasks, 3), seed, tolerance, findings)
             shared = check.run(sequential)
         if shared is None:
-            break
+            return
 
 
 class _RuleCheck:

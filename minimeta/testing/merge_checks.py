@@ -50,9 +50,12 @@ class MergeCheck:
         if merged is None:
             return None
         self._check_one_task(merged)
+        means_sequence = self._check_sequence(merged, sequential)
+        self.findings.report()  # before a step from a state that is wrong
         self._check_copies(merged)
         self._check_single()
-        self._check_sequence(merged, sequential)
+        if means_sequence:
+            self._check_memory(merged)
         return merged
 
     def _after(self, gradients: np.ndarray, state: Any = None, rule: Any = None) -> Any:
@@ -118,9 +121,9 @@ class MergeCheck:
         given = "merge", term, merged, "the float64 one", want
         compare_states(self.findings, *given, SINGLE)
 
-    def _check_sequence(self, merged: Any, sequential: bool | None) -> None:
+    def _check_sequence(self, merged: Any, sequential: bool | None) -> bool:
         """The merged state is that of the tasks one after another, if it means
-        that."""
+        that; whether it does."""
         serial = self.shared
         for i in range(self.tasks):
             serial = self._after(self.gradients[:, i : i + 1], serial)
@@ -132,12 +135,13 @@ class MergeCheck:
             for (name, got), (_, want), (_, rows) in each
             if self._is_of_sequence_alone(got, want, rows)
         ]
-        if sequential if sequential is not None else claims:
+        means_sequence = bool(claims) if sequential is None else sequential
+        if means_sequence:
             reference = "the state after the same gradients with the tasks one after another"
             if claims:
                 reference += f" (which {claims[0]} is: merge all parts so, or none)"
             self._compare("merge", term, merged, reference, serial)
-            self._check_memory(merged)
+        return means_sequence
 
     def _is_of_sequence_alone(self, got: Any, want: Any, rows: Any) -> bool:
         """Whether a part is the sequence's, and not just between the tasks'."""
