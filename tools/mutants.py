@@ -278,11 +278,15 @@ def compiled(definition: ast.FunctionDef, function: FunctionType) -> CodeType:
     """
     original = function.__code__
     around = ast.parse(f"def around({', '.join(original.co_freevars)}): pass").body[0]
-    around.body = [definition]
+    # Under its own name, a function that calls another of that name would
+    # call itself.
+    within = copy.copy(definition)
+    within.name = "mutant"
+    around.body = [within]
     flags = original.co_flags & 0xFFF0000  # the module's future imports
     module = ast.fix_missing_locations(ast.Module([around], []))
     code = compile(module, original.co_filename, "exec", flags, dont_inherit=True)
-    for name in ("around", definition.name):
+    for name in ("around", within.name):
         inner = (each for each in code.co_consts if isinstance(each, CodeType))
         code = next(each for each in inner if each.co_name == name)
     return code

@@ -210,10 +210,9 @@ def of_adaptation() -> tuple[Check, ...]:
             checks.append(partial(_same, lambda run=run: run()[1], held))
         nothing = partial(mm.inner.descend, objective, phi, batches[:0], rule)
         checks.append(partial(_same, lambda nothing=nothing: nothing()[1:], (None, None)))
-        taml = mm.TAML(rule, weight=2.0)
-        parts = taml.direction(objective, phi, batches)
-        whole = partial(taml.meta_gradient, objective, phi, batches)
-        want = taml.couple(parts).direction
+        taml, state = mm.TAML(rule, weight=2.0), started(rule, (objective, phi, batches))[1]
+        want = taml.couple(taml.direction(objective, phi, batches, state)).direction
+        whole = partial(taml.meta_gradient, objective, phi, batches, state)
         checks.append(partial(agrees, lambda whole=whole: whole().direction, want))
     return tuple(checks)
 
@@ -249,7 +248,7 @@ def of_algorithm(
             state=state,
             **judge(algorithm, problem[0], problem[2], state),
         )
-        for problem in problems or (quadratic(), perceptron())
+        for problem in problems or (quadratic(), quadratic(k=1), perceptron())
         for rule in rules
         for algorithm in (make(rule),)
         for state in started(rule, problem)
@@ -300,7 +299,9 @@ BOX = (0.3, -0.8, 0.9)
 
 
 def of_adml() -> tuple[Check, ...]:
-    return of_algorithm(lambda rule: mm.ADML(rule, "iterates", *BOX), (perceptron(),))
+    objective, phi, batches = perceptron()
+    problems = tuple((objective, phi, some) for some in (batches, batches[:1]))
+    return of_algorithm(lambda rule: mm.ADML(rule, "iterates", *BOX), problems)
 
 
 def of_imaml() -> tuple[Check, ...]:

@@ -174,7 +174,7 @@ def _inner_loop() -> Iterator[Target]:
     by_adam = of_rules(adam, adam_with_momentum)
     by_sgd = of_rules(mm.SGD)
     yield from _of(mm.SGD, "adjoint tangent", by_sgd)
-    yield from _of(mm.SGD, "step merge", of_sgds_steps() + by_sgd)
+    yield from _of(mm.SGD, "step", of_sgds_steps() + by_sgd)
     yield from _of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
     yield from _of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
     yield from _of(kernels, "adam_moments adam_update", of_adams_steps() + by_adam)
@@ -182,7 +182,7 @@ def _inner_loop() -> Iterator[Target]:
     yield from _of(mm.Trajectory, "pullback pushforward", trajectories)
     steps = "_back_through _back_one _forth_through _forth_one"
     yield from _of(trajectory, steps, trajectories)
-    yield from _of(stores.InnerLoop, "part points_at stored", trajectories)
+    yield from _of(stores.InnerLoop, "part points_at", trajectories)
     loops = of_algorithm(mm.Reptile) + of_fomaml() + of_algorithm(mm.MAML)
     yield from _of(stores.InnerLoop, "end", loops + of_adaptation())
     yield from _of(trajectory, "adapt descend unroll", loops + of_adaptation())
@@ -194,7 +194,9 @@ def _inner_loop() -> Iterator[Target]:
 def _algorithms() -> Iterator[Target]:
     """Every direction, and every inner problem that is not the plain one."""
     maml = of_algorithm(lambda rule: mm.MAML(rule, "iterates"))
-    yield from _of(mm.Algorithm, "adapt iterates meta_gradient predict", maml + of_adaptation())
+    yield from _of(
+        algorithms_base.Algorithm, "adapt iterates meta_gradient predict", maml + of_adaptation()
+    )
     yield from _of(mm.MAML, "direction", maml)
     yield from _of(algorithms_base, "unrolled", maml)
     yield from _of(algorithms_base, "only_on", of_anil() + of_cavia())

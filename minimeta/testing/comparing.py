@@ -58,16 +58,24 @@ def compare(
         at once, naming ``of``, where the complex step does not see all of
         ``function``.
     """
-    want = _analytic(findings, of, function, at, along)
+    want = _analytic(findings, of, function, at, along, floor)
     if scale is None:
         scale = np.abs(want).max(initial=0.0) + floor
     findings.close(pass_name, term, got, f"the derivative of {of}", want, tolerance, scale)
 
 
 def _analytic(
-    findings: Findings, of: str, function: Callable[..., np.ndarray], at: tuple, along: tuple
+    findings: Findings,
+    of: str,
+    function: Callable[..., np.ndarray],
+    at: tuple,
+    along: tuple,
+    floor: float,
 ) -> np.ndarray:
-    """The derivative by the complex step, which a real difference confirms."""
+    """The derivative by the complex step, which a real difference confirms.
+
+    A difference below ``ROUGH`` times ``floor`` is rounding.
+    """
     try:
         want = complex_step(function, at, along)
     except CheckError:
@@ -77,7 +85,7 @@ def _analytic(
             f"{of} does not take complex input ({type(error).__name__}: {error}), which the "
             "complex step needs: compare by real part, and allocate with the dtype of the input"
         ) from error
-    size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0)
+    size = np.abs(want).max(initial=0.0) + np.abs(function(*at)).max(initial=0.0) + floor
     if not np.isfinite(size):
         raise findings.error(f"{of} gives numbers that are not finite for finite input")
     smooth = True

@@ -48,6 +48,9 @@ class MergeCheck:
         self._compare("merge", "the state after no step", kept, "the shared state", self.shared)
         merged = self._merged(self.states, self.tasks)
         if merged is None:
+            carried = not sequential or self.states is None
+            problem = "the merged state is None, which begins no sequence"
+            self.findings.require("merge", carried, problem)
             return None
         self._check_one_task(merged)
         means_sequence = self._check_sequence(merged, sequential)
