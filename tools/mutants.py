@@ -3,7 +3,8 @@
 A *mutant* is a function with one node of its syntax tree changed. A sign is
 flipped. A summand or a factor is dropped or doubled. An operand is transposed.
 An axis, an index, a slice, a power or a constant is shifted. A comparison is
-turned. A dot is forgotten.
+turned. A dot is forgotten. A state is forgotten. The last mini-batch is left
+out. The rows of an outcome are those of other tasks, or are lost.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 # Calls that only gather results: each argument of one is a result of its own.
-RECORDS = {"Adjoint", "InnerProblem", "Outcome", "Regularized", "_RegularizedPoint"}
+RECORDS = {"AdamState", "Adjoint", "InnerProblem", "Outcome", "Regularized", "_RegularizedPoint"}
 TURNED = {
     ast.Add: [ast.Sub],
     ast.Sub: [ast.Add],
@@ -52,10 +53,10 @@ def mutants(function: FunctionType) -> Iterator[Mutant]:
     """Every mutant of ``function``, each once."""
     definition = definition_of(function)
     seen = {ast.unparse(definition)}
-    names = set(function.__code__.co_varnames)
+    names, optional = set(function.__code__.co_varnames), _optional(definition)
     for to_statement, to_node in _places(definition):
         statement = _at(definition, to_statement)
-        for other in replacements(_at(definition, to_node), names):
+        for other in replacements(_at(definition, to_node), names, optional):
             changed = _with(definition, to_node, other)
             source = ast.unparse(changed)
             if source not in seen:
@@ -78,10 +79,11 @@ def in_place(function: FunctionType, code: CodeType) -> Iterator[None]:
 # The nodes that are put in the place of one node.
 
 
-def replacements(node: ast.AST, names: set[str]) -> Iterator[ast.AST]:
+def replacements(node: ast.AST, names: set[str], optional: set[str]) -> Iterator[ast.AST]:
     """The nodes put in the place of ``node``, each an error of its own.
 
-    ``names`` are those of the function's variables.
+    ``names`` are those of the function's variables, and ``optional`` those of
+    its arguments that may be None.
     """
     match node:
         case ast.stmt():
@@ -113,6 +115,12 @@ def replacements(node: ast.AST, names: set[str]) -> Iterator[ast.AST]:
             other = name.removesuffix("_dot") if name.endswith("_dot") else f"{name}_dot"
             if other in names:
                 yield ast.Name(other, ast.Load())
+            if name in optional:
+                yield ast.Constant(None)
+            if name == "minibatches":
+                yield _all_but_the_last(node)
+        case ast.Attribute(_, "minibatches", ast.Load()):
+            yield _all_but_the_last(node)
 
 
 def _of_statement(statement: ast.stmt) -> Iterator[ast.stmt]:
@@ -185,6 +193,8 @@ def _results(value: ast.expr | None) -> Iterator[ast.expr]:
             yield from (ast.Tuple(others, context) for others in _one_scaled(elements))
         case ast.Call(ast.Name(name) as record, arguments, []) if name in RECORDS:
             yield from (ast.Call(record, others, []) for others in _one_scaled(arguments))
+            if name == "Outcome":
+                yield from (ast.Call(record, others, []) for others in _one_misplaced(arguments))
         case ast.expr():
             yield from _scaled(value)
 
@@ -192,6 +202,14 @@ def _results(value: ast.expr | None) -> Iterator[ast.expr]:
 def _one_scaled(values: list[ast.expr]) -> Iterator[list[ast.expr]]:
     for i, value in enumerate(values):
         yield from ([*values[:i], other, *values[i + 1 :]] for other in _scaled(value))
+
+
+def _one_misplaced(values: list[ast.expr]) -> Iterator[list[ast.expr]]:
+    """One value lost, or with its rows in another order."""
+    for i, value in enumerate(values):
+        turned = ast.parse(f"({ast.unparse(value)})[::-1]", mode="eval").body
+        for other in (ast.Constant(None), turned):
+            yield [*values[:i], other, *values[i + 1 :]]
 
 
 def _scaled(value: ast.expr) -> Iterator[ast.expr]:
@@ -220,6 +238,21 @@ def _transposed(matrix: ast.expr) -> ast.expr:
     return ast.parse(f"({ast.unparse(matrix)}).swapaxes(-1, -2)", mode="eval").body
 
 
+def _all_but_the_last(sequence: ast.expr) -> ast.expr:
+    return ast.parse(f"({ast.unparse(sequence)})[:-1]", mode="eval").body
+
+
+def _optional(definition: ast.FunctionDef) -> set[str]:
+    """The names of the arguments whose default is None."""
+    given, defaults = definition.args.args, definition.args.defaults
+    with_default = zip(given[len(given) - len(defaults) :], defaults, strict=True)
+    return {
+        argument.arg
+        for argument, default in with_default
+        if isinstance(default, ast.Constant) and default.value is None
+    }
+
+
 def _number(value: float) -> ast.expr:
     return ast.Constant(value) if value >= 0 else ast.UnaryOp(ast.USub(), ast.Constant(-value))
 
@@ -245,11 +278,15 @@ def compiled(definition: ast.FunctionDef, function: FunctionType) -> CodeType:
     """
     original = function.__code__
     around = ast.parse(f"def around({', '.join(original.co_freevars)}): pass").body[0]
-    around.body = [definition]
+    # Under its own name, a function that calls another of that name would
+    # call itself.
+    within = copy.copy(definition)
+    within.name = "mutant"
+    around.body = [within]
     flags = original.co_flags & 0xFFF0000  # the module's future imports
     module = ast.fix_missing_locations(ast.Module([around], []))
     code = compile(module, original.co_filename, "exec", flags, dont_inherit=True)
-    for name in ("around", definition.name):
+    for name in ("around", within.name):
         inner = (each for each in code.co_consts if isinstance(each, CodeType))
         code = next(each for each in inner if each.co_name == name)
     return code

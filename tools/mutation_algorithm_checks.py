@@ -17,8 +17,10 @@ from mutation_checks import Check, Problem, agrees, classifier, perceptron, poly
 
 import minimeta as mm
 from minimeta.algorithms import Outcome, fgsm
-from minimeta.inner import conjugate_gradients
+from minimeta.inner import AdamState, conjugate_gradients
 from minimeta.testing import check_algorithm, check_rule, check_trajectory, complex_step
+from minimeta.testing.comparing import compare_states
+from minimeta.testing.findings import Findings
 from minimeta.testing.oracles import oracle
 
 # Rules.
@@ -41,8 +43,55 @@ def rates_of_every_kind(size: int) -> list[Any]:
 
 
 def of_rules(*makers: Callable[[Any], Any]) -> tuple[Check, ...]:
-    """check_rule with rates of every kind."""
-    return tuple(partial(check_rule, make(lr)) for make in makers for lr in rates_of_every_kind(3))
+    """check_rule with rates of every kind. Adam's merge means a sequence."""
+    return tuple(
+        partial(check_rule, rule, sequential=isinstance(rule, mm.Adam))
+        for make in makers
+        for lr in rates_of_every_kind(3)
+        for rule in (make(lr),)
+    )
+
+
+def of_sgds_steps() -> tuple[Check, ...]:
+    """phi - lr o g, without a state."""
+    checks = []
+    phi, g = np.random.default_rng(6).standard_normal((2, 2, 3))
+    for lr in rates_of_every_kind(3):
+        for j in (0, 1, 3):
+            rate = lr[j] if np.shape(lr) in ((4,), (4, 1), (4, 3)) else lr
+            step = partial(mm.SGD(lr).step, phi, g, None, j)
+            checks.append(partial(agrees, lambda step=step: step()[0], phi - rate * g))
+            checks.append(partial(_same, lambda step=step: step()[1], None))
+    return tuple(checks)
+
+
+def of_adams_steps() -> tuple[Check, ...]:
+    """Adam by its definition, step by step through two tasks; the second starts
+    from a shared state, whose steps count."""
+    rng, checks = np.random.default_rng(6), []
+    for beta1, beta2, eps in ((0.0, 0.999, 1e-8), (0.5, 0.9, 1e-2)):
+        for lr in rates_of_every_kind(3):
+            rule, state, t, m, v = mm.Adam(lr, beta1, beta2, eps), None, 0, 0.0, 0.0
+            for j in (0, 1, 0, 1, 2):
+                phi, g = rng.standard_normal((2, 2, 3))
+                if t == 2:
+                    m, v = np.mean(m, axis=0), np.mean(v, axis=0)
+                    state = AdamState(2, m, v)
+                step = partial(rule.step, phi, g, state, j)
+                t, m, v = t + 1, beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+                moved = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
+                rate = lr[j] if np.shape(lr) in ((4,), (4, 1), (4, 3)) else lr
+                checks.append(partial(agrees, lambda step=step: step()[0], phi - rate * moved))
+                state = AdamState(t, m, v)
+                checks.append(partial(_same, lambda step=step: step()[1], state))
+    return tuple(checks)
+
+
+def _same(function: Callable[[], Any], want: Any) -> None:
+    """Raise a CheckError unless ``function`` returns the state ``want``."""
+    with Findings("state").reporting() as findings:
+        given = "step", "the state", function(), "that by definition", want
+        compare_states(findings, *given, 1e-12)
 
 
 # Trajectories.
@@ -140,6 +189,39 @@ def _iterate(matrix: np.ndarray, g: np.ndarray, steps: int, tolerance: float) ->
     return x
 
 
+def of_adaptation() -> tuple[Check, ...]:
+    """Adaptation by three steps written out, from a fresh and a shared state;
+    predictions, coupled outcomes, and an inner loop without a mini-batch."""
+    objective, phi, batches = perceptron()
+    x, checks = batches.x[0], []
+    for rule in (mm.SGD((0.1, 0.2, 0.15)), adam_with_momentum(0.1)):
+        for state in started(rule, (objective, phi, batches)):
+            algorithm, held, rows, point = mm.MAML(rule), state, phi, None
+            given = objective, phi, batches, state
+            for j, batch in enumerate(batches):
+                point = objective.at(rows, batch)
+                rows, held = rule.step(rows, point.grad, held, j)
+            for function in (algorithm.adapt, partial(_adapted_by, rule)):
+                checks.append(partial(agrees, partial(function, *given), rows))
+            found = objective.predict(rows, x)
+            checks.append(partial(agrees, partial(algorithm.predict, *given[:3], x, state), found))
+            run = partial(mm.inner.descend, *given[:3], rule, state)
+            checks.append(partial(agrees, lambda run=run: run()[2], point.loss))
+            checks.append(partial(_same, lambda run=run: run()[1], held))
+        nothing = partial(mm.inner.descend, objective, phi, batches[:0], rule)
+        checks.append(partial(_same, lambda nothing=nothing: nothing()[1:], (None, None)))
+        taml, state = mm.TAML(rule, weight=2.0), started(rule, (objective, phi, batches))[1]
+        want = taml.couple(taml.direction(objective, phi, batches, state)).direction
+        whole = partial(taml.meta_gradient, objective, phi, batches, state)
+        checks.append(partial(agrees, lambda whole=whole: whole().direction, want))
+    return tuple(checks)
+
+
+def _adapted_by(rule: Any, *given: Any) -> np.ndarray:
+    objective, phi, batches, state = given
+    return mm.adapt(objective, phi, batches, rule, state)
+
+
 # Algorithms by their oracles.
 
 
@@ -166,7 +248,7 @@ def of_algorithm(
             state=state,
             **judge(algorithm, problem[0], problem[2], state),
         )
-        for problem in problems or (quadratic(), perceptron())
+        for problem in problems or (quadratic(), quadratic(k=1), perceptron())
         for rule in rules
         for algorithm in (make(rule),)
         for state in started(rule, problem)
@@ -217,7 +299,9 @@ BOX = (0.3, -0.8, 0.9)
 
 
 def of_adml() -> tuple[Check, ...]:
-    return of_algorithm(lambda rule: mm.ADML(rule, "iterates", *BOX), (perceptron(),))
+    objective, phi, batches = perceptron()
+    problems = tuple((objective, phi, some) for some in (batches, batches[:1]))
+    return of_algorithm(lambda rule: mm.ADML(rule, "iterates", *BOX), problems)
 
 
 def of_imaml() -> tuple[Check, ...]:

@@ -1,10 +1,10 @@
 """The functions that are mutated, and the checks that judge each.
 
-A function that defines something, and is no derivative of it, is not here. A
-change makes it another function, whose derivative may well be right. Examples
-are ``kernels.patches`` (the pixels that a window sees),
-``kernels.adam_moments`` and ``InnerLoop.end``. ``kernels._repeated`` is not
-here either, because only large arrays take it. tests/arrays/test_kernels.py
+The derivatives are here, and all code that carries a state, adapts, scores or
+couples tasks. A function that defines something else is not here. A change
+makes it another function, whose derivative may well be right. An example is
+``kernels.patches`` (the pixels that a window sees). ``kernels._repeated`` is
+not here either, because only large arrays take it. tests/arrays/test_kernels.py
 compares it with plain broadcasting.
 """
 
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from mutation_algorithm_checks import (
     adam,
     adam_with_momentum,
+    of_adams_steps,
+    of_adaptation,
     of_adml,
     of_algorithm,
     of_anil,
@@ -31,6 +33,7 @@ from mutation_algorithm_checks import (
     of_imaml_by_its_oracle,
     of_meta_sgd,
     of_rules,
+    of_sgds_steps,
     of_taml,
     of_trajectories,
 )
@@ -169,13 +172,20 @@ def _inner_loop() -> Iterator[Target]:
     """Rules, trajectories, their stores, and conjugate gradients."""
     trajectories = of_trajectories()
     by_adam = of_rules(adam, adam_with_momentum)
-    yield from _of(mm.SGD, "adjoint tangent", of_rules(mm.SGD))
+    by_sgd = of_rules(mm.SGD)
+    yield from _of(mm.SGD, "adjoint tangent", by_sgd)
+    yield from _of(mm.SGD, "step", of_sgds_steps() + by_sgd)
     yield from _of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
+    yield from _of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
+    yield from _of(kernels, "adam_moments adam_update", of_adams_steps() + by_adam)
     yield from _of(RateGradient, "add total _over_parameters", trajectories)
     yield from _of(mm.Trajectory, "pullback pushforward", trajectories)
     steps = "_back_through _back_one _forth_through _forth_one"
     yield from _of(trajectory, steps, trajectories)
     yield from _of(stores.InnerLoop, "part points_at", trajectories)
+    loops = of_algorithm(mm.Reptile) + of_fomaml() + of_algorithm(mm.MAML)
+    yield from _of(stores.InnerLoop, "end", loops + of_adaptation())
+    yield from _of(trajectory, "adapt descend unroll", loops + of_adaptation())
     yield from _of(stores._Checkpoints, "_segment", trajectories)
     solves = of_conjugate_gradients() + of_imaml_by_its_oracle()
     yield Target("conjugate_gradients", conjugate_gradients, solves)
@@ -184,6 +194,9 @@ def _inner_loop() -> Iterator[Target]:
 def _algorithms() -> Iterator[Target]:
     """Every direction, and every inner problem that is not the plain one."""
     maml = of_algorithm(lambda rule: mm.MAML(rule, "iterates"))
+    yield from _of(
+        algorithms_base.Algorithm, "adapt iterates meta_gradient predict", maml + of_adaptation()
+    )
     yield from _of(mm.MAML, "direction", maml)
     yield from _of(algorithms_base, "unrolled", maml)
     yield from _of(algorithms_base, "only_on", of_anil() + of_cavia())

@@ -37,8 +37,17 @@ class Findings:
         self.worst = 0.0  # the largest relative difference that an exact comparison met
 
     def error(self, problem: str) -> CheckError:
-        """The CheckError of a problem after which nothing can be compared."""
-        return CheckError(f"{self.name}.{problem}{self._where}")
+        """The CheckError of a problem after which nothing can be compared.
+
+        Its message begins with the findings so far.
+        """
+        wrong = [*dict.fromkeys(self._wrong), f"{self.name}.{problem}"]
+        return CheckError("; ".join(wrong) + self._where)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is wrong so far."""
+        return bool(self._wrong)
 
     def call(self, pass_name: str, function: Callable[..., Any], **inputs: Any) -> Any:
         """``function`` on ``inputs``, in order.
@@ -106,22 +115,35 @@ class Findings:
             )
 
     def close(
-        self, pass_name: str, term: str, got: Any, want: Any, tolerance: float, scale: Any = None
+        self,
+        pass_name: str,
+        term: str,
+        got: Any,
+        reference: str,
+        want: Any,
+        tolerance: float,
+        scale: Any = None,
     ) -> bool:
-        """Whether |got - want| <= tolerance * scale everywhere.
+        """Notes a finding unless ``got`` is ``want`` to ``tolerance``.
 
-        ``scale`` is max |want| unless given. A difference that is too large is
-        noted.
+        ``reference`` says in words where ``want`` is from. Errors are relative
+        to ``scale``, by default max |want|. Returns whether they agree.
+
+        Raises
+        ------
+        CheckError
+            at once, if shapes differ or a number is not finite.
         """
         if np.shape(got) != np.shape(want):
             raise self.error(
-                f"{pass_name}: {term} cannot be compared, "
-                f"shapes are {np.shape(got)} and {np.shape(want)}"
+                f"{pass_name}: {term} has shape {np.shape(got)}, but {reference} has shape "
+                f"{np.shape(want)}"
             )
-        if not (np.isfinite(got).all() and np.isfinite(want).all()):
-            raise self.error(
-                f"{pass_name}: {term} cannot be compared, it or what it should be is not finite"
-            )
+        for name, value in ((term, got), (reference, want)):
+            if not np.isfinite(value).all():
+                raise self.error(
+                    f"{pass_name}: {term} cannot be compared with {reference}: {name} is not finite"
+                )
         scale = np.abs(want).max(initial=0.0) if scale is None else scale
         error = np.abs(got - want)
         holds = (error <= tolerance * scale).all()
@@ -129,7 +151,8 @@ class Findings:
             relative = np.nanmax(np.where(error > 0, error / scale, 0.0), initial=0.0)
         if tolerance < _EXACT:
             self.worst = max(self.worst, float(relative))
-        self.require(pass_name, holds, f"{term} differs by {relative:.1e} relative")
+        size = f"{relative:.1e} relative" if relative < np.inf else f"{error.max():.1e}"
+        self.require(pass_name, holds, f"{term} differs by {size} from {reference}")
         return bool(holds)
 
     def report(self) -> None:
@@ -138,7 +161,8 @@ class Findings:
         The message lists all that is wrong, and the passes that agree.
         """
         if self._wrong:
-            right = [pass_name for pass_name, holds in self._passes.items() if holds]
+            # init is no pass: it says nothing about the others.
+            right = [name for name, holds in self._passes.items() if holds and name != "init"]
             agree = f"; {', '.join(right)} agree{'s' * (len(right) == 1)}" if right else ""
             raise CheckError("; ".join(dict.fromkeys(self._wrong)) + agree + self._where)
 

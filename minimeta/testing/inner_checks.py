@@ -26,6 +26,7 @@ from ..objectives import Batch, Differentiable
 from .comparing import TOLERANCE, compare, dots, leaves
 from .complex_step import complex_step, tree_map
 from .findings import Findings, reported
+from .merge_checks import MergeCheck
 
 
 @reported
@@ -36,13 +37,16 @@ def check_rule(
     size: int = 3,
     steps: int = 3,
     seed: int = 0,
+    sequential: bool | None = None,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Checks ``tangent`` and ``adjoint`` of ``rule`` against its ``step``.
+    """Checks ``tangent``, ``adjoint`` and ``merge`` of ``rule`` against its
+    ``step``.
 
     ``tangent`` must be the derivative of ``step``, and ``adjoint`` its
-    transpose, with a fresh state and after each of ``steps`` random steps.
-    ``rule`` is a dataclass with a field ``lr``.
+    transpose, with a fresh state, after each of ``steps`` random steps, and in
+    another task that starts from the merged state of these. ``rule`` is a
+    dataclass with a field ``lr``.
 
     Let F = <a', phi'> + <b', state'> with random a', and with b' random or 0.
     The gradients that ``adjoint`` returns, with respect to phi, g, the arrays
@@ -62,21 +66,71 @@ def check_rule(
     If ``rule.lr`` holds one rate per parameter, their number replaces ``size``.
     If it holds one rate per step, the check takes no step beyond the last rate.
 
+    ``merge`` may return None: then every task starts with a fresh state. Else
+    the following must hold. Where no step was made, ``states`` is ``shared``,
+    and so is the result. The merged state of one task is that task's state,
+    without the task axis. The merged state of more tasks has the same form, and
+    a step from it is the step from an equal copy of it for each task. In
+    float32 ``step`` and ``merge`` give float32.
+
+    A merged state may mean the state after the same gradients with the tasks
+    one after another, as Adam's does (``sequential``). Then all its parts must
+    be those of that sequence. Where a task ends must not matter either: with
+    one rate, ``j`` may change the length of a step, but neither its direction
+    nor the next state, because the memory is in the state. By default
+    ``sequential`` is taken for true where a part of the merged state is the
+    sequence's and does not lie between the tasks' own.
+
     Raises
     ------
     CheckError
-        naming the gradient or the direction that is wrong, and by how much.
+        naming the gradient, the direction or the part of a state that is wrong,
+        and by how much.
     """
     own = np.asarray(rule.lr).shape[-1] if isinstance(rule.lr, np.ndarray) and rule.lr.ndim else 1
     size = own if own > 1 else size
     steps = min(steps, len(rule.lr) - 1) if is_per_step(rule.lr) else steps
-    for alive in (np.ones(size), np.arange(size) > 0):
-        rng, state = np.random.default_rng(seed), None
-        for j in range(steps + 1):
-            g = alive * rng.standard_normal((tasks, size))
-            with Findings(type(rule).__name__, f"step {j + 1}").reporting() as findings:
-                _RuleCheck(rule, g, state, j, alive, rng, tolerance, findings).run()
-            _, state = rule.step(np.zeros((tasks, size)), g, state, j)
+    every, all_but_one = np.ones(size), np.arange(size) > 0
+    for alive in (every, all_but_one):
+        _check_steps(rule, (tasks, size), steps, alive, seed, tolerance)
+    _check_merges(rule, (tasks, size), sequential, seed, tolerance)
+    for alive in (every, all_but_one):
+        _check_merged_step(rule, (tasks, size), alive, seed, tolerance)
+
+
+def _check_steps(rule, shape, steps, alive, seed, tolerance) -> None:
+    """Steps of a task from a fresh state, with gradients where ``alive``."""
+    rng, state = np.random.default_rng(seed), None
+    for j in range(steps + 1):
+        g = alive * rng.standard_normal(shape)
+        with Findings(type(rule).__name__, f"step {j + 1}").reporting() as findings:
+            _RuleCheck(rule, g, state, j, alive, rng, tolerance, findings).run()
+        _, state = rule.step(np.zeros(shape), g, state, j)
+
+
+def _check_merged_step(rule, shape, alive, seed, tolerance) -> None:
+    """The first step of a task from the merged state of others."""
+    rng, where = np.random.default_rng(seed), "step 1 from a merged state"
+    g, later = alive * rng.standard_normal((2, *shape))
+    _, states = rule.step(np.zeros(shape), g)
+    state = rule.merge(None, states, len(g))
+    if state is not None:
+        with Findings(type(rule).__name__, where).reporting() as findings:
+            _RuleCheck(rule, later, state, 0, alive, rng, tolerance, findings).run()
+
+
+def _check_merges(rule, shape, sequential, seed, tolerance) -> None:
+    """Merges of tasks from a fresh state, and from the state merged of
+    these."""
+    tasks, size = shape
+    rates, shared = _one_rate_a_parameter(rule.lr, size), None
+    even = replace(rule, lr=rates[0] if rates.ndim == 2 else rates)
+    for where in ("from a fresh state", "from a merged state"):
+        with Findings(type(rule).__name__, where).reporting() as findings:
+            check = MergeCheck(even, shared, max(tasks, 3), seed, tolerance, findings)
+            shared = check.run(sequential)
+        if shared is None:
+            return
 
 
 class _RuleCheck:
@@ -173,10 +227,11 @@ class _RuleCheck:
         """
         at, tolerance = self.at, self.tolerance
         if self.alive.all():
-            compare(self.findings, pass_name, term, got, function, at, along, tolerance, sizes)
+            given = pass_name, term, got, "step", function, at, along
+            compare(self.findings, *given, tolerance, sizes)
         else:
-            want = complex_step(function, at, along)
-            self.findings.close(pass_name, term, got, want, tolerance, sizes)
+            want, of = complex_step(function, at, along), "the derivative of step"
+            self.findings.close(pass_name, term, got, of, want, tolerance, sizes)
 
 
 @reported
@@ -258,7 +313,8 @@ class _TrajectoryCheck:
             moved = abs(complex_step(scored, at, along))
             sizes = dots(abs(gradient), abs(direction)) + moved
             got = dots(gradient, direction)
-            compare(self.findings, "pullback", term, got, scored, at, along, self.tolerance, sizes)
+            given = "pullback", term, got, "the last iterate", scored, at, along
+            compare(self.findings, *given, self.tolerance, sizes)
 
     def check_pushforward(self) -> None:
         """J u, with fixed and moving rates, is the derivative and the
@@ -267,25 +323,27 @@ class _TrajectoryCheck:
         at, lr_dot = (self.rows, self.lr), self.rates(self.lr_dot)
         pushed = self.findings.call("pushforward", trajectory.pushforward, u=u)
         self.findings.array("pushforward", "J u", pushed, v.shape, np.float64)
-        along = (u, 0 * self.lr)
-        compare(self.findings, "pushforward", "J u", pushed, self.last, at, along, tolerance)
+        of_last = "the last iterate", self.last, at
+        given = "pushforward", "J u", pushed, *of_last, (u, 0 * self.lr)
+        compare(self.findings, *given, tolerance)
         both = self.findings.call("pushforward", trajectory.pushforward, u=u, lr_dot=lr_dot)
-        along, term = (u, self.lr_dot), "J u with moving rates"
-        compare(self.findings, "pushforward", term, both, self.last, at, along, tolerance)
+        given = "pushforward", "J u with moving rates", both, *of_last, (u, self.lr_dot)
+        compare(self.findings, *given, tolerance)
         dphi, dlr = trajectory.pullback(v)
         pulled = dots(dphi, u) + dots(dlr, np.broadcast_to(self.lr_dot, dlr.shape))
         sizes = dots(abs(both), abs(v)) + dots(abs(dphi), abs(u))
-        term = "<J u, v> from <u, J^T v>: it"
-        self.findings.close("pushforward", term, dots(both, v), pulled, tolerance, sizes)
+        given = "pushforward", "<J u, v>", dots(both, v), "<u, J^T v>", pulled
+        self.findings.close(*given, tolerance, sizes)
 
     def check_same(self, other: Trajectory, store: str) -> None:
         """Another store gives the same derivatives."""
-        for term, a, b in zip(
-            ("dphi", "dlr"), other.pullback(self.v), self.trajectory.pullback(self.v), strict=True
-        ):
-            self.findings.close("pullback", f"{term} with stored {store}: it", a, b, self.tolerance)
-        a, b = (each.pushforward(self.u) for each in (other, self.trajectory))
-        self.findings.close("pushforward", f"J u with stored {store}: it", a, b, self.tolerance)
+        of, ours = f"that with stored {STORES[0]}", self.trajectory
+        pairs = zip(("dphi", "dlr"), other.pullback(self.v), ours.pullback(self.v), strict=True)
+        for name, a, b in pairs:
+            term = f"{name} with stored {store}"
+            self.findings.close("pullback", term, a, of, b, self.tolerance)
+        a, b = (each.pushforward(self.u) for each in (other, ours))
+        self.findings.close("pushforward", f"J u with stored {store}", a, of, b, self.tolerance)
 
 
 def _arrays(state: Any) -> list[np.ndarray]:

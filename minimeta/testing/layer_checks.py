@@ -12,7 +12,7 @@ import numpy as np
 
 from ..layers import Layer
 from ..objectives import Network
-from .comparing import SINGLE, TOLERANCE, ZERO, compare, dots, leaves
+from .comparing import SINGLE, TOLERANCE, ZERO, check_init, compare, dots, leaves
 from .complex_step import complex_step, tree_map
 from .findings import CheckError, Findings, reported
 
@@ -40,7 +40,8 @@ def check_layer(
     as equal copies. ``shared`` selects shared parameters or copies; by default
     both are checked. All passes except ``forward`` must take ``on_data``. With
     ``on_data=True`` they must give the same results as with x_dot = 0, and may
-    return None for dx and dx_dot.
+    return None for dx and dx_dot. ``init`` must give a float64 array for each
+    of ``shapes``, the same for the same rng.
 
     Without an ``input_shape``, the check uses small shapes of one and of three
     axes that the layer's ``output_shape`` accepts.
@@ -67,7 +68,9 @@ def check_layer(
     for shape in shapes:
         with Findings(name, f"inputs of shape {shape}").reporting() as findings:
             for each in (False, True) if shared is None else (shared,):
-                _LayerCheck(layer, shape, tasks, examples, each, seed, tolerance, findings).run()
+                check = _LayerCheck(layer, shape, tasks, examples, each, seed, tolerance, findings)
+                check.run()
+            check.check_init(seed)
         worst = max(worst, findings.worst)
     return worst
 
@@ -107,7 +110,7 @@ class _LayerCheck:
         for pass_name, result in self.passes(*single, np.float32).items():
             for got, want in zip(leaves(result), leaves(results[pass_name]), strict=True):
                 self.findings.close(
-                    pass_name, "a float32 result from the float64 one: it", got, want, SINGLE
+                    pass_name, "a float32 result", got, "the float64 result", want, SINGLE
                 )
 
     def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
@@ -176,6 +179,7 @@ class _LayerCheck:
             "forward_tangent",
             "y_dot",
             results["forward_tangent"],
+            "forward",
             self.y,
             at,
             along,
@@ -195,7 +199,8 @@ class _LayerCheck:
             moved = complex_step(self.y, (self.theta, self.x), along)
             sizes = dots(abs(gradient), abs(direction)) + dots(abs(self.dy), abs(moved))
             got, want = dots(gradient, direction), dots(self.dy, moved)
-            self.findings.close("backward", term, got, want, self.tolerance, sizes)
+            of = "the transpose of forward's derivative"
+            self.findings.close("backward", term, got, of, want, self.tolerance, sizes)
 
     def check_backward_tangent(self, results: dict[str, Any]) -> None:
         """dx_dot and dtheta_dot are the derivatives of dx and dtheta.
@@ -224,6 +229,7 @@ class _LayerCheck:
                 "backward_tangent",
                 term,
                 got,
+                "backward",
                 function,
                 at,
                 along,
@@ -251,14 +257,16 @@ class _LayerCheck:
             return back, (y_dot, {}), call("backward_tangent", **at, **dots)
 
         told, general = passes(on_data=True), passes()
-        for pass_name, (got, got_by_name), (want, by_name) in zip(
-            PASSES[1:], told, general, strict=True
+        for pass_name, first, (got, got_by_name), (want, by_name) in zip(
+            PASSES[1:], ("dx", "y_dot", "dx_dot"), told, general, strict=True
         ):
-            with_on_data = "a result with on_data=True from that with x_dot = 0: it"
             self.findings.names(pass_name, "with on_data=True dtheta", got_by_name, set(by_name))
-            pairs = [(got_by_name[key], by_name[key]) for key in by_name]
-            for a, b in [(got, want), *pairs] if got is not None else pairs:
-                self.findings.close(pass_name, with_on_data, a, b, self.tolerance)
+            pairs = [(repr(key), got_by_name[key], by_name[key]) for key in by_name]
+            if got is not None:
+                pairs.append((first, got, want))
+            for name, a, b in pairs:
+                term, of = f"a result with on_data=True ({name})", "that with x_dot = 0"
+                self.findings.close(pass_name, term, a, of, b, self.tolerance)
 
     def take_on_data(self) -> bool:
         """Whether every pass except ``forward`` takes ``on_data``.
@@ -294,19 +302,39 @@ class _LayerCheck:
         last = tree_map(lambda a: a[-1:], inputs)
         theta = self.theta if self.shared else tree_map(lambda a: a[-1:], self.theta)
         alone = self.passes(theta, *last, np.float64)
-        self.compare_results(
-            alone, tree_map(lambda a: a[-1:], results), "depends on the other tasks: it"
-        )
+        among = tree_map(lambda a: a[-1:], results)
+        of = "that of the same task among the others: it depends on the other tasks"
+        self.compare_results(alone, "a result of one task alone", of, among)
         if self.shared:
             copies = tree_map(lambda a: np.repeat(a, self.tasks, axis=0), self.theta)
-            self.compare_results(
-                self.passes(copies, *inputs, np.float64), results, "with shared parameters"
-            )
+            of_copies = self.passes(copies, *inputs, np.float64)
+            of = "that with an equal copy for each task"
+            self.compare_results(results, "a result with shared parameters", of, of_copies)
 
-    def compare_results(self, got: dict[str, Any], want: dict[str, Any], what: str) -> None:
+    def compare_results(
+        self, got: dict[str, Any], term: str, reference: str, want: dict[str, Any]
+    ) -> None:
         for pass_name in PASSES:
             for a, b in zip(leaves(got[pass_name]), leaves(want[pass_name]), strict=True):
-                self.findings.close(pass_name, f"a result {what}", a, b, self.tolerance)
+                self.findings.close(pass_name, term, a, reference, b, self.tolerance)
+
+    def check_init(self, seed: int) -> None:
+        """``init`` names and shapes every parameter, and draws from rng
+        alone."""
+        first, again = (
+            self.findings.call("init", lambda: self.layer.init(np.random.default_rng(seed)))
+            for _ in range(2)
+        )
+        self.findings.names("init", "the result", first, set(self.layer.shapes))
+        for key, shape in self.layer.shapes.items():
+            term, other = repr(key), "another one of the same seed (draw from rng alone)"
+            self.findings.array("init", term, first[key], shape)
+            self.findings.require(
+                "init",
+                isinstance(first[key], np.ndarray) and first[key].dtype == np.float64,
+                f"{term} is {first[key].dtype}, expected a NumPy array of float64",
+            )
+            self.findings.close("init", term, again[key], other, first[key], 0.0)
 
     def y(self, theta, x) -> np.ndarray:
         return self.layer.forward(theta, x)[0]
@@ -322,9 +350,11 @@ def check_network(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Checks the four passes of ``network`` by ``check_layer``.
+    """Checks the four passes and ``init`` of ``network``.
 
-    The network is checked as a layer with one parameter, phi.
+    ``check_layer`` checks the network as a layer with one parameter, phi.
+    ``init`` must lay out the parameters that the layers draw, one after another
+    from the same rng, as ``unpack`` takes them apart.
 
     Returns the largest relative difference found.
 
@@ -334,6 +364,14 @@ def check_network(
         naming each pass and term that is wrong and by how much, and the passes
         that agree.
     """
+    with Findings(type(network).__name__).reporting() as findings:
+        phi = check_init(findings, network.init, "phi", network.size, seed)
+        rng = np.random.default_rng(seed)
+        for layer, theta in zip(network.layers, network.unpack(phi), strict=True):
+            drawn = layer.init(rng)
+            for key, value in theta.items():
+                of = f"the {key!r} that {_name(layer)} draws"
+                findings.close("init", f"{key!r} in phi", value[0], of, drawn[key], 0.0)
     return check_layer(
         _AsLayer(network),
         network.input_shape,
@@ -354,6 +392,9 @@ class _AsLayer(Layer):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"phi": (self.wrapped.size,)}
+
+    def init(self, rng):
+        return {"phi": self.wrapped.init(rng, np.float64)}
 
     def output_shape(self, input_shape):
         return self.wrapped.output_shape

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..losses import Loss
 from ..objectives import Batch, Differentiable, HasInputGradient, HasThirdDerivative
-from .comparing import TOLERANCE, compare, dots
+from .comparing import TOLERANCE, check_init, compare, dots
 from .findings import Findings, reported
 
 
@@ -41,19 +41,14 @@ def check_loss(
             return loss.forward(p, target)[0]
 
         sizes = dots(abs(dz), abs(z_dot))
-        compare(
-            findings, "backward", "dz", dots(dz, z_dot), value_at, (z,), (z_dot,), tolerance, sizes
-        )
-        compare(
-            findings,
-            "backward_tangent",
-            "dz_dot",
-            dz_dot,
-            lambda p: loss.backward(loss.forward(p, target)[1]),
-            (z,),
-            (z_dot,),
-            tolerance,
-        )
+
+        def gradient_at(p):
+            return loss.backward(loss.forward(p, target)[1])
+
+        at, along, slope = (z,), (z_dot,), dots(dz, z_dot)
+        compare(findings, "backward", "dz", slope, "forward", value_at, at, along, tolerance, sizes)
+        given = "dz_dot", dz_dot, "backward", gradient_at
+        compare(findings, "backward_tangent", *given, at, along, tolerance)
     return findings.worst
 
 
@@ -75,7 +70,9 @@ def check_objective(
     shared phi or v must give the same results as equal copies. Where a point
     has ``input_grad``, it must be the derivative of ``loss`` along the inputs
     x. Where a point has ``third``, ``third(v, w)`` must be the derivative of
-    ``hvp(v)`` along w.
+    ``hvp(v)`` along w. Where the objective has ``init``, it must give a phi
+    ``(D,)`` of the dtype and in the array module asked for, the same for the
+    same rng.
 
     ``true_loss`` maps phi ``(T, D)`` to losses ``(T,)`` by their definition. If
     it is given, ``loss`` must agree with it.
@@ -93,6 +90,8 @@ def check_objective(
         check.check_hessian()
         check.check_tasks_and_sharing()
         check.check_further_answers()
+        if hasattr(objective, "init"):
+            check_init(findings, objective.init, "phi", objective.size, seed)
     return findings.worst
 
 
@@ -108,21 +107,21 @@ class _ObjectiveCheck:
         self.rows = np.array(np.broadcast_to(phi, shape))
         self.hv, self.hu = (findings.call("hvp", self.point.hvp, v=w) for w in (self.v, self.u))
 
-    def close(self, pass_name: str, term: str, got, want, scale=None) -> None:
+    def close(self, pass_name: str, term: str, got, reference: str, want, scale=None) -> None:
         """A comparison with a value."""
-        self.findings.close(pass_name, term, got, want, self.tolerance, scale)
+        self.findings.close(pass_name, term, got, reference, want, self.tolerance, scale)
 
-    def compare(self, pass_name: str, term: str, got, function, at, along, scale=None) -> None:
+    def compare(self, pass_name: str, term: str, got, of, function, at, along, scale=None) -> None:
         """A comparison with a derivative along one argument."""
-        at, along = (at,), (along,)
-        compare(self.findings, pass_name, term, got, function, at, along, self.tolerance, scale)
+        given = pass_name, term, got, of, function, (at,), (along,)
+        compare(self.findings, *given, self.tolerance, scale)
 
     def check_derivatives(self, true_loss: Callable[[np.ndarray], np.ndarray] | None) -> None:
         """``grad`` and ``hvp`` are the derivatives of ``loss`` and ``grad``."""
         objective, batch, point, v = self.objective, self.batch, self.point, self.v
         self.findings.array("loss", "the loss", point.loss, v.shape[:1], np.float64)
         if true_loss is not None:
-            self.close("loss", "the loss from its definition", point.loss, true_loss(self.rows))
+            self.close("loss", "the loss", point.loss, "true_loss", true_loss(self.rows))
         self.findings.array("grad", "the gradient", point.grad, v.shape, np.float64)
         self.findings.array("hvp", "H v", self.hv, v.shape, np.float64)
         slope, sizes = dots(point.grad, v), dots(abs(point.grad), abs(v))
@@ -133,29 +132,29 @@ class _ObjectiveCheck:
         def grad(p):
             return objective.at(p, batch).grad
 
-        self.compare("grad", "the gradient", slope, loss, self.rows, v, sizes)
-        self.compare("hvp", "H v", self.hv, grad, self.rows, v)
+        self.compare("grad", "the gradient", slope, "loss", loss, self.rows, v, sizes)
+        self.compare("hvp", "H v", self.hv, "grad", grad, self.rows, v)
 
     def check_hessian(self) -> None:
         """``hvp`` is symmetric and linear."""
         u, v, hu, hv = self.u, self.v, self.hu, self.hv
         sizes = dots(abs(u), abs(hv)) + dots(abs(v), abs(hu))
-        term = "<u, H v> from <v, H u>: it is not symmetric, it"
-        self.close("hvp", term, dots(u, hv), dots(v, hu), sizes)
-        term = "H(2u - 3v) from 2 H u - 3 H v: it is not linear, it"
-        self.close("hvp", term, self.point.hvp(2 * u - 3 * v), 2 * hu - 3 * hv)
+        other = "<v, H u>: H is not symmetric"
+        self.close("hvp", "<u, H v>", dots(u, hv), other, dots(v, hu), sizes)
+        combined, other = self.point.hvp(2 * u - 3 * v), "2 H u - 3 H v: hvp is not linear"
+        self.close("hvp", "H(2u - 3v)", combined, other, 2 * hu - 3 * hv)
 
     def check_tasks_and_sharing(self) -> None:
         """Tasks are independent, and a shared phi or v acts as copies."""
-        point, v = self.point, self.v
-        self.close("hvp", "H v of a shared v: it", point.hvp(v[0]), point.hvp(0 * v + v[0]))
+        point, v, of_copies = self.point, self.v, "that of an equal copy for each task"
+        copied = point.hvp(0 * v + v[0])
+        self.close("hvp", "H v of a shared v", point.hvp(v[0]), of_copies, copied)
         copies = self.objective.at(self.rows, self.batch)
-        term = "a shared phi's gradient from that of equal copies: it"
-        self.close("grad", term, copies.grad, point.grad)
+        self.close("grad", "the gradient of a shared phi", point.grad, of_copies, copies.grad)
         alone = self.objective.at(self.rows[-1:], tuple(data[-1:] for data in self.batch))
-        term = "it depends on the other tasks: it"
-        self.close("grad", term, alone.grad, point.grad[-1:])
-        self.close("hvp", term, alone.hvp(v[-1:]), self.hv[-1:])
+        among = "that of the same task among the others: it depends on the other tasks"
+        self.close("grad", "the gradient of a task alone", alone.grad, among, point.grad[-1:])
+        self.close("hvp", "H v of a task alone", alone.hvp(v[-1:]), among, self.hv[-1:])
 
     def check_further_answers(self) -> None:
         """``input_grad`` and ``third`` are derivatives, where they exist."""
@@ -167,11 +166,12 @@ class _ObjectiveCheck:
             def losses(x):
                 return objective.at(self.phi, (x, y)).loss
 
-            self.compare("input_grad", "dL/dx", slope, losses, x, x_dot, sizes)
+            self.compare("input_grad", "dL/dx", slope, "loss", losses, x, x_dot, sizes)
         if isinstance(self.point, HasThirdDerivative):
             third = self.findings.call("third", self.point.third, v=self.v, w=self.u)
 
             def product(p):
                 return objective.at(p, (x, y)).hvp(self.v)
 
-            self.compare("third", "the third derivative", third, product, self.rows, self.u)
+            given = "the third derivative", third, "hvp", product
+            self.compare("third", *given, self.rows, self.u)

@@ -22,12 +22,13 @@ from ..algorithms import (
     MAML,
     TAML,
     EntropyTAML,
+    InnerProblem,
     MetaSGD,
     Outcome,
     Reptile,
     fgsm,
 )
-from ..inner import InnerRule, descend
+from ..inner import InnerRule
 from ..objectives import Batch, Differentiable, Objective
 from .without_hessian import without_hessian
 
@@ -46,6 +47,20 @@ def oracle(
     raise TypeError(f"no oracle is known for {type(algorithm).__name__}")
 
 
+def inner_loop(
+    problem: InnerProblem, minibatches: Sequence[Batch], state: Any = None
+) -> tuple[list[np.ndarray], list[Any]]:
+    """The k + 1 iterates and the k + 1 states of an inner loop, written out."""
+    objective, start, rule = problem
+    iterates, states = [start], [state]
+    for j, batch in enumerate(minibatches):
+        grad = objective.at(iterates[-1], batch).grad
+        phi, after = rule.step(iterates[-1], grad, states[-1], j)
+        iterates.append(phi)
+        states.append(after)
+    return iterates, states
+
+
 def after_adaptation(
     algorithm: Any, objective: Differentiable, minibatches: Sequence[Batch], state: Any = None
 ) -> Callable[[np.ndarray], Outcome]:
@@ -57,9 +72,9 @@ def after_adaptation(
     """
 
     def scored(meta: np.ndarray) -> Outcome:
-        descended, start, rule = algorithm.problem(objective, meta)
-        phi, after, _ = descend(descended, start, minibatches[:-1], rule, state)
-        return Outcome(None, objective.at(phi, minibatches[-1]).loss, after)
+        problem = algorithm.problem(objective, meta)
+        iterates, states = inner_loop(problem, minibatches[:-1], state)
+        return Outcome(None, objective.at(iterates[-1], minibatches[-1]).loss, states[-1])
 
     return scored
 
@@ -98,12 +113,9 @@ def _change(
     """The function from phi to iterate ``since`` minus the last iterate."""
 
     def change(phi: np.ndarray) -> Outcome:
-        before, held = [phi], state
-        for j, batch in enumerate(minibatches):
-            point = objective.at(before[-1], batch)
-            after, held = rule.step(before[-1], point.grad, held, j)
-            before.append(after)
-        return Outcome(before[:-1][since] - before[-1], point.loss, held)
+        before, states = inner_loop(InnerProblem(objective, phi, rule), minibatches, state)
+        loss = objective.at(before[-2], minibatches[-1]).loss
+        return Outcome(before[:-1][since] - before[-1], loss, states[-1])
 
     return change
 
@@ -126,12 +138,13 @@ def _(algorithm: IMAML, objective, minibatches, state=None):
     """(I + H/lambda)^{-1} g_k by a dense solve, where the inner loop ends."""
 
     def solved(meta: np.ndarray) -> Outcome:
-        phi = algorithm.adapt(objective, meta, minibatches[:-1], state)
-        query, train = objective.at(phi, minibatches[-1]), objective.at(phi, minibatches[-2])
+        problem = algorithm.problem(objective, meta)
+        iterates, states = inner_loop(problem, minibatches[:-1], state)
+        query, train = (objective.at(iterates[-1], minibatches[i]) for i in (-1, -2))
         hessian = np.stack([train.hvp(axis) for axis in np.eye(objective.size)], axis=2)
         system = np.eye(objective.size) + hessian / algorithm.regularization
         solution = np.linalg.solve(system, query.grad[..., None])[..., 0]
-        return Outcome(solution, query.loss, None)
+        return Outcome(solution, query.loss, states[-1])
 
     return {"expected": solved}
 
@@ -162,7 +175,7 @@ def _(algorithm: TAML, objective, minibatches, state=None):
         initial = objective.at(meta, minibatches[0]).loss
         return scored(meta).loss.mean() + algorithm.weight * algorithm.measure.value(initial)
 
-    return {"true_objective": whole, "expected": scored}
+    return {"true_objective": whole, "expected": scored, "per_copy": True}
 
 
 @oracle.register
@@ -172,9 +185,9 @@ def _(algorithm: EntropyTAML, objective, minibatches, state=None):
     entropy = Objective(objective.network, objective.entropy())
 
     def whole(meta: np.ndarray) -> np.ndarray:
-        adapted = algorithm.adapt(objective, meta, minibatches[:-1], state)
+        iterates, _ = inner_loop(algorithm.problem(objective, meta), minibatches[:-1], state)
         before = entropy.at(meta, minibatches[0]).loss
-        gap = entropy.at(adapted, minibatches[-1]).loss - before
+        gap = entropy.at(iterates[-1], minibatches[-1]).loss - before
         return (scored(meta).loss + algorithm.weight * gap).mean()
 
-    return {"true_objective": whole, "expected": scored}
+    return {"true_objective": whole, "expected": scored, "per_copy": True}
