@@ -1,9 +1,10 @@
 """Array operations that several derivations share and that decide the speed.
 
 Each has one definition in plain array expressions. The definition is its
-meaning, and it runs wherever nothing faster is there. A kernel takes real and
-complex arrays of NumPy or CuPy, keeps their dtype, and leaves its inputs as
-they are.
+meaning, and it runs wherever nothing faster is there. On CuPy some have a twin,
+which computes the same in fewer kernels of the device: there a kernel costs
+its start before it computes anything. A kernel takes real and complex arrays of
+NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
 
 Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A
 row is the C numbers of one example, or of one pixel of an example; P rows
@@ -13,12 +14,16 @@ belong to a task.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from . import device_kernels
 from .backend import Array, array_module
+from .elementwise import compiles_kernels, elementwise
+from .windows import Windows
 
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
 # fast. Arrays of at least _LARGE numbers are worth making their rows that long.
@@ -31,13 +36,22 @@ def channel_sums(a: Array) -> Array:
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
-    if a.ndim != 3:
-        a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+    a = _rows(a)
+    if compiles_kernels(a):
+        return a.sum(axis=1)
     return (_ones(a) @ a)[:, 0]
+
+
+def channel_means(a: Array) -> Array:
+    """Mean over the rows, ``(T, ..., C) -> (T, C)``."""
+    a = _rows(a)
+    return a.mean(axis=1) if compiles_kernels(a) else channel_sums(a) / a.shape[1]
 
 
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
+    if compiles_kernels(a):
+        return device_kernels.channel_dots(_rows(a), _rows(b))
     return channel_sums(a * b)
 
 
@@ -48,6 +62,8 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
+    if compiles_kernels(terms[0][1]):
+        return _combination_in_one(terms, shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
@@ -81,7 +97,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     """
     total = None
     for a, b in pairs:
-        term = a * b if a.shape[-1] == 1 else a @ b
+        term = a * b if a.shape[-1] == 1 else _product(a, b)
         if total is None:
             total = term if shift is None else _shifted(term, shift)
         else:
@@ -100,6 +116,8 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     below, an odd column to the right.
     """
     xp = array_module(x)
+    if compiles_kernels(x):
+        return device_kernels.patches(x, kernel, stride)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
     padded[inside] = x
     t, n, h, w, c = padded.strides
@@ -121,9 +139,12 @@ def patches_transpose(
     ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C, K_i)``.
     The sum over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is computed
     tap by tap, because all patches at once are nine times an image, and outgrow
-    the caches.
+    the caches. A device has no such caches, and takes all taps at once.
     """
-    a, b = (_beside(each) for each in zip(*pairs, strict=True))
+    if compiles_kernels(pairs[0][0]):
+        seen = product_sum(*((a, b.swapaxes(1, 2)) for a, b in pairs))
+        return device_kernels.patches_transpose(seen, image_shape, kernel, stride)
+    a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
     dtype = np.promote_types(a.dtype, b.dtype)
     padded, inside, (high, wide) = _padded_zeros(
@@ -136,6 +157,25 @@ def patches_transpose(
             seen = padded[:, :, down, right]
             seen += (a @ b[:, i, j].swapaxes(1, 2)).reshape(seen.shape)
     return padded[inside]
+
+
+def beside(parts: Sequence[Array]) -> Array:
+    """[A_1 A_2 ...], arrays side by side along the last axis.
+
+    All other axes are equal, but the first of some may be 1 where that of
+    others is T: these count T times.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    tasks = max(each.shape[0] for each in parts)
+    xp = array_module(parts[0])
+    parts = [
+        each if each.shape[0] == tasks else xp.broadcast_to(each, (tasks, *each.shape[1:]))
+        for each in parts
+    ]
+    if compiles_kernels(parts[0]):
+        return device_kernels.beside(parts)
+    return xp.concatenate(parts, axis=-1)
 
 
 def masked(a: Array, mask: Array) -> Array:
@@ -193,6 +233,7 @@ def pair_selection_transpose(second: Array, dy: Array, axis: int) -> Array:
     return dx
 
 
+@elementwise
 def adam_moments(
     g: Array, m: Array | None, v: Array | None, beta1: float, beta2: float
 ) -> tuple[Array, Array]:
@@ -210,6 +251,7 @@ def adam_moments(
     return g if beta1 == 0 else beta1 * m + (1 - beta1) * g, beta2 * v + square
 
 
+@elementwise
 def adam_update(
     phi: Array,
     g: Array,
@@ -234,6 +276,42 @@ def adam_update(
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
+
+
+def _rows(a: Array) -> Array:
+    """``(T, ..., C)`` as rows, ``(T, P, C)``."""
+    return a if a.ndim == 3 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A B. CuPy looks up the matrices of every task where tasks share B, in
+    three further kernels; as one tall matrix they share it for nothing."""
+    if compiles_kernels(a) and b.shape[0] == 1 < a.shape[0]:
+        return (a.reshape(-1, a.shape[2]) @ b[0]).reshape(*a.shape[:2], b.shape[2])
+    return a @ b
+
+
+def _combination_in_one(terms: tuple, shift: Array | None) -> Array:
+    """``channel_combination``, all in one expression, on rows."""
+    shape = terms[0][1].shape
+    given = [
+        part if isinstance(part, (int, float)) else part[:, None] if is_factor else _rows(part)
+        for term in terms
+        for part, is_factor in zip(term, (True, False), strict=True)
+    ]
+    if shift is None and len(terms) == 1 and isinstance(given[0], (int, float)) and given[0] == 1:
+        return terms[0][1].copy()
+    return _combination(None if shift is None else shift[:, None], *given).reshape(shape)
+
+
+@elementwise
+def _combination(shift: Array | None, *given: float | Array) -> Array:
+    """f_1 o a_1 + f_2 o a_2 + ... + shift, for f_1, a_1, f_2, a_2, ..."""
+    total = None
+    for factor, a in zip(given[::2], given[1::2], strict=True):
+        term = a * factor
+        total = term if total is None else total + term
+    return total if shift is None else total + shift
 
 
 def _ones(a: Array) -> Array:
@@ -291,30 +369,15 @@ def _plus(total: Array, term: Array, ours: bool) -> Array:
     return total + term
 
 
-def _beside(parts: tuple[Array, ...]) -> Array:
-    """[A_1 A_2 ...] along the last axis; some may have one task, and others
-    T."""
-    if len(parts) == 1:
-        return parts[0]
-    xp, tasks = array_module(parts[0]), max(each.shape[0] for each in parts)
-    return xp.concatenate(
-        [xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in parts], axis=-1
-    )
-
-
 def _padded_zeros(shape, dtype, kernel, stride, xp):
     """Padded zeros, the place of the image in them, and the number of
     windows."""
     tasks, examples, *sizes, channels = shape
-    padded, inside, windows = [], [], []
-    for size in sizes:
-        count = -(-size // stride)
-        total = max((count - 1) * stride + kernel - size, 0)
-        padded.append(size + total)
-        inside.append(slice(total // 2, total // 2 + size))
-        windows.append(count)
+    windows = Windows(tuple(sizes), kernel, stride)
+    padded = (size + zeros for size, zeros in zip(sizes, windows.padding, strict=True))
+    inside = (slice(at, at + size) for size, at in zip(sizes, windows.before, strict=True))
     zeros = xp.zeros((tasks, examples, *padded, channels), dtype=dtype)
-    return zeros, (slice(None), slice(None), *inside), windows
+    return zeros, (slice(None), slice(None), *inside), windows.counts
 
 
 def _pairs(x: Array, axis: int) -> tuple[Array, Array, Array]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import Array, array_module
+from ..arrays.kernels import beside
 from ..errors import ShapeError
 from ..layers.base import Layer, Parameters, Shape
 
@@ -232,7 +233,7 @@ class Network:
             for i, slots in enumerate(self._slots)
             for name, _, _ in slots
         ]
-        return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 0), dtype=like.dtype)
+        return beside(parts) if parts else xp.empty((tasks, 0), dtype=like.dtype)
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:
