@@ -59,9 +59,7 @@ def _patches(xp: ModuleType, windows: Windows, channels: int) -> Any:
     return xp.ElementwiseKernel("raw T x", "T y", text, "minimeta_patches")
 
 
-def patches_transpose(
-    seen: Array, image_shape: tuple[int, ...], kernel: int, stride: int
-) -> Array:
+def patches_transpose(seen: Array, image_shape: tuple[int, ...], kernel: int, stride: int) -> Array:
     """Each pixel's sum over the entries of ``seen`` that see the pixel."""
     xp, windows = array_module(seen), Windows(image_shape[2:4], kernel, stride)
     x = xp.empty(image_shape, dtype=seen.dtype)

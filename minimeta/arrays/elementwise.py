@@ -43,10 +43,11 @@ def elementwise(function: Function) -> Function:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        arrays = [each for each in arguments if hasattr(each, "dtype")]
-        if not arrays:  # names, as part of another function's kernel
+        if isinstance(arguments[0], np.ndarray):  # most often; costs a small array least
             return function(*arguments)
-        if not compiles_kernels(arrays[0]) or len({each.dtype for each in arrays}) > 1:
+        arrays = [each for each in arguments if hasattr(each, "dtype")]
+        one_dtype = len({each.dtype for each in arrays}) == 1  # no array: names, of a kernel
+        if not one_dtype or not compiles_kernels(arrays[0]):
             return function(*arguments)
         kinds = tuple(map(_kind, arguments))
         if kinds not in kernels:

@@ -351,7 +351,7 @@ def _repeated(v: Array, together: int) -> Array:
 
 def _shifted(total: Array, shift: Array) -> Array:
     """total + 1 shift^T, in the place of ``total: (T or 1, P, C)``."""
-    if total.size < _LARGE:
+    if total.size < _LARGE or compiles_kernels(total):
         total += shift[:, None]
         return total
     together = rows_together(*total.shape[1:])
