@@ -124,12 +124,11 @@ def device_facts() -> dict[str, Any]:
         as ``device_module("gpu")`` does.
     """
     cupy = device_module("gpu")
-    runtime = cupy.cuda.runtime
-    card = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    card = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     return {
         "cupy": cupy.__version__,
-        "cuda_runtime": _cuda_version(runtime.runtimeGetVersion()),
-        "cuda_driver": _cuda_version(runtime.driverGetVersion()),
+        "cuda_runtime": _cuda_version(cupy.cuda.runtime.runtimeGetVersion()),
+        "cuda_driver": _cuda_version(cupy.cuda.runtime.driverGetVersion()),
         "card": card["name"].decode(),
         "card_memory": int(card["totalGlobalMem"]),
     }

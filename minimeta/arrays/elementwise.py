@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy as np
 from .backend import Array, array_module
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_ARRAY, _NUMBER = "T", "float64"  # types in the text of a kernel
 
 
 def compiles_kernels(array: Array) -> bool:
@@ -34,7 +36,8 @@ def elementwise(function: Function) -> Function:
     The function takes at least one array. Its other arguments are arrays that
     broadcast against it, Python numbers, and None. It may use +, -, * and /,
     and ``array_module(x).sqrt``. It returns one result or a tuple of them, each
-    of the broadcast shape of all arrays, or one of the arguments. It may ask
+    one of the arguments, or new and of the broadcast shape of all arrays. At
+    least one is new. The function may ask
     whether an argument is None, and whether a number is 0 or 1: each answer has
     a kernel of its own. Arrays of different dtypes are computed as the function
     is written.
@@ -62,28 +65,27 @@ class _Kernel:
 
     def __init__(self, function: Callable, kinds: tuple) -> None:
         self._places = [i for i, kind in enumerate(kinds) if isinstance(kind, str)]
-        terms = {i: _Term(f"x{i}") for i in self._places}
+        terms = {i: _Term(f"x{i}", kinds[i]) for i in self._places}
         made = function(*(terms.get(i, kind) for i, kind in enumerate(kinds)))
         self._one = not isinstance(made, tuple)
-        self._results = (made,) if self._one else made
-        self._given = {id(term): i for i, term in terms.items()}
-        new = [each for each in self._results if id(each) not in self._given]
-        self._inputs = ", ".join(f"T x{i}" for i in self._places)
-        self._outputs = ", ".join(f"T y{i}" for i in range(len(new)))
-        self._text = "; ".join(f"y{i} = {each.text}" for i, each in enumerate(new))
-        self._name, self._compiled = function.__name__.strip("_"), None
+        results = (made,) if self._one else made
+        # The place of the argument that a result is, or None for a new array.
+        self._sources = [next((i for i in terms if terms[i] is each), None) for each in results]
+        new = [each for each, i in zip(results, self._sources, strict=True) if i is None]
+        self._text = (
+            ", ".join(f"{kinds[i]} x{i}" for i in self._places),
+            ", ".join(f"{_ARRAY} y{i}" for i in range(len(new))),
+            "; ".join(f"y{i} = {each.in_kind(_ARRAY)}" for i, each in enumerate(new)),
+            f"minimeta_{function.__name__.strip('_')}",
+        )
+        self._compiled: Any = None
 
-    def __call__(self, xp: Any, arguments: tuple) -> Any:
+    def __call__(self, xp: ModuleType, arguments: tuple) -> Any:
         if self._compiled is None:
-            self._compiled = xp.ElementwiseKernel(
-                self._inputs, self._outputs, self._text, f"minimeta_{self._name}"
-            )
+            self._compiled = xp.ElementwiseKernel(*self._text)
         made = self._compiled(*(arguments[i] for i in self._places))
         new = iter(made if isinstance(made, tuple) else (made,))
-        results = tuple(
-            arguments[self._given[id(each)]] if id(each) in self._given else next(new)
-            for each in self._results
-        )
+        results = tuple(next(new) if i is None else arguments[i] for i in self._sources)
         return results[0] if self._one else results
 
 
@@ -93,28 +95,37 @@ def _kind(argument: Any) -> Any:
     if argument is None:
         return None
     if hasattr(argument, "dtype"):
-        return "array"
-    return int(argument) if argument in (0, 1) else "number"
+        return _ARRAY
+    return int(argument) if argument in (0, 1) else _NUMBER
 
 
 class _Term:
-    """An expression in C++ of type T, in the place of an array."""
+    """An expression in C++, in the place of an array or of a number.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    As in Python, numbers are computed with each other in float64, whatever the
+    dtype of the arrays: 1 - 0.999 has three digits less in float32.
+    """
+
+    def __init__(self, text: str, kind: str) -> None:
+        self.text, self.kind = text, kind
 
     def __array_namespace__(self) -> Any:
-        return SimpleNamespace(sqrt=lambda term: _Term(f"sqrt({term.text})"))
+        return SimpleNamespace(sqrt=lambda term: _Term(f"sqrt({term.text})", term.kind))
 
     def __neg__(self) -> _Term:
-        return _Term(f"(-{self.text})")
+        return _Term(f"(-{self.text})", self.kind)
+
+    def in_kind(self, kind: str) -> str:
+        """The text, converted where ``kind`` is another."""
+        return self.text if self.kind == kind else f"{kind}({self.text})"
 
 
 def _operation(sign: str, reflected: bool) -> Callable[[_Term, Any], _Term]:
     def operation(self: _Term, other: Any) -> _Term:
-        text = other.text if isinstance(other, _Term) else f"T({other!r})"
-        pair = (text, self.text) if reflected else (self.text, text)
-        return _Term(f"({f' {sign} '.join(pair)})")
+        other = other if isinstance(other, _Term) else _Term(repr(float(other)), _NUMBER)
+        kind = _NUMBER if self.kind == other.kind == _NUMBER else _ARRAY
+        pair = (other, self) if reflected else (self, other)
+        return _Term(f"({f' {sign} '.join(each.in_kind(kind) for each in pair)})", kind)
 
     return operation
 
