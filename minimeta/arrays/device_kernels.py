@@ -1,7 +1,7 @@
-"""The kernels that are written for a device, in C++ for CuPy.
+"""The twins of kernels.py on a device, in few kernels of CuPy.
 
-Each is the twin of the function of its name in kernels.py, which defines it and
-alone calls it. The sizes of an image stand in the text of a kernel, because a
+Each computes what the function of its name in kernels.py says. Some are written
+in C++. The sizes of an image stand in the text of a kernel, because a
 compiler divides by a known number several times faster. Numbers inside an image
 are 32 bits wide, those of an element of an array 64.
 """
@@ -15,14 +15,25 @@ from types import ModuleType
 from typing import Any
 
 from .backend import Array, array_module
+from .twins import elementwise
 from .windows import Windows
 
 MOST_BESIDE = 32  # arrays of one kernel, whose arguments must fit 4096 bytes
 
 
+def channel_sums(a: Array) -> Array:
+    """One sum. A product with ones has to fill the ones first."""
+    return _rows(a).sum(axis=1)
+
+
+def channel_means(a: Array) -> Array:
+    """One sum, divided at its end."""
+    return _rows(a).mean(axis=1)
+
+
 def channel_dots(a: Array, b: Array) -> Array:
-    """sum_p a_tpc b_tpc, ``(T, P, C)`` twice to ``(T, C)``."""
-    return _dots(array_module(a))(a, b, axis=1)
+    """One sum, of products that are nowhere stored."""
+    return _dots(array_module(a))(_rows(a), _rows(b), axis=1)
 
 
 @lru_cache
@@ -32,8 +43,53 @@ def _dots(xp: ModuleType) -> Any:
     )
 
 
+def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None = None) -> Array:
+    """One expression of all terms."""
+    (first, a), *others = terms
+    if shift is None and not others and isinstance(first, (int, float)) and first == 1:
+        return a.copy()
+    given = []
+    for factor, each in terms:
+        number = isinstance(factor, (int, float))
+        given += [factor if number else factor[:, None], _rows(each)]
+    return _combination(None if shift is None else shift[:, None], *given).reshape(a.shape)
+
+
+@elementwise
+def _combination(shift: Array | None, *given: float | Array) -> Array:
+    """f_1 o a_1 + f_2 o a_2 + ... + shift, for f_1, a_1, f_2, a_2, ..."""
+    total = None
+    for factor, a in zip(given[::2], given[1::2], strict=True):
+        total = a * factor if total is None else total + a * factor
+    return total if shift is None else total + shift
+
+
+def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Array:
+    """A product and a sum each."""
+    total = None
+    for a, b in pairs:
+        term = _product(a, b)
+        if total is None:
+            total = term
+            if shift is not None:
+                total += shift[:, None]
+        else:
+            total = total + term
+    return total
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A B. For matrices that tasks share CuPy looks up the place of each task's
+    matrix, in three further kernels; one tall matrix shares B for nothing."""
+    if a.shape[-1] == 1:
+        return a * b
+    if b.shape[0] == 1 < a.shape[0]:
+        return (a.reshape(-1, a.shape[2]) @ b[0]).reshape(*a.shape[:2], b.shape[2])
+    return a @ b
+
+
 def patches(x: Array, kernel: int, stride: int) -> Array:
-    """The pixel that each entry of a patch sees, or zero in the padding."""
+    """Each entry of a patch takes the pixel that it sees, or zero."""
     xp, windows = array_module(x), Windows(x.shape[2:4], kernel, stride)
     tasks, examples, *_, channels = x.shape
     seen = (tasks, examples * math.prod(windows.counts), kernel * kernel * channels)
@@ -59,8 +115,11 @@ def _patches(xp: ModuleType, windows: Windows, channels: int) -> Any:
     return xp.ElementwiseKernel("raw T x", "T y", text, "minimeta_patches")
 
 
-def patches_transpose(seen: Array, image_shape: tuple[int, ...], kernel: int, stride: int) -> Array:
-    """Each pixel's sum over the entries of ``seen`` that see the pixel."""
+def patches_transpose(
+    *pairs: tuple[Array, Array], image_shape: tuple[int, ...], kernel: int, stride: int
+) -> Array:
+    """Each pixel adds up the entries of the patches that see it."""
+    seen = product_sum(*((a, b.swapaxes(1, 2)) for a, b in pairs))
     xp, windows = array_module(seen), Windows(image_shape[2:4], kernel, stride)
     x = xp.empty(image_shape, dtype=seen.dtype)
     return _patches_transpose(xp, windows, image_shape[4])(seen, x)
@@ -90,13 +149,16 @@ def _patches_transpose(xp: ModuleType, windows: Windows, channels: int) -> Any:
 
 
 def beside(parts: Sequence[Array]) -> Array:
-    """[A_1 A_2 ...]: CuPy's ``concatenate`` copies a table of the arrays to the
-    device first."""
-    xp = array_module(parts[0])
+    """Each number of the result takes its own. CuPy's ``concatenate`` copies a
+    table of the arrays to the device first."""
+    xp, tasks = array_module(parts[0]), max(each.shape[0] for each in parts)
+    parts = [xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in parts]
+    if len(parts) == 1:
+        return parts[0]
     if len(parts) > MOST_BESIDE:
         some = range(0, len(parts), MOST_BESIDE)
         return beside([beside(parts[i : i + MOST_BESIDE]) for i in some])
-    if len({each.dtype for each in parts}) > 1 or len(parts) == 1:
+    if len({each.dtype for each in parts}) > 1:
         return xp.concatenate(parts, axis=-1)
     widths = [each.shape[-1] for each in parts]
     y = xp.empty((*parts[0].shape[:-1], sum(widths)), dtype=parts[0].dtype)
@@ -118,3 +180,8 @@ def _beside(xp: ModuleType, count: int) -> Any:
         ptrdiff_t at = i % width;
         {find} {"}" * count}"""
     return xp.ElementwiseKernel(f"{arrays}, {widths}", "T y", text, "minimeta_beside")
+
+
+def _rows(a: Array) -> Array:
+    """``(T, ..., C)`` as rows, ``(T, P, C)``."""
+    return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])

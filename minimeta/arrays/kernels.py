@@ -22,7 +22,7 @@ import numpy as np
 
 from . import device_kernels
 from .backend import Array, array_module
-from .elementwise import compiles_kernels, elementwise
+from .twins import elementwise, with_twin
 from .windows import Windows
 
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
@@ -30,31 +30,31 @@ from .windows import Windows
 _LARGE, _LONG_ROW = 1 << 16, 6144
 
 
+@with_twin(device_kernels.channel_sums)
 def channel_sums(a: Array) -> Array:
     """Sum over the rows, ``(T, ..., C) -> (T, C)``: 1^T a for each task.
 
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
-    a = _rows(a)
-    if compiles_kernels(a):
-        return a.sum(axis=1)
+    if a.ndim != 3:
+        a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     return (_ones(a) @ a)[:, 0]
 
 
+@with_twin(device_kernels.channel_means)
 def channel_means(a: Array) -> Array:
     """Mean over the rows, ``(T, ..., C) -> (T, C)``."""
-    a = _rows(a)
-    return a.mean(axis=1) if compiles_kernels(a) else channel_sums(a) / a.shape[1]
+    return channel_sums(a) / math.prod(a.shape[1:-1])
 
 
+@with_twin(device_kernels.channel_dots)
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
-    if compiles_kernels(a):
-        return device_kernels.channel_dots(_rows(a), _rows(b))
     return channel_sums(a * b)
 
 
+@with_twin(device_kernels.channel_combination)
 def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None = None) -> Array:
     """sum_i f_i o a_i + shift, a new array, for the ``terms`` (f_i, a_i).
 
@@ -62,8 +62,6 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if compiles_kernels(terms[0][1]):
-        return _combination_in_one(terms, shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
@@ -85,6 +83,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     return total.reshape(shape)
 
 
+@with_twin(device_kernels.product_sum)
 def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Array:
     """sum_i A_i B_i + 1 shift^T, a new array, for the ``pairs`` (A_i, B_i).
 
@@ -97,7 +96,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     """
     total = None
     for a, b in pairs:
-        term = a * b if a.shape[-1] == 1 else _product(a, b)
+        term = a * b if a.shape[-1] == 1 else a @ b
         if total is None:
             total = term if shift is None else _shifted(term, shift)
         else:
@@ -105,6 +104,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     return total
 
 
+@with_twin(device_kernels.patches)
 def patches(x: Array, kernel: int, stride: int) -> Array:
     """S x: the ``kernel`` x ``kernel`` pixels that each output pixel sees.
 
@@ -116,8 +116,6 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     below, an odd column to the right.
     """
     xp = array_module(x)
-    if compiles_kernels(x):
-        return device_kernels.patches(x, kernel, stride)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
     padded[inside] = x
     t, n, h, w, c = padded.strides
@@ -129,6 +127,7 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     return windows.reshape(x.shape[0], x.shape[1] * high * wide, kernel * kernel * x.shape[4])
 
 
+@with_twin(device_kernels.patches_transpose)
 def patches_transpose(
     *pairs: tuple[Array, Array], image_shape: tuple[int, ...], kernel: int, stride: int
 ) -> Array:
@@ -139,11 +138,8 @@ def patches_transpose(
     ``A_i: (T, N h w, K_i)`` and ``B_i: (T or 1, kernel * kernel * C, K_i)``.
     The sum over i is one product, [A_1 A_2 ...] [B_1 B_2 ...]^T. It is computed
     tap by tap, because all patches at once are nine times an image, and outgrow
-    the caches. A device has no such caches, and takes all taps at once.
+    the caches.
     """
-    if compiles_kernels(pairs[0][0]):
-        seen = product_sum(*((a, b.swapaxes(1, 2)) for a, b in pairs))
-        return device_kernels.patches_transpose(seen, image_shape, kernel, stride)
     a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
     dtype = np.promote_types(a.dtype, b.dtype)
@@ -159,6 +155,7 @@ def patches_transpose(
     return padded[inside]
 
 
+@with_twin(device_kernels.beside)
 def beside(parts: Sequence[Array]) -> Array:
     """[A_1 A_2 ...], arrays side by side along the last axis.
 
@@ -167,14 +164,9 @@ def beside(parts: Sequence[Array]) -> Array:
     """
     if len(parts) == 1:
         return parts[0]
-    tasks = max(each.shape[0] for each in parts)
-    xp = array_module(parts[0])
-    parts = [
-        each if each.shape[0] == tasks else xp.broadcast_to(each, (tasks, *each.shape[1:]))
-        for each in parts
-    ]
-    if compiles_kernels(parts[0]):
-        return device_kernels.beside(parts)
+    xp, tasks = array_module(parts[0]), {each.shape[0] for each in parts}
+    if len(tasks) > 1:
+        parts = [xp.broadcast_to(each, (max(tasks), *each.shape[1:])) for each in parts]
     return xp.concatenate(parts, axis=-1)
 
 
@@ -278,42 +270,6 @@ def adam_update(
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
 
 
-def _rows(a: Array) -> Array:
-    """``(T, ..., C)`` as rows, ``(T, P, C)``."""
-    return a if a.ndim == 3 else a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
-
-
-def _product(a: Array, b: Array) -> Array:
-    """A B. CuPy looks up the matrices of every task where tasks share B, in
-    three further kernels; as one tall matrix they share it for nothing."""
-    if compiles_kernels(a) and b.shape[0] == 1 < a.shape[0]:
-        return (a.reshape(-1, a.shape[2]) @ b[0]).reshape(*a.shape[:2], b.shape[2])
-    return a @ b
-
-
-def _combination_in_one(terms: tuple, shift: Array | None) -> Array:
-    """``channel_combination``, all in one expression, on rows."""
-    shape = terms[0][1].shape
-    given = [
-        part if isinstance(part, (int, float)) else part[:, None] if is_factor else _rows(part)
-        for term in terms
-        for part, is_factor in zip(term, (True, False), strict=True)
-    ]
-    if shift is None and len(terms) == 1 and isinstance(given[0], (int, float)) and given[0] == 1:
-        return terms[0][1].copy()
-    return _combination(None if shift is None else shift[:, None], *given).reshape(shape)
-
-
-@elementwise
-def _combination(shift: Array | None, *given: float | Array) -> Array:
-    """f_1 o a_1 + f_2 o a_2 + ... + shift, for f_1, a_1, f_2, a_2, ..."""
-    total = None
-    for factor, a in zip(given[::2], given[1::2], strict=True):
-        term = a * factor
-        total = term if total is None else total + term
-    return total if shift is None else total + shift
-
-
 def _ones(a: Array) -> Array:
     """1^T as a matrix, ``(1, P)``, for ``a: (T, P, C)``.
 
@@ -351,7 +307,7 @@ def _repeated(v: Array, together: int) -> Array:
 
 def _shifted(total: Array, shift: Array) -> Array:
     """total + 1 shift^T, in the place of ``total: (T or 1, P, C)``."""
-    if total.size < _LARGE or compiles_kernels(total):
+    if total.size < _LARGE:
         total += shift[:, None]
         return total
     together = rows_together(*total.shape[1:])
