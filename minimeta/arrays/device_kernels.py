@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from .backend import Array, array_module
-from .twins import elementwise
+from .elementwise import elementwise
 from .windows import Windows
 
 MOST_BESIDE = 32  # arrays of one kernel, whose arguments must fit 4096 bytes

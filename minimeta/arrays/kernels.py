@@ -22,7 +22,7 @@ import numpy as np
 
 from . import device_kernels
 from .backend import Array, array_module
-from .twins import elementwise, with_twin
+from .elementwise import compiles_kernels, elementwise
 from .windows import Windows
 
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
@@ -30,31 +30,33 @@ from .windows import Windows
 _LARGE, _LONG_ROW = 1 << 16, 6144
 
 
-@with_twin(device_kernels.channel_sums)
 def channel_sums(a: Array) -> Array:
     """Sum over the rows, ``(T, ..., C) -> (T, C)``: 1^T a for each task.
 
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
+    if compiles_kernels(a):
+        return device_kernels.channel_sums(a)
     if a.ndim != 3:
         a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     return (_ones(a) @ a)[:, 0]
 
 
-@with_twin(device_kernels.channel_means)
 def channel_means(a: Array) -> Array:
     """Mean over the rows, ``(T, ..., C) -> (T, C)``."""
+    if compiles_kernels(a):
+        return device_kernels.channel_means(a)
     return channel_sums(a) / math.prod(a.shape[1:-1])
 
 
-@with_twin(device_kernels.channel_dots)
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
+    if compiles_kernels(a):
+        return device_kernels.channel_dots(a, b)
     return channel_sums(a * b)
 
 
-@with_twin(device_kernels.channel_combination)
 def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None = None) -> Array:
     """sum_i f_i o a_i + shift, a new array, for the ``terms`` (f_i, a_i).
 
@@ -62,6 +64,8 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
+    if compiles_kernels(terms[0][1]):
+        return device_kernels.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
@@ -83,7 +87,6 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     return total.reshape(shape)
 
 
-@with_twin(device_kernels.product_sum)
 def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Array:
     """sum_i A_i B_i + 1 shift^T, a new array, for the ``pairs`` (A_i, B_i).
 
@@ -94,6 +97,8 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
+    if compiles_kernels(pairs[0][0]):
+        return device_kernels.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
         term = a * b if a.shape[-1] == 1 else a @ b
@@ -104,7 +109,6 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     return total
 
 
-@with_twin(device_kernels.patches)
 def patches(x: Array, kernel: int, stride: int) -> Array:
     """S x: the ``kernel`` x ``kernel`` pixels that each output pixel sees.
 
@@ -115,6 +119,8 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     TensorFlow's "same" padding: just enough for the last window, an odd row
     below, an odd column to the right.
     """
+    if compiles_kernels(x):
+        return device_kernels.patches(x, kernel, stride)
     xp = array_module(x)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
     padded[inside] = x
@@ -127,7 +133,6 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     return windows.reshape(x.shape[0], x.shape[1] * high * wide, kernel * kernel * x.shape[4])
 
 
-@with_twin(device_kernels.patches_transpose)
 def patches_transpose(
     *pairs: tuple[Array, Array], image_shape: tuple[int, ...], kernel: int, stride: int
 ) -> Array:
@@ -140,6 +145,10 @@ def patches_transpose(
     tap by tap, because all patches at once are nine times an image, and outgrow
     the caches.
     """
+    if compiles_kernels(pairs[0][0]):
+        return device_kernels.patches_transpose(
+            *pairs, image_shape=image_shape, kernel=kernel, stride=stride
+        )
     a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
     dtype = np.promote_types(a.dtype, b.dtype)
@@ -155,16 +164,17 @@ def patches_transpose(
     return padded[inside]
 
 
-@with_twin(device_kernels.beside)
 def beside(parts: Sequence[Array]) -> Array:
     """[A_1 A_2 ...], arrays side by side along the last axis.
 
     All other axes are equal, but the first of some may be 1 where that of
     others is T: these count T times.
     """
+    if compiles_kernels(parts[0]):
+        return device_kernels.beside(parts)
     if len(parts) == 1:
         return parts[0]
-    xp, tasks = array_module(parts[0]), {each.shape[0] for each in parts}
+    xp, tasks = array_module(parts[0]), set(map(len, parts))
     if len(tasks) > 1:
         parts = [xp.broadcast_to(each, (max(tasks), *each.shape[1:])) for each in parts]
     return xp.concatenate(parts, axis=-1)

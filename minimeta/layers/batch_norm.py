@@ -38,8 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.backend import Array, array_module
+from ..arrays.elementwise import elementwise
 from ..arrays.kernels import channel_combination, channel_dots, channel_means, channel_sums
-from ..arrays.twins import elementwise
 from .base import Layer, Shape, expect_shape
 
 

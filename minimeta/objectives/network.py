@@ -227,13 +227,15 @@ class Network:
     def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
         """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of
         phi."""
-        xp, tasks = array_module(like), like.shape[0]
+        tasks = like.shape[0]
         parts = [
             dthetas[i][name].reshape(tasks, -1)
             for i, slots in enumerate(self._slots)
             for name, _, _ in slots
         ]
-        return beside(parts) if parts else xp.empty((tasks, 0), dtype=like.dtype)
+        if not parts:
+            return array_module(like).empty((tasks, 0), dtype=like.dtype)
+        return beside(parts)
 
 
 def as_inputs(x: Array, dtype: Any) -> Array:

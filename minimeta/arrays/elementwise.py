@@ -1,15 +1,12 @@
-"""The twins of functions of arrays, on a device that compiles kernels.
+"""Functions of arrays, element by element, that a device computes in one
+kernel.
 
 An array module computes an expression operation by operation. On a device each
 operation is a kernel of its own, and starting a kernel takes longer than the
-arithmetic on a small array. So a function of arrays may have a twin, which
-starts fewer kernels. The function itself is written once, in plain array
-expressions, and runs on the host and on any other array module.
-
-The twin of a function under ``with_twin`` is written by hand. The twin of a
-function under ``elementwise`` is made from the function itself: it runs once
-on names in the place of arrays, which writes its expression in C++, and CuPy
-compiles one kernel from that.
+arithmetic on a small array. A function under ``elementwise`` is written once,
+in plain array expressions. On the host it runs as it is written. On CuPy it
+runs once on names in the place of arrays, which writes its expression in C++,
+and CuPy compiles one kernel from that.
 """
 
 from __future__ import annotations
@@ -30,27 +27,9 @@ _ARRAY, _NUMBER = "T", "float64"  # types in the text of a kernel
 
 def compiles_kernels(array: Array) -> bool:
     """Whether the array module of ``array`` compiles kernels, as CuPy does."""
-    return not isinstance(array, np.ndarray) and hasattr(array_module(array), "ElementwiseKernel")
-
-
-def with_twin(twin: Callable[..., Any]) -> Callable[[Function], Function]:
-    """The decorator of a function that ``twin`` takes the place of on CuPy.
-
-    Both take the same arguments. The first of them is an array, or a tuple that
-    ends in one.
-    """
-
-    def decorate(function: Function) -> Function:
-        @wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:
-            array = arguments[0]
-            while isinstance(array, (tuple, list)):
-                array = array[-1]
-            return (twin if compiles_kernels(array) else function)(*arguments, **options)
-
-        return call
-
-    return decorate
+    if type(array) is np.ndarray:  # first, since a small array takes as long as a call
+        return False
+    return hasattr(array_module(array), "ElementwiseKernel")
 
 
 def elementwise(function: Function) -> Function:
@@ -69,7 +48,7 @@ def elementwise(function: Function) -> Function:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        if isinstance(arguments[0], np.ndarray):  # most often; costs a small array least
+        if type(arguments[0]) is np.ndarray:
             return function(*arguments)
         arrays = [each for each in arguments if hasattr(each, "dtype")]
         one_dtype = len({each.dtype for each in arrays}) == 1  # no array: names, of a kernel

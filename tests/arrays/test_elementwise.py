@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minimeta.arrays import kernels
 from minimeta.arrays.backend import array_module
-from minimeta.arrays.twins import compiles_kernels, elementwise
+from minimeta.arrays.elementwise import compiles_kernels, elementwise
 from minimeta.layers import batch_norm
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import dtypes, seeds
