@@ -2,7 +2,8 @@
 
 There are no deadlines, because machines are shared. HYPOTHESIS_PROFILE=thorough
 tries more examples. ``needs_data(NAME)`` skips a test unless MINIMETA_DATA
-names a folder that holds NAME.
+names a folder that holds NAME. A test that takes the fixture ``cupy`` is
+skipped where no GPU computes.
 """
 
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from minimeta.arrays.backend import device_module
+from minimeta.errors import DeviceError
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
@@ -22,3 +26,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs = item.get_closest_marker("needs_data")
     if needs and not (Path(os.environ.get("MINIMETA_DATA", "nowhere")) / needs.args[0]).exists():
         pytest.skip(f"MINIMETA_DATA names no folder that holds {needs.args[0]}")
+
+
+@pytest.fixture(scope="session")
+def cupy():
+    """CuPy, on a GPU."""
+    try:
+        return device_module("gpu")
+    except DeviceError as error:
+        pytest.skip(str(error))

@@ -298,10 +298,11 @@ Way = tuple[tuple[str, int | None], ...]
 
 def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
     """The way to the statement of each node of a function's body, and the way
-    to the node. Left out are the docstring, annotations, and errors raised."""
+    to the node. Left out are the docstring, annotations, errors raised, and
+    the call of a device's kernel, which no host makes."""
 
     def below(node: ast.AST, way: Way, statement: Way) -> Iterator[tuple[Way, Way]]:
-        if isinstance(node, ast.Raise):
+        if isinstance(node, ast.Raise) or _is_on_a_device(node):
             return
         statement = way if isinstance(node, ast.stmt) else statement
         yield statement, way
@@ -316,6 +317,13 @@ def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
     documented = ast.get_docstring(definition) is not None
     for i in range(documented, len(definition.body)):
         yield from below(definition.body[i], (("body", i),), ())
+
+
+def _is_on_a_device(node: ast.AST) -> bool:
+    match node:
+        case ast.If(ast.Call(ast.Name("compiles_kernels"))):
+            return True
+    return False
 
 
 def _is_reshape(node: ast.AST) -> bool:

@@ -54,12 +54,8 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "used twice in one pass, or in a function and in its derivative: the two signs cancel": {
-        "kernels._beside": [
+        "kernels.beside": [
             "return -parts[0]",
-            (
-                "return -xp.concatenate([xp.broadcast_to(each, (tasks, *each.shape[1:])) for "
-                "each in parts], axis=-1)"
-            ),
         ],
     },
     "an optimization: it spares a copy, or work whose result is not used": {
@@ -80,9 +76,12 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "if False:",
             "if ours and total.dtype != term.dtype:",
         ],
-        "kernels._beside": [
+        "kernels.beside": [
             "if False:",
             "if len(parts) == 0:",
+            "if True:",
+            "if len(tasks) >= 1:",
+            "if len(tasks) > 0:",
         ],
         "kernels.channel_sums": [
             "if True:",
@@ -161,25 +160,21 @@ REASONS: dict[str, dict[str, list[str]]] = {
     },
     "pairs are pairs, of arrays of one module": {
         "kernels.patches_transpose": [
-            "a, b = (_beside(each) for each in zip(*pairs, strict=False))",
+            "a, b = (beside(each) for each in zip(*pairs, strict=False))",
         ],
-        "kernels._beside": [
+        "kernels.beside": [
             "return parts[-1]",
-            "xp, tasks = (array_module(parts[1]), max((each.shape[0] for each in parts)))",
-            "xp, tasks = (array_module(parts[-1]), max((each.shape[0] for each in parts)))",
+            "xp, tasks = (array_module(parts[1]), set(map(len, parts)))",
+            "xp, tasks = (array_module(parts[-1]), set(map(len, parts)))",
         ],
     },
     "for a network without parameters; test_network.py sees it": {
         "Network._as_rows": [
-            "return xp.concatenate(parts, axis=1)",
-            (
-                "return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 1), "
-                "dtype=like.dtype)"
-            ),
-            (
-                "return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, -1), "
-                "dtype=like.dtype)"
-            ),
+            "if False:",
+            "return array_module(like).empty((tasks, 1), dtype=like.dtype)",
+            "return array_module(like).empty((tasks, -1), dtype=like.dtype)",
+            "return -array_module(like).empty((tasks, 0), dtype=like.dtype)",
+            "return 2.0 * array_module(like).empty((tasks, 0), dtype=like.dtype)",
         ],
     },
     "the arrays of a sum, and an array and its dot, have one shape": {

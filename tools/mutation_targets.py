@@ -100,7 +100,8 @@ def function_of(owner: Any, name: str) -> FunctionType:
         return found.fget
     if isinstance(found, cached_property):
         return found.func
-    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+    found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+    return inspect.unwrap(found)  # of the twin that a device has
 
 
 def _layers() -> Iterator[Target]:
@@ -132,14 +133,14 @@ def _layers() -> Iterator[Target]:
     for layer, checks in by_layer.items():
         yield from _of(layer, " ".join(PASSES), checks)
     yield from _of(layers.Conv2D, "_matrix _rows _images _transpose _gradients", convolution)
-    yield from _of(batch_norm, "_count", normalization)
+    yield from _of(batch_norm, "_pulled _moving_scales _pulled_dots _count", normalization)
     yield from _of(layers.FiLM, "_halves", modulation)
     yield from _of(film, "_matrices _beside _t", modulation)
     yield from _of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
     yield from _of(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
-    sums = "channel_sums channel_dots channel_combination product_sum _plus _shifted"
+    sums = "channel_sums channel_means channel_dots channel_combination product_sum _plus _shifted"
     yield from _of(kernels, sums, of_kernels() + normalization + dense)
-    yield from _of(kernels, "patches_transpose _beside", convolution)
+    yield from _of(kernels, "patches_transpose beside", convolution + of_network())
     pairs = "masked pair_selection pair_selection_transpose _pairs _then"
     yield from _of(kernels, pairs, of_kernels() + pool)
 

@@ -1,9 +1,10 @@
 """Array operations that several derivations share and that decide the speed.
 
 Each has one definition in plain array expressions. The definition is its
-meaning, and it runs wherever nothing faster is there. A kernel takes real and
-complex arrays of NumPy or CuPy, keeps their dtype, and leaves its inputs as
-they are.
+meaning, and it runs wherever nothing faster is there. On CuPy some have a twin,
+which computes the same in fewer kernels of the device: there a kernel costs
+its start before it computes anything. A kernel takes real and complex arrays of
+NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
 
 Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A
 row is the C numbers of one example, or of one pixel of an example; P rows
@@ -13,12 +14,16 @@ belong to a task.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from . import device_kernels
 from .backend import Array, array_module
+from .elementwise import compiles_kernels, elementwise
+from .windows import Windows
 
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
 # fast. Arrays of at least _LARGE numbers are worth making their rows that long.
@@ -31,13 +36,24 @@ def channel_sums(a: Array) -> Array:
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
+    if compiles_kernels(a):
+        return device_kernels.channel_sums(a)
     if a.ndim != 3:
         a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     return (_ones(a) @ a)[:, 0]
 
 
+def channel_means(a: Array) -> Array:
+    """Mean over the rows, ``(T, ..., C) -> (T, C)``."""
+    if compiles_kernels(a):
+        return device_kernels.channel_means(a)
+    return channel_sums(a) / math.prod(a.shape[1:-1])
+
+
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
+    if compiles_kernels(a):
+        return device_kernels.channel_dots(a, b)
     return channel_sums(a * b)
 
 
@@ -48,6 +64,8 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
+    if compiles_kernels(terms[0][1]):
+        return device_kernels.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
@@ -79,6 +97,8 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
+    if compiles_kernels(pairs[0][0]):
+        return device_kernels.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
         term = a * b if a.shape[-1] == 1 else a @ b
@@ -99,6 +119,8 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     TensorFlow's "same" padding: just enough for the last window, an odd row
     below, an odd column to the right.
     """
+    if compiles_kernels(x):
+        return device_kernels.patches(x, kernel, stride)
     xp = array_module(x)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
     padded[inside] = x
@@ -123,7 +145,11 @@ def patches_transpose(
     tap by tap, because all patches at once are nine times an image, and outgrow
     the caches.
     """
-    a, b = (_beside(each) for each in zip(*pairs, strict=True))
+    if compiles_kernels(pairs[0][0]):
+        return device_kernels.patches_transpose(
+            *pairs, image_shape=image_shape, kernel=kernel, stride=stride
+        )
+    a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
     dtype = np.promote_types(a.dtype, b.dtype)
     padded, inside, (high, wide) = _padded_zeros(
@@ -136,6 +162,22 @@ def patches_transpose(
             seen = padded[:, :, down, right]
             seen += (a @ b[:, i, j].swapaxes(1, 2)).reshape(seen.shape)
     return padded[inside]
+
+
+def beside(parts: Sequence[Array]) -> Array:
+    """[A_1 A_2 ...], arrays side by side along the last axis.
+
+    All other axes are equal, but the first of some may be 1 where that of
+    others is T: these count T times.
+    """
+    if compiles_kernels(parts[0]):
+        return device_kernels.beside(parts)
+    if len(parts) == 1:
+        return parts[0]
+    xp, tasks = array_module(parts[0]), set(map(len, parts))
+    if len(tasks) > 1:
+        parts = [xp.broadcast_to(each, (max(tasks), *each.shape[1:])) for each in parts]
+    return xp.concatenate(parts, axis=-1)
 
 
 def masked(a: Array, mask: Array) -> Array:
@@ -193,6 +235,7 @@ def pair_selection_transpose(second: Array, dy: Array, axis: int) -> Array:
     return dx
 
 
+@elementwise
 def adam_moments(
     g: Array, m: Array | None, v: Array | None, beta1: float, beta2: float
 ) -> tuple[Array, Array]:
@@ -210,6 +253,7 @@ def adam_moments(
     return g if beta1 == 0 else beta1 * m + (1 - beta1) * g, beta2 * v + square
 
 
+@elementwise
 def adam_update(
     phi: Array,
     g: Array,
@@ -291,30 +335,15 @@ def _plus(total: Array, term: Array, ours: bool) -> Array:
     return total + term
 
 
-def _beside(parts: tuple[Array, ...]) -> Array:
-    """[A_1 A_2 ...] along the last axis; some may have one task, and others
-    T."""
-    if len(parts) == 1:
-        return parts[0]
-    xp, tasks = array_module(parts[0]), max(each.shape[0] for each in parts)
-    return xp.concatenate(
-        [xp.broadcast_to(each, (tasks, *each.shape[1:])) for each in parts], axis=-1
-    )
-
-
 def _padded_zeros(shape, dtype, kernel, stride, xp):
     """Padded zeros, the place of the image in them, and the number of
     windows."""
     tasks, examples, *sizes, channels = shape
-    padded, inside, windows = [], [], []
-    for size in sizes:
-        count = -(-size // stride)
-        total = max((count - 1) * stride + kernel - size, 0)
-        padded.append(size + total)
-        inside.append(slice(total // 2, total // 2 + size))
-        windows.append(count)
+    windows = Windows(tuple(sizes), kernel, stride)
+    padded = (size + zeros for size, zeros in zip(sizes, windows.padding, strict=True))
+    inside = (slice(at, at + size) for size, at in zip(sizes, windows.before, strict=True))
     zeros = xp.zeros((tasks, examples, *padded, channels), dtype=dtype)
-    return zeros, (slice(None), slice(None), *inside), windows
+    return zeros, (slice(None), slice(None), *inside), windows.counts
 
 
 def _pairs(x: Array, axis: int) -> tuple[Array, Array, Array]:

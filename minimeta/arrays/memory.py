@@ -1,4 +1,4 @@
-"""The memory of the host.
+"""The memory of the host, and how much of it or of a device is in use.
 
 A meta-step allocates and frees the same few large arrays again and again. By
 default glibc returns such memory to the system at once, so every new array
@@ -15,6 +15,9 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+
+import numpy as np
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP_BYTES = 1 << 30
@@ -43,11 +46,15 @@ def keep_freed_memory() -> bool:
     )
 
 
-def peak_memory() -> int | None:
-    """The largest resident size of this process so far, in bytes.
+def peak_memory(xp: ModuleType = np) -> int | None:
+    """The most memory so far, in bytes, where the arrays of ``xp`` are.
 
-    The result is None where the system does not report it.
+    On the host it is the largest resident size of this process, or None where
+    the system does not report it. On CuPy it is the size of CuPy's pool of
+    device memory, which keeps what it once took.
     """
+    if hasattr(xp, "get_default_memory_pool"):
+        return int(xp.get_default_memory_pool().total_bytes())
     try:
         import resource
     except ImportError:

@@ -15,8 +15,12 @@ from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock
+from types import ModuleType
 from typing import TypeVar
 
+import numpy as np
+
+from ..errors import SettingsError
 from .memory import keep_freed_memory
 
 Result = TypeVar("Result")
@@ -35,6 +39,22 @@ def default_workers(work: float, tasks: int) -> int:
     than it saves.
     """
     return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
+
+
+def check_workers(workers: int | None, xp: ModuleType) -> None:
+    """Check that ``workers`` suits the array module ``xp``.
+
+    Raises
+    ------
+    SettingsError
+        for more than one thread on a device: all of them start kernels on the
+        same device, so they only start more and smaller ones.
+    """
+    if xp is not np and (workers or 1) > 1:
+        raise SettingsError(
+            f"workers is {workers}, but threads do not share the work of a GPU: set workers to 1, "
+            "or leave it out (--workers)"
+        )
 
 
 def tasks_together(bytes_per_task: int) -> int:

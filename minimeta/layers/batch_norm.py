@@ -38,7 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.backend import Array, array_module
-from ..arrays.kernels import channel_combination, channel_dots, channel_sums
+from ..arrays.elementwise import elementwise
+from ..arrays.kernels import channel_combination, channel_dots, channel_means, channel_sums
 from .base import LAYERS, Layer, Shape, expect_shape
 
 
@@ -74,48 +75,75 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, theta, x):
-        gamma, beta = theta["scale"], theta["shift"]
-        mu = channel_sums(x) / _count(x)
+        mu = channel_means(x)
         u = channel_combination((1, x), shift=-mu)
-        s2 = channel_dots(u, u) / _count(x)
-        r = 1 / array_module(x).sqrt(s2 + self.eps)
-        a = gamma * r
-        return channel_combination((a, u), shift=beta), (u, r)
+        a, r = _scales(theta["scale"], channel_dots(u, u), _count(x), self.eps)
+        return channel_combination((a, u), shift=theta["shift"]), (u, r)
 
     def backward(self, theta, cache, dy, on_data=False):
         (u, r), P = cache, _count(dy)
-        a = theta["scale"] * r
         sigma, total = channel_dots(dy, u), channel_sums(dy)
-        c = r * r * sigma / P
-        dx = channel_combination((a, dy), (-a * c, u), shift=-a * total / P)
-        return dx, {"scale": r * sigma, "shift": total}
+        a, of_u, shift, dgamma = _pulled(theta["scale"], r, sigma, total, P)
+        dx = channel_combination((a, dy), (of_u, u), shift=shift)
+        return dx, {"scale": dgamma, "shift": total}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         (u, r), P = cache, _count(x_dot)
-        gamma, gamma_dot = theta["scale"], theta_dot["scale"]
-        u_dot = channel_combination((1, x_dot), shift=-channel_sums(x_dot) / P)
-        r_dot = -(r * r * r) * channel_dots(u, u_dot) / P
-        a, a_dot = gamma * r, gamma_dot * r + gamma * r_dot
+        u_dot = channel_combination((1, x_dot), shift=-channel_means(x_dot))
+        scales = theta["scale"], theta_dot["scale"]
+        a, a_dot, r_dot = _moving_scales(*scales, r, channel_dots(u, u_dot), P)
         y_dot = channel_combination((a, u_dot), (a_dot, u), shift=theta_dot["shift"])
         return y_dot, (u_dot, r_dot)
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
         (u, r), (u_dot, r_dot), P = cache, cache_dot, _count(dy)
-        gamma, gamma_dot = theta["scale"], theta_dot["scale"]
-        a, a_dot = gamma * r, gamma_dot * r + gamma * r_dot
         sigma, total = channel_dots(dy, u), channel_sums(dy)
         sigma_dot = channel_dots(dy_dot, u) + channel_dots(dy, u_dot)
         total_dot = channel_sums(dy_dot)
-        c = r * r * sigma / P
-        c_dot = (2 * r * r_dot * sigma + r * r * sigma_dot) / P
-        dx_dot = channel_combination(
-            (a, dy_dot),
-            (a_dot, dy),
-            (-a * c, u_dot),
-            (-a_dot * c - a * c_dot, u),
-            shift=-(a_dot * total + a * total_dot) / P,
+        moving = theta_dot["scale"], r_dot, sigma_dot, total_dot
+        a, a_dot, of_u_dot, of_u, shift, dgamma_dot = _pulled_dots(
+            theta["scale"], r, sigma, total, *moving, P
         )
-        return dx_dot, {"scale": r_dot * sigma + r * sigma_dot, "shift": total_dot}
+        dx_dot = channel_combination(
+            (a, dy_dot), (a_dot, dy), (of_u_dot, u_dot), (of_u, u), shift=shift
+        )
+        return dx_dot, {"scale": dgamma_dot, "shift": total_dot}
+
+
+# The numbers of a channel, of shape (T, channels). Each function is one kernel
+# on a device.
+
+
+@elementwise
+def _scales(gamma, square, P, eps):
+    """a and r, where ``square`` is sum(u o u)."""
+    r = 1 / array_module(square).sqrt(square / P + eps)
+    return gamma * r, r
+
+
+@elementwise
+def _pulled(gamma, r, sigma, total, P):
+    """a, -a c and -a mean(dy), the factors of dx; and dgamma."""
+    a, c = gamma * r, r * r * sigma / P
+    return a, -a * c, -a * total / P, r * sigma
+
+
+@elementwise
+def _moving_scales(gamma, gamma_dot, r, dot, P):
+    """a, a_dot and r_dot, where ``dot`` is sum(u o u_dot)."""
+    r_dot = -(r * r * r) * dot / P
+    return gamma * r, gamma_dot * r + gamma * r_dot, r_dot
+
+
+@elementwise
+def _pulled_dots(gamma, r, sigma, total, gamma_dot, r_dot, sigma_dot, total_dot, P):
+    """a, a_dot, -a c and -(a_dot c + a c_dot), the factors of dx_dot; its
+    shift; and dgamma_dot."""
+    a, a_dot = gamma * r, gamma_dot * r + gamma * r_dot
+    c = r * r * sigma / P
+    c_dot = (2 * r * r_dot * sigma + r * r * sigma_dot) / P
+    of_u, shift = -a_dot * c - a * c_dot, -(a_dot * total + a * total_dot) / P
+    return a, a_dot, -a * c, of_u, shift, r_dot * sigma + r * sigma_dot
 
 
 def _count(x: Array) -> int:

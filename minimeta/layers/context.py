@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.backend import array_module
-from ..arrays.kernels import channel_sums
+from ..arrays.kernels import beside, channel_sums
 from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape
 
@@ -50,8 +50,8 @@ class Context(Layer):
 
     def forward(self, theta, x):
         """y = [x, 1 c^T]."""
-        xp, c = array_module(x), theta["context"][:, None]
-        return xp.concatenate([x, xp.broadcast_to(c, (*x.shape[:2], self.size))], axis=-1), None
+        c = theta["context"][:, None]
+        return beside([x, array_module(x).broadcast_to(c, (*x.shape[:2], self.size))]), None
 
     def backward(self, theta, cache, dy, on_data=False):
         """dx = dy without E, dc = 1^T dy E."""

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays.backend import Array, array_module
-from ..arrays.kernels import channel_combination, channel_dots, channel_sums, product_sum
+from ..arrays.backend import Array
+from ..arrays.kernels import beside, channel_combination, channel_dots, channel_sums, product_sum
 from ..errors import ShapeError
 from .base import LAYERS, Layer, Parameters, Shape, expect_shape, glorot_uniform
 
@@ -131,7 +131,7 @@ def _matrices(theta: Parameters) -> tuple[Array, Array, Array]:
 
 def _beside(a: Array, b: Array) -> Array:
     """[a, b] as one row: ``(T, channels)`` twice as ``(T, 1, 2 channels)``."""
-    return array_module(a).concatenate([a, b], axis=1)[:, None]
+    return beside([a, b])[:, None]
 
 
 def _t(matrix: Array) -> Array:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import Array, array_module
+from ..arrays.kernels import beside
 from ..errors import SettingsError, ShapeError
 from ..layers.base import Layer, Parameters, Shape
 from .protocols import check_float, check_generator
@@ -233,13 +234,15 @@ class Network:
     def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
         """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of
         phi."""
-        xp, tasks = array_module(like), like.shape[0]
+        tasks = like.shape[0]
         parts = [
             dthetas[i][name].reshape(tasks, -1)
             for i, slots in enumerate(self._slots)
             for name, _, _ in slots
         ]
-        return xp.concatenate(parts, axis=1) if parts else xp.empty((tasks, 0), dtype=like.dtype)
+        if not parts:
+            return array_module(like).empty((tasks, 0), dtype=like.dtype)
+        return beside(parts)
 
 
 def _checked_shape(shape: Any) -> Shape:

@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.backend import device_facts
 from ..arrays.threads import available_cores
 from ..version import __version__
 
 
 def provenance(module: str = "numpy") -> dict[str, Any]:
-    """A JSON object to store with every result."""
+    """A JSON object to store with every result.
+
+    ``module`` is the name of the array module that computes the result. For
+    "cupy" the object also has the versions of CuPy, of the CUDA runtime and of
+    the driver, and the name and memory of the card.
+    """
     return {
         "minimeta": __version__,
         "commit": _commit(),
@@ -25,6 +31,7 @@ def provenance(module: str = "numpy") -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
         "processor": _processor(),
         "blas": _blas(),
+        **(device_facts() if module == "cupy" else {}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -343,7 +343,7 @@ def _advance(
                     "loss": mean_loss,
                     "epsilon": training.epsilon_at(state.iteration - 1),
                     "seconds": round(now - started, 3),
-                    "peak_memory": memory.peak_memory(),
+                    "peak_memory": memory.peak_memory(training.xp),
                     "steps": state.iteration - first,
                 }
             )

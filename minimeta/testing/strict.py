@@ -2,9 +2,10 @@
 
 Code that runs on this module does not mix devices. Its arrays hold a NumPy
 array. Like CuPy's arrays, they refuse every NumPy function and every operation
-with a NumPy array. Only ``asarray`` and ``array`` take host data in, and only
+with a NumPy array. Only ``asarray`` takes host data in, and only
 ``get`` and Python's ``bool``, ``int``, ``float`` and ``complex`` give data out.
-The module offers the CuPy functions that the library may use, and no others.
+The module offers the functions and methods of the lists ``FUNCTIONS`` and
+``METHODS``, with the keywords there, and no others: CuPy has all of these.
 """
 
 from __future__ import annotations
@@ -16,50 +17,63 @@ from typing import Any
 
 import numpy as np
 
-_TAKE_HOST_DATA = ("asarray", "array")
-_CREATE = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
-_COMPUTE = (
-    "abs",
-    "add",
-    "all",
-    "any",
-    "argmax",
-    "broadcast_to",
-    "concatenate",
-    "cos",
-    "dot",
-    "einsum",
-    "empty_like",
-    "exp",
-    "expand_dims",
-    "expm1",
-    "isfinite",
-    "log",
-    "log1p",
-    "matmul",
-    "maximum",
-    "mean",
-    "minimum",
-    "moveaxis",
-    "multiply",
-    "negative",
-    "ones_like",
-    "ravel",
-    "repeat",
-    "rot90",
-    "sign",
-    "sin",
-    "sqrt",
-    "stack",
-    "subtract",
-    "sum",
-    "take_along_axis",
-    "tanh",
-    "tensordot",
-    "tile",
-    "transpose",
-    "where",
-    "zeros_like",
+# What the library asks of an array module. An entry names a function, and the
+# keywords that it is given. CuPy's reference must have a new entry: NumPy has
+# functions, and its functions have keywords, that CuPy lacks.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "abs": (),
+    "arange": (),
+    "asarray": ("dtype",),
+    "broadcast_to": (),
+    "concatenate": ("axis",),
+    "einsum": (),
+    "empty": ("dtype",),
+    "exp": (),
+    "expm1": (),
+    "eye": ("dtype",),
+    "isfinite": (),
+    "lib.stride_tricks.as_strided": (),
+    "linalg.lstsq": ("rcond",),
+    "linalg.matrix_power": (),
+    "linalg.solve": (),
+    "log": (),
+    "log1p": (),
+    "maximum": (),
+    "multiply": ("out",),
+    "ones": ("dtype",),
+    "ones_like": (),
+    "sign": (),
+    "sqrt": (),
+    "stack": ("axis",),
+    "subtract": ("out",),
+    "take_along_axis": ("axis",),
+    "tanh": (),
+    "where": (),
+    "zeros": ("dtype",),
+    "zeros_like": (),
+}
+METHODS: dict[str, tuple[str, ...]] = {
+    "all": ("axis",),
+    "argmax": ("axis",),
+    "astype": ("copy",),
+    "copy": (),
+    "max": (),
+    "mean": ("axis",),
+    "min": (),
+    "ravel": (),
+    "reshape": (),
+    "sum": ("axis", "keepdims"),
+    "swapaxes": (),
+}
+# Where a module compiles kernels, as CuPy does, the library asks for these too.
+CUPY_ONLY = (
+    "ElementwiseKernel",
+    "ReductionKernel",
+    "cuda.Device",
+    "cuda.runtime.driverGetVersion",
+    "cuda.runtime.getDeviceProperties",
+    "cuda.runtime.runtimeGetVersion",
+    "get_default_memory_pool",
 )
 _NAMES = (
     "bool_",
@@ -73,25 +87,7 @@ _NAMES = (
     "pi",
     "uint8",
 )
-_METHODS = (
-    "all",
-    "any",
-    "argmax",
-    "argsort",
-    "astype",
-    "copy",
-    "cumsum",
-    "dot",
-    "max",
-    "mean",
-    "min",
-    "ravel",
-    "repeat",
-    "reshape",
-    "squeeze",
-    "sum",
-    "swapaxes",
-    "transpose",
+_OPERATORS = (
     "__add__",
     "__sub__",
     "__mul__",
@@ -139,6 +135,9 @@ class StrictArray:
             f"numpy.{function.__name__} was called on a device array: "
             f"use array_module(x).{function.__name__}"
         )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(_unlisted(f"method {name}()", "METHODS"))
 
     def __array_namespace__(self) -> ModuleType:
         return module
@@ -233,8 +232,22 @@ def _outside(value: Any) -> Any:
     return StrictArray(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _wrapped(function: Callable) -> Callable:
+def _unlisted(what: str, where: str) -> str:
+    return (
+        f"the array {what} is not in the list {where} of minimeta/testing/strict.py: check that "
+        "CuPy's reference has it, then add it to the list"
+    )
+
+
+def _checked(name: str, where: str, listed: tuple[str, ...], options: dict[str, Any]) -> None:
+    for option in options:
+        if option not in listed:
+            raise TypeError(_unlisted(f"keyword {name}({option}=...)", where))
+
+
+def _wrapped(function: Callable, name: str, where: str, listed: tuple[str, ...]) -> Callable:
     def call(*arguments: Any, **options: Any) -> Any:
+        _checked(name, where, listed, options)
         options = {name: _inside(value) for name, value in options.items()}
         return _outside(function(*(_inside(each) for each in arguments), **options))
 
@@ -249,34 +262,42 @@ def _in_place(method: str) -> Callable:
     return call
 
 
-def _taking_host_data(function: Callable) -> Callable:
+def _taking_host_data(function: Callable, name: str, listed: tuple[str, ...]) -> Callable:
     def call(values: Any, *arguments: Any, **options: Any) -> StrictArray:
+        _checked(name, "FUNCTIONS", listed, options)
         plain = values._values if isinstance(values, StrictArray) else values
         return StrictArray(function(plain, *arguments, **options))
 
     return call
 
 
-for _name in _METHODS:
-    setattr(StrictArray, _name, _wrapped(getattr(np.ndarray, _name)))
+def _module() -> ModuleType:
+    """The module, with NumPy's function behind every name of ``FUNCTIONS``."""
+    made = ModuleType("strict", __doc__)
+    for path, listed in FUNCTIONS.items():
+        *folders, name = path.split(".")
+        place, source = made, np
+        for folder in folders:
+            if folder not in vars(place):
+                setattr(place, folder, SimpleNamespace())
+            place, source = getattr(place, folder), getattr(source, folder)
+        function = getattr(source, name)
+        setattr(place, name, _wrapped(function, path, "FUNCTIONS", listed))
+    made.asarray = _taking_host_data(np.asarray, "asarray", FUNCTIONS["asarray"])
+    for name in _NAMES:
+        setattr(made, name, getattr(np, name))
+
+    def missing(name: str) -> Any:
+        raise AttributeError(_unlisted(f"function {name}()", "FUNCTIONS"))
+
+    made.__getattr__ = missing
+    made.ndarray = StrictArray
+    return made
+
+
+for _name, _listed in (METHODS | dict.fromkeys(_OPERATORS, ())).items():
+    setattr(StrictArray, _name, _wrapped(getattr(np.ndarray, _name), _name, "METHODS", _listed))
 StrictArray.__getitem__ = _item
 for _name in _IN_PLACE:
     setattr(StrictArray, _name, _in_place(_name))
-
-module = ModuleType("strict", __doc__)
-for _name in _TAKE_HOST_DATA:
-    setattr(module, _name, _taking_host_data(getattr(np, _name)))
-for _name in (*_CREATE, *_COMPUTE):
-    setattr(module, _name, _wrapped(getattr(np, _name)))
-for _name in _NAMES:
-    setattr(module, _name, getattr(np, _name))
-module.ndarray = StrictArray
-module.lib = SimpleNamespace(
-    stride_tricks=SimpleNamespace(as_strided=_wrapped(np.lib.stride_tricks.as_strided))
-)
-module.linalg = SimpleNamespace(
-    lstsq=_wrapped(np.linalg.lstsq),
-    matrix_power=_wrapped(np.linalg.matrix_power),
-    norm=_wrapped(np.linalg.norm),
-    solve=_wrapped(np.linalg.solve),
-)
+module = _module()

@@ -117,7 +117,8 @@ def accuracy(
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2, or a mode is unknown.
+        if ``count`` is less than 2, a mode is unknown, or ``workers`` is above
+        1 on a GPU.
     DivergenceError
         if predictions after adaptation are not finite.
     """
@@ -161,7 +162,7 @@ def adaptation_errors(
     Raises
     ------
     SettingsError
-        if ``count`` is less than 2.
+        if ``count`` is less than 2, or ``workers`` is above 1 on a GPU.
     DivergenceError
         if a loss is not finite.
     """
@@ -190,6 +191,7 @@ def _over_chunks(
     """The first ``count`` rows of ``score`` over chunks of tasks."""
     if count < 2:
         raise SettingsError(f"an interval needs at least 2 tasks, got {count}: evaluate on more")
+    threads.check_workers(workers, xp)
     chunks = -(-count // CHUNK)
     at_once = workers or (threads.available_cores() if xp is np else 1)
     with threads.workers(min(at_once, chunks)) as starmap:

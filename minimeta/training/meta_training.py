@@ -55,7 +55,8 @@ class MetaTraining:
     Raises
     ------
     SettingsError
-        if ``iterations`` or ``meta_batch`` is below 1.
+        if ``iterations`` or ``meta_batch`` is below 1, or if ``workers`` is
+        above 1 on a GPU.
     """
 
     objective: Differentiable
@@ -79,6 +80,8 @@ class MetaTraining:
                 "meta-training needs iterations >= 1 and meta_batch >= 1, "
                 f"got {self.iterations} and {self.meta_batch}"
             )
+
+        threads.check_workers(self.workers, self.xp)
 
     def start(self) -> MetaState:
         """The state before the first meta-step."""
