@@ -49,8 +49,8 @@ loss              the mean over these meta-steps, and over the tasks of each, of
 epsilon           the outer step size of the last of these meta-steps
 seconds           seconds of training, since the run began, without the pauses
                   between its parts
-peak_memory       the largest memory of the process so far, in bytes, on the
-                  host
+peak_memory       the largest memory so far, in bytes: of the process, or on a
+                  GPU of CuPy's pool; null where the system does not tell it
 steps             how many meta-steps the row covers. Older rows lack it.
 
 A row of a beginning has ``provenance``. A process writes it before its first

@@ -61,6 +61,8 @@ def _check_row(row: Any) -> None:
         raise ValueError(f"a row must be an object with an iteration, got {one_line(row)}")
     for name, whole in _NUMBERS.items():
         value = row.get(name, 0)
+        if value is None and name == "peak_memory":
+            continue
         if type(value) not in ((int,) if whole else (int, float)):
             kind = "a whole number" if whole else "a number"
             raise ValueError(f"{name} must be {kind}, got {value!r}")
