@@ -33,6 +33,8 @@ def channel_means(a: Array) -> Array:
 
 def channel_dots(a: Array, b: Array) -> Array:
     """One sum, of products that are nowhere stored."""
+    if a.dtype != b.dtype:
+        return channel_sums(a * b)
     return _dots(array_module(a))(_rows(a), _rows(b), axis=1)
 
 
@@ -73,6 +75,8 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
             total = term
             if shift is not None:
                 total += shift[:, None]
+        elif total.dtype == term.dtype:
+            total += term
         else:
             total = total + term
     return total

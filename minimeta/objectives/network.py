@@ -116,6 +116,11 @@ class Network:
             slots.append(tuple(of_layer))
         return tuple(slots)
 
+    @cached_property
+    def _parameters(self) -> tuple[tuple[int, str], ...]:
+        """The layer and the name of each parameter, in the order of phi."""
+        return tuple((i, name) for i, slots in enumerate(self._slots) for name, _, _ in slots)
+
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn
         on the host, the same on every device."""
@@ -142,7 +147,10 @@ class Network:
         rows = phi if phi.ndim == 2 else phi[None]
         count = rows.shape[0]
         return tuple(
-            {name: rows[:, place].reshape(count, *shape) for name, place, shape in of_layer}
+            {
+                name: rows[:, place] if len(shape) == 1 else rows[:, place].reshape(count, *shape)
+                for name, place, shape in of_layer
+            }
             for of_layer in self._slots
         )
 
@@ -235,11 +243,7 @@ class Network:
         """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of
         phi."""
         tasks = like.shape[0]
-        parts = [
-            dthetas[i][name].reshape(tasks, -1)
-            for i, slots in enumerate(self._slots)
-            for name, _, _ in slots
-        ]
+        parts = [dthetas[i][name].reshape(tasks, -1) for i, name in self._parameters]
         if not parts:
             return array_module(like).empty((tasks, 0), dtype=like.dtype)
         return beside(parts)

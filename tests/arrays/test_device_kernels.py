@@ -75,6 +75,16 @@ def test_combinations(cupy, dtype):
     same(cupy, lambda a: kernels.channel_combination((1, a)), a)
 
 
+def test_what_a_real_array_cannot_hold_is_held_by_the_result(cupy):
+    rng = np.random.default_rng(6)
+    a, b = draw(rng, (2, 3, 4), np.float64), draw(rng, (2, 3, 4), np.complex128)
+    factor, matrix = draw(rng, (2, 4), np.complex128), draw(rng, (1, 4, 5), np.float64)
+    close(cupy, 3, kernels.channel_dots, a, b)
+    close(cupy, 3, lambda f, a, b: kernels.channel_combination((1, a), (f, b)), factor, a, b)
+    close(cupy, 8, lambda a, b, m: kernels.product_sum((a, m), (b, m)), a, b, matrix)
+    close(cupy, 1, lambda a, b: kernels.beside([a, b]), a, b)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shared", [True, False])
 def test_products(cupy, dtype, shared):
