@@ -12,6 +12,8 @@ import pytest
 import minimeta as mm
 from minimeta.inner import AdamState, Adjoint, adapt, descend
 from minimeta.testing import CheckError, check_algorithm, check_network, check_objective, check_rule
+from minimeta.testing.comparing import compare
+from minimeta.testing.findings import Findings
 from minimeta.testing.oracles import oracle
 from minimeta.testing.self_check import FAMILY
 
@@ -634,3 +636,21 @@ def test_the_pass_that_drops_an_imaginary_part_is_blamed_and_no_other():
         assert ";" not in str(caught.value).partition("real difference;")[2]
     with pytest.raises(CheckError, match=r"^RealLoss.forward drops an imaginary part"):
         mm.testing.check_loss(RealLoss(), *np.random.default_rng(0).standard_normal((2, 2, 3, 1)))
+
+
+def test_kinks_that_cancel_where_units_rest_at_zero_are_no_dropped_imaginary_part():
+    """Two units of slope 1 on either side of 0, of which neither is active at
+    0: a derivative of 0 there, and a slope of 1 on both sides."""
+
+    def two_units(x):
+        return np.where(x.real > 0, x, 0) + np.where(x.real < 0, x, 0)
+
+    def dropping(x):
+        return two_units(x.real)
+
+    at, along = (np.zeros((1, 3)),), (np.ones((1, 3)),)
+    with Findings("Units").reporting() as findings:
+        given = "backward", "dx", np.zeros((1, 3)), "forward"
+        compare(findings, *given, two_units, at, along, 1e-10)
+        with pytest.raises(CheckError, match=r"Units.forward drops an imaginary part"):
+            compare(findings, *given, dropping, at, along, 1e-10)
