@@ -100,7 +100,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with opened(path, "read") as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""
+        content = file.read(size + 1) if size <= limit else b""  # it may grow meanwhile
     if max(size, len(content)) > limit:
         raise ValueError(f"it has {size} bytes, and {limit} or less are expected")
     return content
