@@ -336,13 +336,28 @@ def flush_folder(path: Path) -> None:
         os.close(folder)
 
 
+def make_folder(path: Path) -> None:
+    """Create the folder ``path`` and its parents, if needed.
+
+    Raises
+    ------
+    OSError
+        if it cannot be created, for any reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (ValueError, RecursionError) as error:  # a null character; thousands of parents
+        raise OSError(f"{path} cannot be the name of a folder: {error}") from error
+
+
 def parts_of(path: Path) -> list[Path]:
     """The partial files beside ``path`` that killed writers have left."""
     start, end = f".{path.name}.", ".part"
     return sorted(
         each
         for each in path.parent.iterdir()
-        if each.name.startswith(start)
+        if (each.is_symlink() or not each.is_dir())
+        and each.name.startswith(start)
         and each.name.endswith(end)
         and each.name[len(start) : -len(end)].replace(".", "").isdigit()
     )

@@ -25,7 +25,7 @@ checkpoint.npz is an uncompressed archive of arrays without pickles:
 
 format            the text "minimeta checkpoint 2"
 config            the SHA-256 of config.json's object, in the form that
-                  ``_digest`` gives it, which the state belongs to. While a run
+                  ``digest`` gives it, which the state belongs to. While a run
                   is extended, two of them: of the old and the new settings.
 names             the sorted names of all arrays
 iteration         the number of meta-steps done
@@ -57,6 +57,8 @@ A row of a beginning has ``provenance``. A process writes it before its first
 meta-step:
 
 event             "begun" at meta-step 0, "continued" later. Older rows lack it.
+config            the SHA-256 of the settings, as in checkpoint.npz. Older rows
+                  lack it.
 provenance        versions, machine, commit and date (provenance.py)
 images            the number of images per class and their digest, or null
 
@@ -98,6 +100,7 @@ from ..files import (
     flush_file,
     flush_folder,
     locked,
+    make_folder,
     opened,
     read_arrays,
     read_json,
@@ -152,7 +155,7 @@ class RunFolder:
             if another process holds the lock, or the folder cannot be used.
         """
         try:
-            _make_folder(self.path)
+            make_folder(self.path)
             with locked(self.path / ".lock") as alone:
                 if not alone:
                     raise CheckpointError(f"another process is training in {self.path}")
@@ -239,9 +242,9 @@ class RunFolder:
             read_state(packed, rules)
         except CheckpointError as error:
             raise SettingsError(f"this state cannot be saved: {error}") from error
-        digests = np.array(_digest(config))
+        digests = np.array(digest(config))
         if becoming is not None:
-            digests = np.array([_digest(config), _digest(becoming)])
+            digests = np.array([digest(config), digest(becoming)])
         arrays = {"format": np.array(_FORMAT), "config": digests} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         if os.path.lexists(self.metrics_path):
@@ -263,7 +266,7 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
             )
-        if _digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
+        if digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} was written under settings other than those in "
                 f"{self.config_path}"
@@ -312,6 +315,23 @@ class RunFolder:
         """The losses as arrays to plot (``metrics_arrays``)."""
         return metrics_arrays(self.path)
 
+    def check_metrics(self, config: Mapping[str, Any]) -> None:
+        """Check that the metrics belong to a run with these settings.
+
+        Raises
+        ------
+        CheckpointError
+            if they belong to another run, or are damaged.
+        """
+        told = None
+        for row in self.metrics():
+            told = None if "extended" in row else row.get("config", told)
+        if told not in (None, digest(config)):
+            raise CheckpointError(
+                f"{self.metrics_path} was written under settings other than those in "
+                f"{self.config_path}"
+            )
+
     def facts(self) -> dict[str, Any]:
         """The facts of the run in its metrics: the last value of every key.
 
@@ -339,16 +359,14 @@ class RunFolder:
         cut short by a kill. Missing, doubled and unordered rows are told by a
         warning and by a row. An extension to more than ``end`` meta-steps did
         not happen, and is dropped.
+
+        Raises
+        ------
+        CheckpointError
+            if the metrics are damaged.
         """
-        found = sorted_rows(
-            [
-                row
-                for row in self.metrics()
-                if row["iteration"] <= iteration
-                and (end is None or row.get("extended", {}).get("to", 0) <= end)
-            ],
-            iteration,
-        )
+        rows = self.metrics()
+        found = sorted_rows([row for row in rows if _happened(row, iteration, end)], iteration)
         rows = found.rows
         if told := found.told():
             warnings.warn(one_line(f"{self.metrics_path} had {told}"), stacklevel=2)
@@ -361,14 +379,13 @@ class RunFolder:
             flush_folder(self.path)
 
 
-_OF_ONE_ROW = ("event", "steps", "gaps", "doubled", "extended")
+_OF_ONE_ROW = ("event", "config", "steps", "gaps", "doubled", "extended")
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except ValueError as error:  # a null character
-        raise CheckpointError(f"{path} cannot be a folder's name: {error}") from error
+def _happened(row: Mapping[str, Any], iteration: int, end: int | None) -> bool:
+    """Whether a row tells of a run of ``end`` meta-steps at ``iteration``."""
+    to = row.get("extended", {}).get("to", 0)
+    return row["iteration"] <= iteration and (end is None or to <= end)
 
 
 def _json(config: Mapping[str, Any]) -> bytes:
@@ -379,5 +396,6 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row) + "\n").encode()
 
 
-def _digest(config: Mapping[str, Any]) -> str:
+def digest(config: Mapping[str, Any]) -> str:
+    """The SHA-256 of settings, by which files of a run tell their own."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

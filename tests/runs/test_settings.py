@@ -77,6 +77,15 @@ def test_json_with_any_value_anywhere_is_settings_or_one_line(stored, data):
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"), [("iterations", 2**63), ("seed", 10**22), ("epsilon", 10**400)]
+)
+def test_numbers_that_no_array_holds_are_refused(flag, value):
+    with pytest.raises(SettingsError, match=f"{flag} must be a .*number"):
+        Settings().changed(**{flag: value})
+    assert Settings().changed(epsilon=10**22).outer.lr == 1e22
+
+
 def test_numbers_that_are_not_finite_are_words():
     settings = PRESETS["sine-maml"].settings.changed(algorithm="adml")
     stored = settings.to_dict()["algorithm"]
