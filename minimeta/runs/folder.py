@@ -77,13 +77,15 @@ extended          an object: ``from`` and ``to``, the old and the new number of
 
 The last line may be cut short by a kill. It does not count. A process that
 continues a run rewrites the file: without that line, and without the rows after
-its checkpoint, whose meta-steps it computes again.
+its checkpoint, whose meta-steps it computes again. After a loss of power, lines
+after the checkpoint may be damaged; they are left out in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -301,22 +303,26 @@ class RunFolder:
         if new:
             flush_folder(self.path)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self, enough: float = math.inf) -> list[dict[str, Any]]:
         """All whole rows of the metrics; an empty list without a file.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
 
         Raises
         ------
         CheckpointError
             if the file cannot be read, or a whole row is not as specified.
         """
-        return read_rows(self.metrics_path)
+        return read_rows(self.metrics_path, enough)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The losses as arrays to plot (``metrics_arrays``)."""
         return metrics_arrays(self.path)
 
-    def check_metrics(self, config: Mapping[str, Any]) -> None:
+    def check_metrics(self, config: Mapping[str, Any], enough: float = math.inf) -> None:
         """Check that the metrics belong to a run with these settings.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
 
         Raises
         ------
@@ -324,7 +330,7 @@ class RunFolder:
             if they belong to another run, or are damaged.
         """
         told = None
-        for row in self.metrics():
+        for row in self.metrics(enough):
             told = None if "extended" in row else row.get("config", told)
         if told not in (None, digest(config)):
             raise CheckpointError(
@@ -332,8 +338,10 @@ class RunFolder:
                 f"{self.config_path}"
             )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, enough: float = math.inf) -> dict[str, Any]:
         """The facts of the run in its metrics: the last value of every key.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
 
         ``made_by`` lists the provenance of every part of the run, in order,
         without dates. ``gaps`` lists the meta-steps whose losses are missing,
@@ -341,7 +349,7 @@ class RunFolder:
         """
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
-        rows = self.metrics()
+        rows = self.metrics(enough)
         for entry in rows:
             facts |= {name: value for name, value in entry.items() if name not in _OF_ONE_ROW}
             producer = {
@@ -356,16 +364,16 @@ class RunFolder:
         """Prepare the folder for a run that continues from ``iteration``.
 
         This drops the metrics that the run will write again, and a last line
-        cut short by a kill. Missing, doubled and unordered rows are told by a
-        warning and by a row. An extension to more than ``end`` meta-steps did
-        not happen, and is dropped.
+        cut short by a kill, or damaged by a loss of power. Missing, doubled and
+        unordered rows are told by a warning and by a row. An extension to more
+        than ``end`` meta-steps did not happen, and is dropped.
 
         Raises
         ------
         CheckpointError
             if the metrics are damaged.
         """
-        rows = self.metrics()
+        rows = self.metrics(iteration)
         found = sorted_rows([row for row in rows if _happened(row, iteration, end)], iteration)
         rows = found.rows
         if told := found.told():

@@ -141,8 +141,8 @@ def _resumed(experiment: Experiment, folder: RunFolder) -> MetaState:
         folder.save(state, folder.config(), rules_of(settings))
         return state
     state = load(folder, former, config, experiment.xp)
-    folder.check_metrics(config)
-    begun = folder.facts().get("images")
+    folder.check_metrics(config, state.iteration)
+    begun = folder.facts(state.iteration).get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
             f"{folder.path} was started with other images: {begun}, not {experiment.images}"
@@ -315,7 +315,8 @@ def _advance(
     from tqdm.auto import tqdm
 
     saved = time.monotonic()
-    started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
+    rows = folder.metrics()
+    started = saved - max((row.get("seconds", 0.0) for row in rows), default=0.0)
     bar = tqdm(
         total=training.iterations,
         initial=state.iteration,
