@@ -100,7 +100,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with opened(path, "read") as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""
+        content = file.read(size + 1) if size <= limit else b""  # it may grow meanwhile
     if max(size, len(content)) > limit:
         raise ValueError(f"it has {size} bytes, and {limit} or less are expected")
     return content
@@ -336,6 +336,20 @@ def flush_folder(path: Path) -> None:
         os.close(folder)
 
 
+def make_folder(path: Path) -> None:
+    """Create the folder ``path`` and its parents, if needed.
+
+    Raises
+    ------
+    OSError
+        if it cannot be created, for any reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (ValueError, RecursionError) as error:  # a null character; thousands of parents
+        raise OSError(f"{path} cannot be the name of a folder: {error}") from error
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Opens the regular file ``path`` to read bytes. A link is followed.
 
@@ -380,7 +394,8 @@ def parts_of(path: Path) -> list[Path]:
     return sorted(
         each
         for each in path.parent.iterdir()
-        if each.name.startswith(start)
+        if (each.is_symlink() or not each.is_dir())
+        and each.name.startswith(start)
         and each.name.endswith(end)
         and each.name[len(start) : -len(end)].replace(".", "").isdigit()
     )

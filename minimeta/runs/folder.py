@@ -25,7 +25,7 @@ checkpoint.npz is an uncompressed archive of arrays without pickles:
 
 format            the text "minimeta checkpoint 2"
 config            the SHA-256 of config.json's object, in the form that
-                  ``_digest`` gives it, which the state belongs to. While a run
+                  ``digest`` gives it, which the state belongs to. While a run
                   is extended, two of them: of the old and the new settings.
 names             the sorted names of all arrays
 iteration         the number of meta-steps done
@@ -57,6 +57,8 @@ A row of a beginning has ``provenance``. A process writes it before its first
 meta-step:
 
 event             "begun" at meta-step 0, "continued" later. Older rows lack it.
+config            the SHA-256 of the settings, as in checkpoint.npz. Older rows
+                  lack it.
 provenance        versions, machine, commit and date (provenance.py)
 images            the number of images per class and their digest, or null
 
@@ -75,13 +77,15 @@ extended          an object: ``from`` and ``to``, the old and the new number of
 
 The last line may be cut short by a kill. It does not count. A process that
 continues a run rewrites the file: without that line, and without the rows after
-its checkpoint, whose meta-steps it computes again.
+its checkpoint, whose meta-steps it computes again. After a loss of power, lines
+after the checkpoint may be damaged; they are left out in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -98,6 +102,7 @@ from ..files import (
     flush_file,
     flush_folder,
     locked,
+    make_folder,
     opened,
     read_arrays,
     read_json,
@@ -152,7 +157,7 @@ class RunFolder:
             if another process holds the lock, or the folder cannot be used.
         """
         try:
-            _make_folder(self.path)
+            make_folder(self.path)
             with locked(self.path / ".lock") as alone:
                 if not alone:
                     raise CheckpointError(f"another process is training in {self.path}")
@@ -239,9 +244,9 @@ class RunFolder:
             read_state(packed, rules)
         except CheckpointError as error:
             raise SettingsError(f"this state cannot be saved: {error}") from error
-        digests = np.array(_digest(config))
+        digests = np.array(digest(config))
         if becoming is not None:
-            digests = np.array([_digest(config), _digest(becoming)])
+            digests = np.array([digest(config), digest(becoming)])
         arrays = {"format": np.array(_FORMAT), "config": digests} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         if os.path.lexists(self.metrics_path):
@@ -263,7 +268,7 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
             )
-        if _digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
+        if digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
             raise CheckpointError(
                 f"{self.checkpoint_path} was written under settings other than those in "
                 f"{self.config_path}"
@@ -298,22 +303,45 @@ class RunFolder:
         if new:
             flush_folder(self.path)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self, enough: float = math.inf) -> list[dict[str, Any]]:
         """All whole rows of the metrics; an empty list without a file.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
 
         Raises
         ------
         CheckpointError
             if the file cannot be read, or a whole row is not as specified.
         """
-        return read_rows(self.metrics_path)
+        return read_rows(self.metrics_path, enough)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The losses as arrays to plot (``metrics_arrays``)."""
         return metrics_arrays(self.path)
 
-    def facts(self) -> dict[str, Any]:
+    def check_metrics(self, config: Mapping[str, Any], enough: float = math.inf) -> None:
+        """Check that the metrics belong to a run with these settings.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
+
+        Raises
+        ------
+        CheckpointError
+            if they belong to another run, or are damaged.
+        """
+        told = None
+        for row in self.metrics(enough):
+            told = None if "extended" in row else row.get("config", told)
+        if told not in (None, digest(config)):
+            raise CheckpointError(
+                f"{self.metrics_path} was written under settings other than those in "
+                f"{self.config_path}"
+            )
+
+    def facts(self, enough: float = math.inf) -> dict[str, Any]:
         """The facts of the run in its metrics: the last value of every key.
+
+        A row that is damaged ends them, once they reach meta-step ``enough``.
 
         ``made_by`` lists the provenance of every part of the run, in order,
         without dates. ``gaps`` lists the meta-steps whose losses are missing,
@@ -321,7 +349,7 @@ class RunFolder:
         """
         facts: dict[str, Any] = {}
         made_by: list[dict[str, Any]] = []
-        rows = self.metrics()
+        rows = self.metrics(enough)
         for entry in rows:
             facts |= {name: value for name, value in entry.items() if name not in _OF_ONE_ROW}
             producer = {
@@ -336,19 +364,17 @@ class RunFolder:
         """Prepare the folder for a run that continues from ``iteration``.
 
         This drops the metrics that the run will write again, and a last line
-        cut short by a kill. Missing, doubled and unordered rows are told by a
-        warning and by a row. An extension to more than ``end`` meta-steps did
-        not happen, and is dropped.
+        cut short by a kill, or damaged by a loss of power. Missing, doubled and
+        unordered rows are told by a warning and by a row. An extension to more
+        than ``end`` meta-steps did not happen, and is dropped.
+
+        Raises
+        ------
+        CheckpointError
+            if the metrics are damaged.
         """
-        found = sorted_rows(
-            [
-                row
-                for row in self.metrics()
-                if row["iteration"] <= iteration
-                and (end is None or row.get("extended", {}).get("to", 0) <= end)
-            ],
-            iteration,
-        )
+        rows = self.metrics(iteration)
+        found = sorted_rows([row for row in rows if _happened(row, iteration, end)], iteration)
         rows = found.rows
         if told := found.told():
             warnings.warn(one_line(f"{self.metrics_path} had {told}"), stacklevel=2)
@@ -361,14 +387,13 @@ class RunFolder:
             flush_folder(self.path)
 
 
-_OF_ONE_ROW = ("event", "steps", "gaps", "doubled", "extended")
+_OF_ONE_ROW = ("event", "config", "steps", "gaps", "doubled", "extended")
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except ValueError as error:  # a null character
-        raise CheckpointError(f"{path} cannot be a folder's name: {error}") from error
+def _happened(row: Mapping[str, Any], iteration: int, end: int | None) -> bool:
+    """Whether a row tells of a run of ``end`` meta-steps at ``iteration``."""
+    to = row.get("extended", {}).get("to", 0)
+    return row["iteration"] <= iteration and (end is None or to <= end)
 
 
 def _json(config: Mapping[str, Any]) -> bytes:
@@ -379,5 +404,6 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row) + "\n").encode()
 
 
-def _digest(config: Mapping[str, Any]) -> str:
+def digest(config: Mapping[str, Any]) -> str:
+    """The SHA-256 of settings, by which files of a run tell their own."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

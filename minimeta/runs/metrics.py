@@ -27,8 +27,12 @@ _NUMBERS |= {"iteration": True, "steps": True}  # True: a whole number
 _OBJECTS = ("provenance", "extended")
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, enough: float = math.inf) -> list[Row]:
     """All whole rows of the file; an empty list without a file.
+
+    Once the rows reach meta-step ``enough``, a damaged row ends them. What
+    follows a checkpoint may be damaged by a loss of power, and is computed
+    again.
 
     Raises
     ------
@@ -42,14 +46,16 @@ def read_rows(path: Path) -> list[Row]:
             if size > _LARGEST_FILE:
                 raise ValueError(f"it has {size} bytes, and {_LARGEST_FILE} or less are expected")
             while (line := file.readline(_LONGEST_ROW)).endswith(b"\n"):
-                rows.append(parsed_json(line))
-                _check_row(rows[-1])
+                row = parsed_json(line)
+                _check_row(row)
+                rows.append(row)
             if len(line) == _LONGEST_ROW:
                 raise ValueError(f"a row has more than {_LONGEST_ROW} bytes")
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged after {len(rows)} rows: {error}") from error
+        if max((row["iteration"] for row in rows), default=0) < enough:
+            raise CheckpointError(f"{path} is damaged after {len(rows)} rows: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return rows

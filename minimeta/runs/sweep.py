@@ -50,7 +50,16 @@ from typing import Any, NamedTuple
 
 from ..arrays.threads import available_cores
 from ..errors import CheckpointError, MinimetaError, SettingsError, SweepError, one_line
-from ..files import MEBIBYTE, locked, opened, parsed_json, read_json, remove_parts_of, write_new
+from ..files import (
+    MEBIBYTE,
+    locked,
+    make_folder,
+    opened,
+    parsed_json,
+    read_json,
+    remove_parts_of,
+    write_new,
+)
 from .experiment import Experiment
 from .folder import RunFolder
 from .processes import Died, fresh_processes
@@ -164,7 +173,7 @@ def sweep(
     root = Path(folder).absolute()  # a worker may have another working directory
     data = None if data is None else str(Path(data).absolute())
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
     except OSError as error:
         raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
@@ -230,7 +239,7 @@ def run_job(
 ) -> dict[str, Any]:
     """Complete a job and return the contents of its result file."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be used as a run folder: {error}") from error
     with _alone(path / ".job"):

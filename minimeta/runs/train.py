@@ -22,7 +22,7 @@ from ..errors import CheckpointError, MinimetaError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
 from ..training.states import Rules, check_finite
 from .experiment import Experiment
-from .folder import RunFolder
+from .folder import RunFolder, digest
 from .provenance import provenance
 from .settings import Settings
 
@@ -141,7 +141,8 @@ def _resumed(experiment: Experiment, folder: RunFolder) -> MetaState:
         folder.save(state, folder.config(), rules_of(settings))
         return state
     state = load(folder, former, config, experiment.xp)
-    begun = folder.facts().get("images")
+    folder.check_metrics(config, state.iteration)
+    begun = folder.facts(state.iteration).get("images")
     if begun not in (None, experiment.images):
         raise CheckpointError(
             f"{folder.path} was started with other images: {begun}, not {experiment.images}"
@@ -181,7 +182,7 @@ def _trained(
     try:
         with _interrupt_noted() as interrupted:
             if state.iteration < end:
-                folder.append_metrics(_beginning(experiment, state.iteration))
+                folder.append_metrics(_beginning(experiment, state.iteration, config))
             for last in _advance(
                 experiment.training, state, folder, saving, progress, end, interrupted
             ):
@@ -196,11 +197,12 @@ def _trained(
     return last
 
 
-def _beginning(experiment: Experiment, iteration: int) -> dict[str, Any]:
+def _beginning(experiment: Experiment, iteration: int, config: Mapping[str, Any]) -> dict[str, Any]:
     """The row of metrics before the first meta-step of a process."""
     return {
         "iteration": iteration,
         "event": "continued" if iteration else "begun",
+        "config": digest(config),
         "provenance": provenance(experiment.xp.__name__),
         "images": experiment.images,
     }
@@ -313,7 +315,8 @@ def _advance(
     from tqdm.auto import tqdm
 
     saved = time.monotonic()
-    started = saved - max((entry.get("seconds", 0.0) for entry in folder.metrics()), default=0.0)
+    rows = folder.metrics()
+    started = saved - max((row.get("seconds", 0.0) for row in rows), default=0.0)
     bar = tqdm(
         total=training.iterations,
         initial=state.iteration,

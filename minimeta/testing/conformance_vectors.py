@@ -479,8 +479,9 @@ def _fault_of(entry: Any) -> str:
 
 
 def _bytes_of(entry: Mapping[str, Any]) -> int:
-    """The bytes of a problem's arrays."""
-    return sum(8 * math.prod(told["shape"]) for told in entry["arrays"].values())
+    """The bytes of a problem's arrays, or the largest number that is read."""
+    told = sum(8 * math.prod(told["shape"]) for told in entry["arrays"].values())
+    return min(told, _LARGEST)
 
 
 def _check_arrays(path: Path, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -110,3 +110,52 @@ def test_checkpoints_of_the_first_edition_are_read():
     fresh = {"iteration": np.array(0), "meta": META}
     state = read_state(fresh, Rules(mm.Adam(0.1), mm.Adam(0.1)), first_format=True)
     assert (state.outer, state.inner) == (None, None)
+
+
+@dataclass(frozen=True)
+class History:
+    """A rule that keeps all its gradients: the shape of its state changes."""
+
+    lr: float = 0.1
+
+    def step(self, phi, g, state=None, j=0):
+        before = () if state is None else state
+        return phi - self.lr * g, (np.stack([*(before[0] if before else []), g[..., :]]),)
+
+    def merge(self, shared, states, tasks):
+        return (states[0][:, 0],)
+
+
+def test_a_state_has_the_shapes_of_its_run(tmp_path):
+    folder, meta = RunFolder(tmp_path), META.astype(np.float32)
+    moments = AdamState(5, meta, np.ones_like(meta))
+    rules = Rules(mm.Adam(0.1), mm.Adam(0.1)).at_sizes(meta, 4)
+    state = MetaState(5, meta, moments, moments._replace(steps=35))
+    folder.save(state, {}, rules)
+    _same(folder.load({}, rules), state)
+    wrong = [
+        state._replace(meta=META),
+        state._replace(meta=meta[:3]),
+        state._replace(outer=None),
+        state._replace(iteration=6),
+        state._replace(iteration=0),
+        state._replace(outer=moments._replace(m=META)),
+        state._replace(inner=moments._replace(v=np.ones((1, 4), np.float32))),
+        state._replace(inner=moments._replace(v=-np.ones_like(meta))),
+        state._replace(inner=moments._replace(v=np.full_like(meta, np.nan))),
+    ]
+    for bad in wrong:
+        with pytest.raises(SettingsError, match="this state cannot be saved"):
+            folder.save(bad, {}, rules)
+    folder.save(state._replace(inner=None), {}, rules)  # an algorithm without inner steps
+
+
+def test_a_state_whose_shapes_change_or_are_not_known_may_have_any(tmp_path):
+    folder, meta = RunFolder(tmp_path), META.astype(np.float32)
+    for rules in (
+        Rules(mm.SGD(0.1), History()).at_sizes(meta, 4),
+        Rules(mm.SGD(0.1), Odd()).at_sizes(meta, None),
+    ):
+        inner = (np.ones((9, 4)),) if isinstance(rules.inner, History) else ODD
+        folder.save(MetaState(5, meta, None, inner), {}, rules)
+        _same(folder.load({}, rules), MetaState(5, meta, None, inner))

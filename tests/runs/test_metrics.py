@@ -139,6 +139,25 @@ def test_a_run_that_goes_on_tells_its_faults_once(tmp_path, damage, told, gaps, 
     assert np.array_equal(end.meta, _train(tmp_path / "alone").meta)
 
 
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 5000, b"\0" * 5000 + b"\n", b'{"iterat\0\0\0\n{}\n', b"\xff\n", b"null\n"]
+)
+def test_what_a_loss_of_power_leaves_after_the_checkpoint_is_computed_again(tmp_path, tail):
+    folder = RunFolder(tmp_path / "run")
+    for until in (0, 40):
+        _train(folder.path, resume=until > 0, until=until)
+        with open(folder.metrics_path, "ab") as file:
+            file.write(tail)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _train(folder.path, resume=True, until=until + 10)
+    assert folder.arrays()["iteration"].tolist() == [10, 20, 30, 40, 50]
+    lines = folder.metrics_path.read_bytes().splitlines(keepends=True)
+    folder.metrics_path.write_bytes(b"".join([lines[0], b"null\n", *lines[1:]]))
+    with pytest.raises(CheckpointError, match="damaged after 1 rows"):
+        _train(folder.path, resume=True)
+
+
 def test_a_row_that_was_removed_is_kept_in_the_row_that_tells_it(tmp_path):
     folder = RunFolder(tmp_path / "run")
     _train(folder.path, until=40)

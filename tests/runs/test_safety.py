@@ -327,6 +327,31 @@ def test_a_full_disk_is_one_line_and_harms_nothing(half, tmp_path):
     assert not list(half.path.glob(".*.part"))
 
 
+@pytest.mark.parametrize("name", ["checkpoint.npz", "config.json", "metrics.jsonl"])
+def test_the_files_of_another_run_are_not_taken(half, tmp_path, name):
+    _train(SHORT.changed(seed=1), tmp_path / "other", until=20)
+    (half.path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(CheckpointError, match=r"settings other than|other settings") as caught:
+        _train(SHORT, half.path, resume=True)
+    _one_line(caught)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint.npz", "config.json", ".lock"])
+def test_a_copy_by_hard_links_stays_as_it_is(half, tmp_path, name):
+    (tmp_path / "copy").mkdir()
+    os.link(half.path / name, tmp_path / "copy" / name)
+    before = (half.path / name).read_bytes()
+    _train(SHORT, half.path, resume=True)
+    assert (tmp_path / "copy" / name).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path):
+    for name in ("a\0b", "a/" * 2000, "x" * 256):
+        with pytest.raises(CheckpointError, match="folder") as caught:
+            _train(SHORT, tmp_path / name)
+        _one_line(caught)
+
+
 def test_a_name_with_a_line_break_is_told_in_one_line(tmp_path):
     folder = tmp_path / "two\nlines \x1b[2J"
     with pytest.raises(CheckpointError, match="not a run folder") as caught:

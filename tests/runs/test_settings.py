@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta.algorithms import ALGORITHMS, COMBINERS, MEASURES
@@ -31,6 +33,57 @@ def test_settings_survive_json_and_flags(name):
     assert Settings.from_dict(json.loads(text)) == settings
     assert Settings().changed(**json.loads(json.dumps(settings.flags()))) == settings
     assert hash(settings.changed()) == hash(settings)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**22, -(10**22), 10**300, 10**400, 2**63 - 1, 2**63])
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["inf", "nan", "sgd", "maml", "8,x", *TASKS, *RULES]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "lr", "rule", "hidden"]) | st.text(), inner)
+    ),
+)
+
+
+def _paths(value, path=()):
+    yield path
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _paths(each, (*path, key))
+
+
+@given(
+    st.sampled_from([each.settings.to_dict() for each in PRESETS.values()] + [FIRST_EDITION]),
+    st.data(),
+)
+def test_json_with_any_value_anywhere_is_settings_or_one_line(stored, data):
+    stored = json.loads(json.dumps(stored))
+    *outer, last = data.draw(st.sampled_from([path for path in _paths(stored) if path]))
+    place = stored
+    for key in outer:
+        place = place[key]
+    place[last] = data.draw(JSON_VALUES)
+    told = "settings"
+    try:
+        flags = Settings.from_dict(stored).flags()
+        assert not any(type(each) is int and abs(each) >= 2**63 for each in flags.values())
+    except SettingsError as error:
+        told = str(error)
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("iterations", 2**63), ("seed", 10**22), ("epsilon", 10**400)]
+)
+def test_numbers_that_no_array_holds_are_refused(flag, value):
+    with pytest.raises(SettingsError, match=f"{flag} must be a .*number"):
+        Settings().changed(**{flag: value})
+    assert Settings().changed(epsilon=10**22).outer.lr == 1e22
 
 
 def test_numbers_that_are_not_finite_are_words():

@@ -6,7 +6,9 @@ of damage gives a one-line error.
 
 import hashlib
 import json
+import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +312,99 @@ def test_every_damage_is_one_line(folder, results, capsys, damage, line):
     assert main(["vectors", str(folder), "--verify", str(results)]) == 1
     printed, told = capsys.readouterr()
     assert not printed and told.startswith("minimeta: ") and told.count("\n") == 1 and line in told
+
+
+def _rehash(folder, change):
+    """Change the index, and note its new checksum."""
+    index = json.loads((folder / "index.json").read_text())
+    text = json.dumps(change(index) or index)
+    (folder / "index.json").write_text(text)
+    (folder / "index.json.sha256").write_text(
+        f"{hashlib.sha256(text.encode()).hexdigest()}  index.json\n"
+    )
+
+
+def _without(*path):
+    def change(index):
+        *outer, last = path
+        for key in outer:
+            index = index[key]
+        del index[last]
+
+    return change
+
+
+def _with(value, *path):
+    def change(index):
+        *outer, last = path
+        for key in outer:
+            index = index[key]
+        index[last] = value
+
+    return change
+
+
+CHANGES = [_without("problems", 0, key) for key in ("name", "file", "sha256", "arrays")]
+CHANGES += [_without("problems"), _without("problems", 0, "arrays", "maml")]
+CHANGES += [_without("problems", 0, "arrays", "loss", key) for key in ("shape", "dtype")]
+CHANGES += [_with(value, "problems") for value in (None, [], {}, [None], [[]], "x")]
+CHANGES += [
+    _with(value, "problems", 0, "file")
+    for value in ("../index.npz", "/etc/passwd", "", ".npz", "a/b.npz", 7, None, "a\nb.npz")
+]
+CHANGES += [
+    _with(value, "problems", 0, "arrays", "loss", "shape")
+    for value in (None, [-1], [0], ["x"], [True], 3, [10**30], [1])
+]
+CHANGES += [_with(7, "problems", 0, "arrays", "loss"), _with([], "problems", 0, "arrays")]
+CHANGES += [lambda index: [index], lambda index: index | {"version": []}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_index_with_a_right_checksum_and_wrong_content_is_one_line(
+    folder, results, capsys, change
+):
+    _rehash(folder, change)
+    assert main(["vectors", str(folder), "--verify", str(results)]) == 1
+    printed, told = capsys.readouterr()
+    assert not printed and told.startswith("minimeta: ") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b'{"format": NaN}', b'{"a": 1, "a": 2}', b"1" * 5000]
+)
+def test_an_index_of_any_shape_is_one_line(folder, results, capsys, text):
+    (folder / "index.json").write_bytes(text)
+    assert main(["vectors", str(folder), "--verify", str(results)]) == 1
+    printed, told = capsys.readouterr()
+    assert not printed and told.count("\n") == 1 and "index.json is damaged" in told
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_what_is_no_file_is_not_waited_for(folder, results, make):
+    path = results / "linear-mse-sgd-k3.npz"
+    path.unlink()
+    make(path)
+    for grade in _grades(folder, results).values():
+        assert grade.status == "fail" and "where a file is expected" in grade.note
+    for name in ("index.json", "index.json.sha256", "linear-mse-sgd-k3.npz"):
+        (folder / name).rename(folder / "kept")
+        make(folder / name)
+        with pytest.raises(mm.VectorsError, match="where a file is expected"):
+            vectors.read(folder)
+        os.rmdir(folder / name) if make is os.mkdir else os.unlink(folder / name)
+        (folder / "kept").rename(folder / name)
+    vectors.read(folder)
+
+
+def test_results_that_unpack_to_far_more_are_not_unpacked(folder, results):
+    np.savez_compressed(results / "linear-mse-sgd-k3.npz", grad=np.zeros(10**7))
+    tracemalloc.start()
+    grades = _grades(folder, results)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+    assert all("it unpacks to 80000" in each.note for each in grades.values())
 
 
 @pytest.mark.parametrize(
