@@ -415,14 +415,6 @@ def test_results_that_unpack_to_far_more_are_not_unpacked(folder, results):
         (["FILE"], "cannot be written"),
         (["FOLDER", "--verify", "NEW"], "holds no results"),
         (["FOLDER", "--verify", "FILE"], "holds no results"),
-        (
-            ["FOLDER", "--verify", "RESULTS", "--tolerance", "nan"],
-            "tolerance must be 0 or more and finite",
-        ),
-        (
-            ["FOLDER", "--verify", "RESULTS", "--tolerance", "-1"],
-            "tolerance must be 0 or more and finite",
-        ),
         (["NEW", "--tolerance", "1"], "--tolerance belongs to --verify"),
     ],
 )
@@ -437,3 +429,14 @@ def test_every_mistake_is_one_line_and_overwrites_nothing(
     printed, told = capsys.readouterr()
     assert not printed and told.startswith("minimeta: ") and told.count("\n") == 1 and line in told
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, np.nan, np.inf])
+def test_a_tolerance_without_meaning_is_refused(tolerance, folder, results, capsys):
+    with pytest.raises(mm.SettingsError, match="tolerance must be 0 or more and finite"):
+        vectors.grade(folder, results, tolerance)
+    words = ["vectors", str(folder), "--verify", str(results), "--tolerance", str(tolerance)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "--tolerance must be a number, 0 or more, got" in capsys.readouterr().err
