@@ -8,7 +8,8 @@
 #   packages in .venv, for every Python and platform
 # make figures: redraw every figure and table from its results
 # make figure-3 table-2 BUDGET=0.1: compute figures and tables in out/, at a
-#   fraction of their papers' meta-steps; runs are kept in runs/ and continued
+#   fraction of their papers' meta-steps and of the tasks that score a run
+#   (TASKS=1000 sets their number); runs are kept in runs/ and continued
 # make conformance: grade JAX, PyTorch, TorchOpt and higher by the conformance
 #   vectors; the libraries are installed in .venv-peers
 # make growth: measure time and memory of a meta-step against tasks, steps,
@@ -75,11 +76,14 @@ figures: $(VENV)/installed
 figure-2: $(VENV)/installed
 	$(BIN)/python figures/fig2.py
 
+figure-1: $(VENV)/installed
+	$(BIN)/python figures/fig1.py $(if $(BUDGET),--budget $(BUDGET))
+
 figure-%: $(VENV)/installed
-	$(BIN)/python figures/fig$*.py $(if $(BUDGET),--budget $(BUDGET))
+	$(BIN)/python figures/fig$*.py $(if $(BUDGET),--budget $(BUDGET)) $(if $(TASKS),--tasks $(TASKS))
 
 table-%: $(VENV)/installed
-	$(BIN)/python figures/table$*.py $(if $(BUDGET),--budget $(BUDGET))
+	$(BIN)/python figures/table$*.py $(if $(BUDGET),--budget $(BUDGET)) $(if $(TASKS),--tasks $(TASKS))
 
 # Install torch first, so that packages built on torch use this version.
 $(PEERS)/installed: benchmarks/requirements-peers.txt

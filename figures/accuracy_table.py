@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import markdown_tables
-from command import scaled
+from command import examples_scored, scaled, scored
 
 from minimeta.runs.experiment import Experiment, evaluate
 from minimeta.runs.settings import Settings
-from minimeta.runs.sweep import Finished, Job
-from minimeta.training.evaluation import Mode
+from minimeta.runs.sweep import Finished, Job, Work
+from minimeta.training.evaluation import Mode, Progress, Scoring
 from minimeta.training.meta_training import MetaState
 
 
@@ -62,7 +62,14 @@ class Table(NamedTuple):
     rows: Mapping[str, tuple[Cell, ...]]
     of_a_class: int | None = None
 
-    def jobs(self, budget: float | None) -> list[Job]:
+    def tasks(self, run: Trained, budget: float | None, tasks: int | None = None) -> int:
+        """The number of tasks to score a run on.
+
+        The run's own number belongs to its own fraction of the meta-steps.
+        """
+        return tasks or (run.tasks if budget is None else scored(run.tasks, budget / run.fraction))
+
+    def jobs(self, budget: float | None, tasks: int | None = None) -> list[Job]:
         """Every run at the fraction ``budget`` of its paper's meta-steps.
 
         With None, every run has its own fraction.
@@ -73,24 +80,31 @@ class Table(NamedTuple):
                 run.settings.training.iterations, run.fraction if budget is None else budget
             )
             by = {
-                "tasks": run.tasks,
+                "tasks": self.tasks(run, budget, tasks),
                 "queries": run.queries,
                 "sizes": dict(run.eval_sizes),
                 "modes": run.modes,
             }
-            jobs.append(Job(name, run.settings.changed(iterations=iterations), by=by))
+            each = [
+                examples_scored(run.settings, scoring, run.modes)
+                for scoring in _scorings(run.settings, run.eval_sizes, run.queries).values()
+            ]
+            work = Work(at_end=len(each) * by["tasks"], examples=sum(each) / len(each))
+            jobs.append(Job(name, run.settings.changed(iterations=iterations), by=by, work=work))
         return jobs
 
-    def summary(self, finished: dict[str, Finished], budget: float | None) -> dict[str, Any]:
+    def summary(
+        self, finished: dict[str, Finished], budget: float | None, tasks: int | None = None
+    ) -> dict[str, Any]:
         """The accuracies, budget, time, memory and images of every run."""
         runs = {}
-        for job in self.jobs(budget):
+        for job in self.jobs(budget, tasks):
             made, run = finished[job.name], self.runs[job.name]
             runs[job.name] = {
                 "accuracy": made.result,
                 "meta_steps": job.settings.training.iterations,
                 "of": run.settings.training.iterations,
-                "tasks": run.tasks,
+                "tasks": job.by["tasks"],
                 "queries": run.queries,
                 "hours": round(made.training["seconds"] / 3600, 2),
                 "peak_memory": made.training["peak_memory"],
@@ -159,17 +173,24 @@ def accuracies(
     queries: int,
     sizes: Mapping[int, int],
     modes: tuple[Mode, ...],
+    progress: Progress = iter,
 ) -> dict[str, Any]:
     """Accuracies of a finished run in %, with intervals, by shots and mode."""
     result = {}
-    for shots, size in sizes.items():
-        scoring = replace(
-            experiment.settings.evaluation, shots=int(shots), size=size, queries=queries
-        )
-        scores = evaluate(experiment, state, scoring, count=tasks, modes=modes)
+    for shots, scoring in _scorings(experiment.settings, sizes, queries).items():
+        how = {"count": tasks, "modes": modes, "progress": progress}
+        scores = evaluate(experiment, state, scoring, **how)
         result[str(shots)] = {
             mode: [100 * float(score.mean), 100 * float(score.interval)]
             for mode, score in scores._asdict().items()
             if score is not None
         }
     return result
+
+
+def _scorings(settings: Settings, sizes: Mapping[int, int], queries: int) -> dict[int, Scoring]:
+    """How a run is scored, for each number of shots."""
+    return {
+        shots: replace(settings.evaluation, shots=int(shots), size=size, queries=queries)
+        for shots, size in sizes.items()
+    }

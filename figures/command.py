@@ -8,16 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minimeta.arguments import Parser, whole_number
 from minimeta.errors import MinimetaError, SettingsError, SweepError
 from minimeta.files import write_atomically
 from minimeta.runs.experiment import Experiment
 from minimeta.runs.provenance import provenance
+from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job, Measure, sweep
+from minimeta.training.evaluation import Mode, Scoring
+
+POINTS = 100  # of a wave that an evaluation scores on by default
 
 
 def run(
@@ -49,18 +54,18 @@ def run(
 class Sweep(NamedTuple):
     """A figure or table made from runs.
 
-    ``jobs(budget)`` gives the runs at a fraction of the full number of
-    meta-steps. ``summary(finished, budget)`` gives their results as a JSON
-    object. ``draw(summary, path)`` writes files from this object and returns
-    their paths. ``budget`` is the default budget; with None, each job has its
-    own.
+    ``jobs(budget, tasks)`` gives the runs at a fraction of the full number of
+    meta-steps, scored on ``tasks`` tasks (None: the figure's number, scaled).
+    ``summary(finished, budget, tasks)`` gives their results as a JSON object.
+    ``draw(summary, path)`` writes files from this object and returns their
+    paths. ``budget`` is the default budget; with None, each job has its own.
     """
 
     name: str
     description: str
-    jobs: Callable[[Any], list[Job]]
+    jobs: Callable[[Any, int | None], list[Job]]
     measure: Measure
-    summary: Callable[[dict[str, Finished], Any], dict[str, Any]]
+    summary: Callable[[dict[str, Finished], Any, int | None], dict[str, Any]]
     draw: Callable[[dict[str, Any], Path], list[Path]]
     budget: float | None = 1.0
 
@@ -117,7 +122,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser = Parser(description=description.splitlines()[0], usage="%(prog)s [options]")
     parser.add_argument(
         "--out",
         type=Path,
@@ -143,18 +148,59 @@ def _options(figure: Sweep) -> argparse.Namespace:
     parser = _parser(name, figure.description)
     _add_budget(parser, figure.budget)
     parser.add_argument(
+        "--tasks",
+        type=whole_number(2),
+        metavar="N",
+        help="number of tasks to score a finished run on (default: the figure's number times the "
+        "budget, at least 50)",
+    )
+    parser.add_argument(
         "--runs",
         type=Path,
-        help=f"folder of the runs (default: runs/{name}, or runs/{name}-BUDGET)",
+        help=f"folder of the runs (default: runs/{name}, with -BUDGET and -Ntasks where given)",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of the images (default: MINIMETA_DATA)"
     )
-    parser.add_argument("--processes", type=int, help="concurrent runs (default: one per core)")
+    parser.add_argument(
+        "--processes", type=whole_number(1), help="concurrent runs (default: one per core)"
+    )
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT", help="Dask scheduler, replaces local processes"
     )
     return parser.parse_args()
+
+
+def scored(tasks: int, budget: float, least: int = 50) -> int:
+    """The number of tasks to score at a budget: a part of ``tasks``.
+
+    It is at least ``least``, or all ``tasks``.
+    """
+    return min(tasks, max(least, round(budget * tasks)))
+
+
+def told_scored(count: int, full: int, what: str = "unseen tasks") -> str:
+    """A remark where scores come from another number of tasks than at the full
+    budget."""
+    return "" if count == full else f"scored on {count:,} {what}, at the full budget on {full:,}"
+
+
+def examples_scored(
+    settings: Settings,
+    scoring: Scoring,
+    modes: Sequence[Mode] = ("transductive", "inductive"),
+) -> int:
+    """The examples that pass through the network to score a task.
+
+    A gradient counts as three passes. An image that is predicted alone passes
+    with the images to adapt on.
+    """
+    adapting = 3 * scoring.steps * scoring.size
+    if settings.task.score == "loss":
+        return adapting + (scoring.steps + 1) * (scoring.queries or POINTS)
+    ways, asked = settings.task.ways, settings.task.ways * (scoring.queries or 1)
+    passes = {"transductive": asked, "inductive": asked * (ways * scoring.shots + 1)}
+    return adapting + sum(passes[mode] for mode in modes)
 
 
 def _positive(word: str) -> float:
@@ -166,11 +212,11 @@ def _positive(word: str) -> float:
 
 def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
     """Compute the missing runs, and write the summary of all runs."""
-    budget = options.budget
-    runs = options.runs or Path("runs") / (
-        figure.name if budget == figure.budget else f"{figure.name}-{budget:g}"
-    )
-    jobs = figure.jobs(budget)
+    budget, tasks, folder = options.budget, options.tasks, figure.name
+    folder += "" if budget == figure.budget else f"-{budget:g}"
+    folder += "" if tasks is None else f"-{tasks}tasks"
+    runs = options.runs or Path("runs") / folder
+    jobs = figure.jobs(budget, tasks)
     missing = [job for job in jobs if not (runs / job.name / "result.json").exists()]
     for job in {job.settings.task: job for job in missing}.values():
         # Missing data are reported once, not by every job.
@@ -185,7 +231,7 @@ def _compute(figure: Sweep, options: argparse.Namespace, path: Path) -> None:
         progress=None,
     )
     facts = {"budget": budget, "trained_by": trained_by(finished), "provenance": provenance()}
-    _write(path, figure.summary(finished, budget) | facts)
+    _write(path, figure.summary(finished, budget, tasks) | facts)
 
 
 def trained_by(finished: dict[str, Finished]) -> dict[str, Any]:

@@ -17,15 +17,16 @@ from typing import Any
 
 import markdown_tables
 import numpy as np
-from command import Sweep, run_sweep, scaled
+from command import Sweep, examples_scored, run_sweep, scaled, scored, told_scored
 from style import DOUBLE, plt, save
 
 from minimeta.errors import DivergenceError
 from minimeta.runs.experiment import Experiment, evaluate
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.settings import Settings
-from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.sweep import Finished, Job, Work
 from minimeta.runs.task_settings import SineSettings
+from minimeta.training.evaluation import Progress
 from minimeta.training.meta_training import MetaState
 
 SHOTS, SEEDS, WAVES, STEPS = (5, 10, 20), 5, 600, 10
@@ -128,43 +129,61 @@ def sine_settings(name: str, shots: int, budget: float = 1.0) -> Settings:
     )
 
 
-def jobs(budget: float = 1.0) -> list[Job]:
+def counts(budget: float, tasks: int | None = None) -> tuple[int, int]:
+    """The unseen waves and the unseen Omniglot tasks to score a run on."""
+    return tasks or scored(WAVES, budget), tasks or scored(TASKS, budget)
+
+
+def jobs(budget: float = 1.0, tasks: int | None = None) -> list[Job]:
     """All runs."""
+    waves, images = counts(budget, tasks)
     sine = [
-        Job(
+        _job(
             f"sine-{shots}-{name}-{seed}",
             sine_settings(name, shots, budget).changed(seed=seed),
-            by={"waves": WAVES},
+            waves=waves,
         )
         for shots in SHOTS
         for name in ON_SINE
         for seed in range(SEEDS)
     ]
     omniglot = [
-        Job(
+        _job(
             f"omniglot-{name}",
             settings.changed(iterations=scaled(settings.training.iterations, budget)),
-            by={"tasks": TASKS},
+            tasks=images,
         )
         for name, settings in ON_OMNIGLOT.items()
     ]
     return sine + omniglot
 
 
+def _job(name: str, settings: Settings, **by: int) -> Job:
+    """A run, measured by a number of waves or tasks."""
+    (count,) = by.values()
+    work = Work(at_end=count, examples=examples_scored(settings, settings.evaluation))
+    return Job(name, settings, by=by, work=work)
+
+
 # One finished run.
 
 
-def measure(experiment: Experiment, state: MetaState, **count: int) -> dict[str, Any]:
+def measure(
+    experiment: Experiment, state: MetaState, progress: Progress = iter, **count: int
+) -> dict[str, Any]:
     """A run's errors on unseen waves, or its accuracies on unseen tasks."""
     on_sine = isinstance(experiment.settings.task, SineSettings)
-    return (_sine_errors if on_sine else _accuracies)(experiment, state, **count)
+    return (_sine_errors if on_sine else _accuracies)(experiment, state, progress, **count)
 
 
-def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[str, Any]:
+def _sine_errors(
+    experiment: Experiment, state: MetaState, progress: Progress, waves: int
+) -> dict[str, Any]:
     own, beyond = experiment.settings.evaluation, None
 
     def errors(steps: int) -> np.ndarray:
-        return evaluate(experiment, state, replace(own, steps=steps), count=waves).values
+        scoring = replace(own, steps=steps)
+        return evaluate(experiment, state, scoring, count=waves, progress=progress).values
 
     if own.steps < STEPS:
         try:
@@ -174,8 +193,10 @@ def _sine_errors(experiment: Experiment, state: MetaState, waves: int) -> dict[s
     return {"errors": errors(own.steps).astype(np.float32).round(5).tolist(), "beyond": beyond}
 
 
-def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[str, Any]:
-    scores = evaluate(experiment, state, count=tasks)._asdict()
+def _accuracies(
+    experiment: Experiment, state: MetaState, progress: Progress, tasks: int
+) -> dict[str, Any]:
+    scores = evaluate(experiment, state, count=tasks, progress=progress)._asdict()
     return {
         mode: {"mean": 100 * float(score.mean), "interval95": 100 * float(score.interval)}
         for mode, score in scores.items()
@@ -185,15 +206,18 @@ def _accuracies(experiment: Experiment, state: MetaState, tasks: int) -> dict[st
 # All runs.
 
 
-def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+def summary(
+    finished: dict[str, Finished], budget: float, tasks: int | None = None
+) -> dict[str, Any]:
     """Everything the figure and the table show."""
-    made = {job.name: job.settings.flags() for job in jobs(budget)}
+    made = {job.name: job.settings.flags() for job in jobs(budget, tasks)}
     settings = {
         "sine": {name: made[f"sine-{SHOTS[0]}-{name}-0"] for name in ON_SINE},
         "omniglot": {name: made[f"omniglot-{name}"] for name in ON_OMNIGLOT},
     }
     omniglot = {name: finished[f"omniglot-{name}"].result for name in ON_OMNIGLOT}
-    facts = {"seeds": SEEDS, "waves": WAVES, "tasks": TASKS}
+    waves, images = counts(budget, tasks)
+    facts = {"seeds": SEEDS, "waves": waves, "tasks": images}
     return facts | {"sine": sine_summary(finished), "omniglot": omniglot, "settings": settings}
 
 
@@ -287,6 +311,8 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
         axis.set_yscale("log")
         axis.set_xticks([0, 1, 5, 10])
     axes[0, 0].set_ylim(0.008, 40)
+    if remark := told_scored(result["waves"], WAVES, "unseen waves"):
+        figure.suptitle(remark, fontsize=8)
     figure.supxlabel("inner steps", fontsize=9, y=0.055)
     figure.supylabel("mean squared error on unseen waves", fontsize=9, x=0.015)
     handles, labels = axes[0, 1].get_legend_handles_labels()
@@ -310,9 +336,14 @@ def table(result: dict[str, Any], cost: dict[str, Any]) -> str:
 
     ``cost`` is the time and memory that benchmarks/family_cost.py measured.
     """
-    return "\n".join(
-        [errors(result["sine"]), accuracies(result["omniglot"], cost), differences(result["sine"])]
-    )
+    on_waves = told_scored(result["waves"], WAVES, "unseen waves")
+    on_images = told_scored(result["tasks"], TASKS, "unseen Omniglot tasks")
+    tables = [
+        errors(result["sine"]),
+        accuracies(result["omniglot"], cost),
+        differences(result["sine"]),
+    ]
+    return "\n".join([*tables, *markdown_tables.note(on_waves), *markdown_tables.note(on_images)])
 
 
 def errors(sine: dict[str, Any]) -> str:

@@ -20,14 +20,14 @@ from typing import Any
 
 import markdown_tables
 import numpy as np
-from command import Sweep, run_sweep, scaled
+from command import Sweep, examples_scored, run_sweep, scaled, scored, told_scored
 from style import SINGLE, plt, save
 
 from minimeta.runs.experiment import Experiment, evaluate
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.settings import Settings
-from minimeta.runs.sweep import Finished, Job
-from minimeta.training.evaluation import Evaluation
+from minimeta.runs.sweep import Finished, Job, Work
+from minimeta.training.evaluation import Evaluation, Progress
 from minimeta.training.meta_training import MetaState
 
 META_STEPS = 40_000
@@ -98,15 +98,32 @@ CURVES: dict[str, tuple[str, Settings]] = (
 )
 
 
-def jobs(budget: float) -> list[Job]:
+def counts(budget: float, tasks: int | None = None) -> tuple[int, int]:
+    """The tasks to score at a look and at the end."""
+    at_end = tasks or scored(TASKS_AT_END, budget)
+    return min(at_end, scored(TASKS, budget, least=10)), at_end
+
+
+def jobs(budget: float, tasks: int | None = None) -> list[Job]:
     """A run for each curve, with its looks."""
-    steps = scaled(META_STEPS, budget)
+    steps, (at_look, at_end) = scaled(META_STEPS, budget), counts(budget, tasks)
     looks = tuple(sorted({scaled(steps, look) for look in LOOKS}))
-    by = {"tasks": TASKS, "tasks_at_end": TASKS_AT_END, "queries": QUERIES}
+    by = {"tasks": at_look, "tasks_at_end": at_end, "queries": QUERIES}
     return [
-        Job(name, settings.changed(iterations=steps), looks, by)
+        Job(
+            name,
+            settings.changed(iterations=steps),
+            looks,
+            by,
+            Work(at_look, at_end, work_of(settings)),
+        )
         for name, (_, settings) in CURVES.items()
     ]
+
+
+def work_of(settings: Settings) -> int:
+    """The work of ``measure`` for each task."""
+    return examples_scored(settings, replace(settings.evaluation, queries=QUERIES), ("inductive",))
 
 
 def measure(
@@ -115,6 +132,7 @@ def measure(
     tasks: int,
     queries: int,
     tasks_at_end: int | None = None,
+    progress: Progress = iter,
 ) -> dict[str, Any]:
     """Accuracy in % with its interval.
 
@@ -124,7 +142,8 @@ def measure(
     ended = state.iteration == settings.training.iterations
     count = tasks_at_end or tasks if ended else tasks
     scoring = replace(settings.evaluation, queries=queries)
-    scores = evaluate(experiment, state, scoring, count=count, modes=("inductive",)).inductive
+    how = {"count": count, "modes": ("inductive",), "progress": progress}
+    scores = evaluate(experiment, state, scoring, **how).inductive
     right = np.rint(scores.values * settings.task.ways * queries).astype(int).tolist()
     return {"mean": 100 * float(scores.mean), "interval95": 100 * float(scores.interval)} | (
         {"right": right} if ended else {}
@@ -138,9 +157,11 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     return {"mean": float(by_task.mean), "interval95": float(by_task.interval)}
 
 
-def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+def summary(
+    finished: dict[str, Finished], budget: float, tasks: int | None = None
+) -> dict[str, Any]:
     """Accuracy of every curve at each look, and differences at the end."""
-    curves = {}
+    curves, (at_look, at_end) = {}, counts(budget, tasks)
     for name, (label, settings) in CURVES.items():
         steps = scaled(META_STEPS, budget)
         points = {**finished[name].looks, steps: without_tasks(finished[name].result)}
@@ -156,8 +177,8 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         for one, other in COMPARED
     ]
     return {
-        "tasks": TASKS,
-        "tasks_at_end": TASKS_AT_END,
+        "tasks": at_look,
+        "tasks_at_end": at_end,
         "queries": QUERIES,
         "curves": curves,
         "differences": differences,
@@ -194,6 +215,8 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
             color=colours[name[-1]],
             label=label,
         )
+    if remark := told_scored(result["tasks_at_end"], TASKS_AT_END):
+        axis.set_title(remark, fontsize=8)
     axis.set_xlabel("meta-step")
     axis.set_ylabel("test accuracy, % (log scale of the error)")
     axis.set_yscale(
@@ -225,7 +248,13 @@ def table(result: dict[str, Any]) -> str:
     compared = markdown_tables.table(
         "on the same tasks", ["difference, percentage points"], differences
     )
-    return markdown_tables.table("gradient", head, rows) + "\n" + compared
+    remark = told_scored(result["tasks_at_end"], TASKS_AT_END)
+    tables = [
+        markdown_tables.table("gradient", head, rows),
+        compared,
+        *markdown_tables.note(remark),
+    ]
+    return "\n".join(tables)
 
 
 def said(scored: dict[str, Any], sign: str = "") -> str:

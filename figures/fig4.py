@@ -20,11 +20,11 @@ from typing import Any
 
 import fig3
 import markdown_tables
-from command import Sweep, run_sweep, scaled
+from command import Sweep, run_sweep, scaled, scored, told_scored
 from style import DOUBLE, plt, save
 
 from minimeta.runs.settings import Settings
-from minimeta.runs.sweep import Finished, Job
+from minimeta.runs.sweep import Finished, Job, Work
 
 META_STEPS, SHOTS, TAIL_SHOTS, TASKS = 40_000, 20, 5, 300
 _BASE = fig3.CURVES["sum4"][1].changed(shots=SHOTS)
@@ -70,22 +70,33 @@ def _points() -> dict[str, Settings]:
     return named
 
 
-def jobs(budget: float) -> list[Job]:
+def jobs(budget: float, tasks: int | None = None) -> list[Job]:
     """A run for each point."""
-    steps, by = scaled(META_STEPS, budget), {"tasks": TASKS, "queries": fig3.QUERIES}
-    return [Job(name, each.changed(iterations=steps), by=by) for name, each in _points().items()]
+    steps, count = scaled(META_STEPS, budget), tasks or scored(TASKS, budget)
+    by = {"tasks": count, "queries": fig3.QUERIES}
+    return [
+        Job(
+            name,
+            each.changed(iterations=steps),
+            by=by,
+            work=Work(at_end=count, examples=fig3.work_of(each)),
+        )
+        for name, each in _points().items()
+    ]
 
 
-def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
+def summary(
+    finished: dict[str, Finished], budget: float, tasks: int | None = None
+) -> dict[str, Any]:
     """Accuracy at each point of each panel, and differences."""
     names = {settings: name for name, settings in _points().items()}
 
-    def scored(panel: str, curve: str, value: float) -> dict[str, Any]:
+    def result_of(panel: str, curve: str, value: float) -> dict[str, Any]:
         return finished[names[settings_of(panel, curve, value)]].result
 
     panels = {
         panel: {
-            curve: [[value, fig3.without_tasks(scored(panel, curve, value))] for value in values]
+            curve: [[value, fig3.without_tasks(result_of(panel, curve, value))] for value in values]
             for curve in CURVES
         }
         for panel, (_, _, values, _) in PANELS.items()
@@ -93,7 +104,7 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
     differences = [
         {"panel": panel, "of": one, "less": other}
         | {
-            curve: fig3.difference(scored(panel, curve, one), scored(panel, curve, other))
+            curve: fig3.difference(result_of(panel, curve, one), result_of(panel, curve, other))
             for curve in CURVES
         }
         for panel, one, other in COMPARED
@@ -103,7 +114,7 @@ def summary(finished: dict[str, Finished], budget: float) -> dict[str, Any]:
         curve: settings_of("a", curve, 4).changed(iterations=steps).flags() for curve in CURVES
     }
     return {
-        "tasks": TASKS,
+        "tasks": tasks or scored(TASKS, budget),
         "queries": fig3.QUERIES,
         "panels": panels,
         "differences": differences,
@@ -147,6 +158,8 @@ def draw(result: dict[str, Any], path: Path) -> list[Path]:
         bbox_to_anchor=(0.5, 0.04),
         ncols=2,
     )
+    if remark := told_scored(result["tasks"], TASKS):
+        figure.suptitle(remark, fontsize=8)
     figure.tight_layout(w_pad=0.6)
     path.with_suffix(".md").write_text(table(result))
     return [*save(figure, path), path.with_suffix(".md")]
@@ -173,7 +186,8 @@ def table(result: dict[str, Any]) -> str:
     head = [
         f"{PANELS[each['panel']][1]} = {each['of']} less {each['less']}" for each in differences
     ]
-    return "\n".join([*tables, markdown_tables.table("on the same tasks", head, rows)])
+    tables.append(markdown_tables.table("on the same tasks", head, rows))
+    return "\n".join([*tables, *markdown_tables.note(told_scored(result["tasks"], TASKS))])
 
 
 if __name__ == "__main__":

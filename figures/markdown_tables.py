@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
+def note(remark: str) -> list[str]:
+    """A sentence below tables; nothing for an empty remark."""
+    return [f"{remark[:1].upper()}{remark[1:]}.\n"] if remark else []
+
+
 def table(title: str, head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """A table of named ``rows`` under ``head``; ``title`` heads the names."""
     lines = [

@@ -38,11 +38,12 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from threading import Event, RLock, Thread
 from types import ModuleType
@@ -56,10 +57,13 @@ from ..files import (
     make_folder,
     opened,
     parsed_json,
+    read_bytes,
     read_json,
     remove_parts_of,
+    write_atomically,
     write_new,
 )
+from ..training.evaluation import CHUNK
 from .experiment import Experiment
 from .folder import RunFolder
 from .processes import Died, fresh_processes
@@ -73,6 +77,20 @@ Measure = Callable[..., dict[str, Any]]
 SAY_SO_AFTER = 5.0  # seconds of waiting for another process
 _LARGEST = 1024 * MEBIBYTE  # bytes of a file of results
 _SAVING = Saving(10, 20)
+_SCORED = ".scored"  # in a run folder: the number of tasks that the current evaluation has scored
+
+
+class Work(NamedTuple):
+    """The work of scoring, which the progress bar adds to that of training.
+
+    ``measure`` scores ``at_look`` tasks at a look and ``at_end`` tasks at the
+    end. For each of them ``examples`` pass through the network. A gradient
+    counts as three passes.
+    """
+
+    at_look: int = 0
+    at_end: int = 0
+    examples: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ class Job:
     run is measured too. The end is always measured, and is not a look. ``by``
     holds keyword arguments of ``measure``, such as a number of test tasks; they
     must fit into JSON. A result that was measured with other arguments is
-    refused.
+    refused. ``work`` is for the progress bar.
 
     Raises
     ------
@@ -95,6 +113,7 @@ class Job:
     settings: Settings
     looks: tuple[int, ...] = ()
     by: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    work: Work = Work()
 
     def __post_init__(self) -> None:
         end = self.settings.training.iterations
@@ -146,7 +165,9 @@ def sweep(
 
     The outcomes are in the order of ``jobs``. ``measure(experiment, state,
     **by)`` gets the job's experiment, whose data are loaded once, the state
-    that training has reached, and the job's ``by``. Another process must be
+    that training has reached, and the job's ``by``. If ``measure`` has a
+    parameter ``progress``, it also gets a function to pass on to ``evaluate``,
+    by which the progress bar counts the scored tasks. Another process must be
     able to import ``measure``. The workers of a cluster also get the modules in
     its folder. ``data`` is the folder of the images. ``processes`` defaults to
     the number of cores. With 0 the jobs run in this process, one after another;
@@ -319,10 +340,40 @@ def _measured(
             f"{path} is already at meta-step {state.iteration} and cannot be measured at "
             f"{iteration}: looks cannot be added to a run"
         )
-    measured = measure(experiment, state, **job.by)
+    file, how = path / _SCORED, {}
+    if "progress" in signature(measure).parameters:
+        how["progress"] = partial(_counted, file)
+    try:
+        measured = measure(experiment, state, **job.by, **how)
+    finally:
+        file.unlink(missing_ok=True)
     if not isinstance(measured, dict):
         raise TypeError(f"measure must return a JSON object, got {type(measured).__name__}")
     return measured
+
+
+def _counted(file: Path, batches: Iterable[Sequence]) -> Iterator[Sequence]:
+    """The batches of an evaluation; ``file`` holds the number of tasks done."""
+    scored, told = _number_in(file), 0.0
+    for batch in batches:
+        yield batch
+        scored += CHUNK * len(batch)
+        if time.monotonic() - told > 0.5:
+            _tell(file, scored)
+            told = time.monotonic()
+    _tell(file, scored)
+
+
+def _tell(file: Path, scored: int) -> None:
+    write_atomically(file, lambda opened: opened.write(str(scored).encode()))
+
+
+def _number_in(file: Path) -> int:
+    """The number in a file; 0 without one."""
+    try:
+        return int(read_bytes(file, 20))
+    except (OSError, ValueError):
+        return 0
 
 
 def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
@@ -671,21 +722,26 @@ def _beside(measure: Measure) -> list[ModuleType]:
 
 @contextmanager
 def _watched(jobs: Sequence[Job], root: Path, progress: bool | None) -> Iterator[None]:
-    """A progress bar over all meta-steps, read from the folders of jobs."""
+    """A progress bar over the work of all jobs, read from their folders.
+
+    The work is counted in examples that pass through the network, in training
+    and in scoring, so that the remaining time is right where scoring takes most
+    of it.
+    """
     from tqdm.auto import tqdm
 
-    total = sum(job.settings.training.iterations for job in jobs)
-    over, counts = Event(), {job.name: 0 for job in jobs}
+    over, done = Event(), {job.name: 0.0 for job in jobs}
+    total = {job.name: _all_work(job) for job in jobs}
 
-    def look() -> int:
+    def look() -> float:
         for job in jobs:
-            if counts[job.name] < job.settings.training.iterations:
-                counts[job.name] = _steps_done(root / job.name / "metrics.jsonl")
-        return sum(counts.values())
+            if done[job.name] < total[job.name]:  # and never less than before
+                done[job.name] = max(done[job.name], _work_done(job, root / job.name))
+        return sum(done.values())
 
-    def show(bar: Any) -> None:  # a run is measured only after its last meta-step
-        done = sum((root / job.name / "result.json").exists() for job in jobs)
-        bar.set_postfix_str(f"{done} of {len(jobs)} runs measured", refresh=False)
+    def show(bar: Any) -> None:
+        measured = sum((root / job.name / "result.json").exists() for job in jobs)
+        bar.set_postfix_str(f"{measured} of {len(jobs)} runs measured", refresh=False)
         bar.update(look() - bar.n)
         bar.refresh()
 
@@ -694,10 +750,11 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool | None) -> Iterator
             show(bar)
 
     with tqdm(
-        total=total,
+        total=sum(total.values()),
         initial=look(),
-        unit="step",
+        unit=" examples",
         unit_scale=True,
+        smoothing=0,  # training and scoring alternate: their average speed tells the end
         disable=None if progress is None else not progress,
     ) as bar:
         watcher = Thread(target=watch, args=(bar,), daemon=True)
@@ -708,6 +765,29 @@ def _watched(jobs: Sequence[Job], root: Path, progress: bool | None) -> Iterator
             over.set()
             watcher.join()
             show(bar)
+
+
+def _of_training(job: Job) -> int:
+    """The work of one meta-step: k gradients for each task."""
+    schedule = job.settings.schedule
+    return 3 * job.settings.training.meta_batch * schedule.k * schedule.size
+
+
+def _all_work(job: Job) -> float:
+    scored = len(job.looks) * job.work.at_look + job.work.at_end
+    return job.settings.training.iterations * _of_training(job) + scored * job.work.examples
+
+
+def _work_done(job: Job, path: Path) -> float:
+    """The part of ``_all_work`` that is done."""
+    if (path / "result.json").exists():
+        return _all_work(job)
+    looks = sum((path / f"look-{look}.json").exists() for look in job.looks)
+    steps = _steps_done(path / "metrics.jsonl")
+    ended = steps >= job.settings.training.iterations and looks == len(job.looks)
+    most = job.work.at_end if ended else job.work.at_look
+    scored = looks * job.work.at_look + min(_number_in(path / _SCORED), most)
+    return steps * _of_training(job) + scored * job.work.examples
 
 
 def _steps_done(metrics: Path) -> int:

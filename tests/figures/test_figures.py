@@ -146,8 +146,9 @@ def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
     differences = 2 * len(family.COMPARED) - 1  # Meta-SGD makes one step
     assert (
         len(lines)
-        == 2 + len(family.ON_SINE) + 1 + 2 + len(family.ON_OMNIGLOT) + 1 + 2 + differences
+        == 2 + len(family.ON_SINE) + 1 + 2 + len(family.ON_OMNIGLOT) + 1 + 2 + differences + 2
     )
+    assert lines[-1] == "Scored on 50 unseen Omniglot tasks, at the full budget on 1,000."
     pictures = [
         [path.read_bytes() for path in family.draw(result, tmp_path / name)] for name in ("a", "b")
     ]
@@ -610,15 +611,20 @@ def waves(figures, tmp_path, monkeypatch):
     """The command line of a figure of two small runs, and its path."""
     command, path = figures("command"), tmp_path / "out" / "waves.json"
 
-    def jobs(budget):
+    def jobs(budget, tasks):
         settings = PRESETS["sine"].settings.changed(
             meta_batch=1, hidden="4", iterations=command.scaled(400, budget)
         )
         return [
-            Job(f"seed-{seed}", settings.changed(seed=seed), by={"waves": 20}) for seed in (0, 1)
+            Job(
+                f"seed-{seed}",
+                settings.changed(seed=seed),
+                by={"waves": tasks or command.scored(60, budget, least=20)},
+            )
+            for seed in (0, 1)
         ]
 
-    def summary(finished, budget):
+    def summary(finished, budget, tasks):
         return {
             name: [each.training["iteration"], each.result["errors"]]
             for name, each in finished.items()
@@ -657,6 +663,85 @@ def test_a_sweeps_result_tells_what_made_it(waves):
     assert results[0]["seed-0"][1] != results[0]["seed-1"][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("fig3", {"tasks": 60, "tasks_at_end": 1000, "queries": 3}),
+        ("fig4", {"tasks": 300, "queries": 3}),
+        ("family", {"waves": 600}),
+    ],
+)
+def test_scoring_shrinks_with_the_budget_and_not_below_50_tasks(figures, name, full, monkeypatch):
+    """At budget 1 runs are measured as they always were, so that their results
+    are still accepted. --tasks sets the number at the end of a run."""
+    figure = figures(name)
+    monkeypatch.setattr(figure, "SEEDS", 1, raising=False)  # of the family, whose runs are many
+    at_end = next(key for key in ("waves", "tasks_at_end", "tasks") if key in full)
+    for budget, tasks, want in (
+        (1.0, None, full[at_end]),
+        (2.0, None, full[at_end]),
+        (0.5, None, full[at_end] // 2),
+        (0.001, None, 50),
+        (1.0, 7, 7),
+        (0.001, 2000, 2000),
+    ):
+        job = figure.jobs(budget, tasks)[0]
+        assert job.by[at_end] == job.work.at_end == want
+        assert job.by == full or budget < 1 or tasks
+        for look in ("tasks",) if name == "fig3" else ():
+            assert job.by[look] == job.work.at_look <= min(want, full[look])
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_scoring_of_tables_shrinks_below_each_runs_own_fraction(figures, name):
+    table = figures(name).TABLE
+    for budget in (None, 1.0, 1e-6):
+        for job in table.jobs(budget):
+            run = table.runs[job.name]
+            want = run.tasks if budget != 1e-6 else 50
+            assert job.by["tasks"] == want
+            assert job.work.at_end == want * len(run.eval_sizes)
+    half = table.jobs(0.5 * table.runs["reptile" if name == "table1" else "reptile-5way"].fraction)
+    assert half[0].by["tasks"] == next(iter(table.runs.values())).tasks // 2
+    assert {job.by["tasks"] for job in table.jobs(None, 77)} == {77}
+
+
+def test_a_result_says_how_many_tasks_scored_it(figures, tmp_path):
+    """Only where they are fewer than at the full budget, in its table."""
+    for name in ("fig3", "fig4"):
+        figure = figures(name)
+        for budget, tasks in ((1.0, None), (0.001, None), (1.0, 70)):
+            finished = {
+                job.name: Finished(
+                    _score(1) | {"right": [1, 2]},
+                    {look: _score(1) for look in job.looks},
+                    {"seconds": 1.0},
+                )
+                for job in figure.jobs(budget, tasks)
+            }
+            result = json.loads(json.dumps(figure.summary(finished, budget, tasks)))
+            count = result["tasks_at_end" if name == "fig3" else "tasks"]
+            full = 1000 if name == "fig3" else 300
+            assert count == (tasks or (50 if budget < 1 else full))
+            told = f"Scored on {count} unseen tasks, at the full budget on {full:,}."
+            assert (told in figure.table(result)) == (count != full)
+        assert all(path.exists() for path in figure.draw(result, tmp_path / name))
+
+
+def test_a_figure_that_is_interrupted_says_so_in_a_sentence(figures, tmp_path, monkeypatch, capsys):
+    command = figures("command")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["waves.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        command.run("waves", "Waves.", interrupted, None)
+    assert ended.value.code == 130
+    told = "waves: stopped before waves was drawn: run the same command again\n"
+    assert capsys.readouterr().err == told
+
+
 def test_hours_of_training_are_those_of_all_runs(figures):
     made = {"commit": "a", "machine": "M"}
     finished = {
@@ -681,7 +766,9 @@ def test_hours_of_training_are_those_of_all_runs(figures):
             (["--budget", word], f"must be a number above 0, got {word}")
             for word in ("0", "-1", "nan", "inf", "abc")
         ),
-        (["--processes", "0"], "waves: processes must be 1 or more"),
+        (["--processes", "0"], r"waves\.py: --processes must be 1 or more, got 0"),
+        (["--tasks", "1"], r"waves\.py: --tasks must be 2 or more, got 1"),
+        (["--task", "5"], r"waves\.py: unknown flag --task: did you mean --tasks\?"),
     ],
 )
 def test_mistakes_on_a_figures_command_line_are_told_in_a_line(waves, capsys, words, told):
