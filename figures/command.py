@@ -20,6 +20,7 @@ from minimeta.runs.experiment import Experiment
 from minimeta.runs.provenance import provenance
 from minimeta.runs.settings import Settings
 from minimeta.runs.sweep import Finished, Job, Measure, sweep
+from minimeta.runs.task_settings import SineSettings
 from minimeta.training.evaluation import Mode, Scoring
 
 POINTS = 100  # of a wave that an evaluation scores on by default
@@ -196,7 +197,7 @@ def examples_scored(
     with the images to adapt on.
     """
     adapting = 3 * scoring.steps * scoring.size
-    if settings.task.score == "loss":
+    if isinstance(settings.task, SineSettings):
         return adapting + (scoring.steps + 1) * (scoring.queries or POINTS)
     ways, asked = settings.task.ways, settings.task.ways * (scoring.queries or 1)
     passes = {"transductive": asked, "inductive": asked * (ways * scoring.shots + 1)}
