@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -93,6 +92,8 @@ def _probed() -> tuple[ModuleType | None, str]:
 
 def _remedy() -> str:
     """What to install so that CuPy works, given what is installed."""
+    from importlib import metadata
+
     either = "pip install 'minimeta[gpu]' for CUDA 12, or 'minimeta[gpu13]' for CUDA 13"
     found = {
         each.name.lower(): f"{each.name} {each.version}"

@@ -5,6 +5,7 @@ say what to do.
 """
 
 import builtins
+import importlib.metadata
 import re
 import sys
 from types import ModuleType, SimpleNamespace
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 
 import minimeta as mm
 from minimeta import layers
-from minimeta.arrays import backend
 from minimeta.arrays.backend import _probed, device_module, to_host
 from minimeta.arrays.memory import peak_memory
 from minimeta.errors import DeviceError
@@ -223,7 +223,7 @@ def _cupy_that_ends_in(monkeypatch, ones):
 
 def _installed(monkeypatch, *packages):
     found = [SimpleNamespace(name=name, version="14.2.0") for name in packages]
-    monkeypatch.setattr(backend.metadata, "distributions", lambda: found)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
 
 
 def _message():
