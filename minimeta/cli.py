@@ -199,7 +199,7 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _remarks(run: Path, experiment: Experiment, state: MetaState) -> list[str]:
-    """What a reader of the scores must know of a run that ended early.
+    """Sentences about a run that ended early or diverged.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def _written(path: Path, text: str) -> Path:
     """Write ``text`` to a new file, and return the path of the file.
 
     The file is the first of ``path``, ``path-2``, ``path-3``, ... that does not
-    exist. So no result is ever overwritten, by another process neither.
+    exist. So no result is ever overwritten, not even by another process.
     """
     candidates = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     while True:
@@ -595,7 +595,7 @@ def _add_vectors(commands: Any) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=not_negative,
+        type=float,
         metavar="X",
         help=f"a result passes if max|got - want| / max|want| is at most X "
         f"(default: {vectors.TOLERANCE})",

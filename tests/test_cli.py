@@ -255,9 +255,9 @@ TRAIN = "usage: minimeta train PRESET [--out RUN] [--resume] [options and settin
             "mean omniglot?",
         ),
         (
-            "vectors DIR --tolerance nan",
-            "usage: minimeta vectors DIR [options]",
-            "minimeta vectors: --tolerance must be a number, 0 or more, got 'nan'",
+            "train sine --checkpoint-seconds nan",
+            TRAIN,
+            "minimeta train: --checkpoint-seconds must be a number, 0 or more, got 'nan'",
         ),
     ],
 )
