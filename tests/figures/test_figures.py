@@ -681,7 +681,7 @@ def test_hours_of_training_are_those_of_all_runs(figures):
             (["--budget", word], f"must be a number above 0, got {word}")
             for word in ("0", "-1", "nan", "inf", "abc")
         ),
-        (["--processes", "0"], "waves: processes must be 1 or more"),
+        (["--processes", "-1"], "waves: processes must be 1 or more"),
     ],
 )
 def test_mistakes_on_a_figures_command_line_are_told_in_a_line(waves, capsys, words, told):
