@@ -278,7 +278,7 @@ def rules_of(settings: Settings) -> Rules:
     Raises
     ------
     SettingsError
-        if such a network is too large for this machine.
+        if the meta-parameters cannot be made, such as for lack of memory.
     """
     objective = settings.task.objective()
     algorithm = settings.prepared(objective)
@@ -288,7 +288,10 @@ def rules_of(settings: Settings) -> Rules:
     except (ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, MinimetaError):
             raise
-        raise SettingsError(f"a network of these settings is too large: {error}") from error
+        told = f"{type(error).__name__}: {error}"
+        raise SettingsError(
+            f"the meta-parameters of these settings cannot be made: {told}"
+        ) from error
     own = type(algorithm).adapt is not Algorithm.adapt
     return Rules(settings.outer, settings.algorithm.rule).at_sizes(meta, None if own else phi)
 
