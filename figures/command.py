@@ -164,7 +164,7 @@ def _options(figure: Sweep) -> argparse.Namespace:
         "--data", metavar="DIR", help="folder of the images (default: MINIMETA_DATA)"
     )
     parser.add_argument(
-        "--processes", type=whole_number(1), help="concurrent runs (default: one per core)"
+        "--processes", type=whole_number(), help="concurrent runs (default: one per core)"
     )
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT", help="Dask scheduler, replaces local processes"

@@ -16,12 +16,10 @@ from textwrap import wrap
 from types import NoneType
 from typing import Any
 
-import numpy as np
-
 from .algorithms import ADML
 from .arguments import LARGEST, Parser, not_among, not_negative, refuse_huge, shown, whole_number
-from .arrays.backend import DEVICES, device_module, to_host
-from .errors import DivergenceError, MinimetaError, SettingsError, VectorsError
+from .arrays.backend import DEVICES, device_module
+from .errors import MinimetaError, SettingsError, VectorsError
 from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_new
 from .runs.experiment import Experiment, evaluate
@@ -30,6 +28,7 @@ from .runs.folder import RunFolder
 from .runs.presets import PRESETS
 from .runs.provenance import provenance
 from .runs.settings import Settings
+from .runs.task_settings import SineSettings
 from .runs.train import Saving, open_run, settings_in, train
 from .testing import conformance_vectors as vectors
 from .training.evaluation import Accuracy, Evaluation, Mode
@@ -96,7 +95,7 @@ def _numbers_in_training(settings: Settings) -> int:
     schedule, flags = settings.schedule, settings.flags()
     examples = sum(schedule.shots_each(flags.get("ways", 1))) * flags.get("ways", 1)
     examples = max(examples, schedule.k * schedule.size, flags.get("grid") or 0)
-    return settings.training.meta_batch * (examples + settings.task.objective().size)
+    return settings.training.meta_batch * (examples + settings.objective().size)
 
 
 def _numbers_in_evaluation(settings: Settings) -> int:
@@ -135,10 +134,15 @@ def _told_loss(folder: RunFolder, settings: Settings) -> str:
     if not rows:
         return ""
     first = rows[-2]["iteration"] + 1 if len(rows) > 1 else 1
-    name = getattr(getattr(settings.task.objective(), "loss", None), "title", "loss")
+    name = _title(settings)
     both = ", clean and adversarial added" if isinstance(settings.algorithm, ADML) else ""
     steps = f"average of meta-steps {first} to {rows[-1]['iteration']}"
     return f"training loss {rows[-1]['loss']:.4g} ({name}{both}; {steps})"
+
+
+def _title(settings: Settings) -> str:
+    """The loss in words."""
+    return getattr(getattr(settings.objective(), "loss", None), "title", "loss")
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
@@ -199,39 +203,13 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _remarks(run: Path, experiment: Experiment, state: MetaState) -> list[str]:
-    """Sentences about a run that ended early or diverged.
-
-    Raises
-    ------
-    DivergenceError
-        if the parameters are not finite.
-    """
-    remarks, told = [], experiment.settings.training
-    if not _is_finite(state.meta):
-        raise DivergenceError(
-            f"{run} has diverged: its parameters are not finite at meta-step {state.iteration}; "
-            "train it again with a smaller inner or outer step size"
-        )
-    for name, rule in (("outer", state.outer), ("inner", state.inner)):
-        if not _is_finite(rule):
-            remarks.append(
-                f"the run has diverged: the state of its {name} rule is not finite; train it "
-                "again with a smaller inner or outer step size"
-            )
-    if state.iteration < told.iterations:
-        remarks.append(
-            "the run ended early, by an interruption or because it diverged; minimeta train "
-            f"--resume --out {run} continues it"
-        )
-    return remarks
-
-
-def _is_finite(state: Any) -> bool:
-    """Whether all numbers in a state are finite."""
-    if isinstance(state, tuple):
-        return all(map(_is_finite, state))
-    host = to_host(state) if hasattr(state, "shape") else state
-    return host is None or bool(np.isfinite(host).all())
+    """Sentences about a run that ended early."""
+    if state.iteration >= experiment.settings.training.iterations:
+        return []
+    last = [{}, *RunFolder(run).metrics()][-1]
+    if last.get("event") == "diverged":
+        return [f"the run ended early, because it diverged: {last['told']}"]
+    return [f"the run ended early: minimeta train --resume --out {run} continues it"]
 
 
 _MODES: dict[str, tuple[Mode, ...]] = {
@@ -273,8 +251,10 @@ def _progress(options: argparse.Namespace):
 def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:
     """Print and return the errors after some numbers of inner steps."""
     scoring, rows = experiment.settings.evaluation, []
+    title = _title(experiment.settings)
+    tasks_are = "waves" if isinstance(experiment.settings.task, SineSettings) else "tasks"
     print(
-        f"mean squared error over {tasks} unseen waves with {scoring.shots} points each, "
+        f"{title} over {tasks} unseen {tasks_are} with {scoring.shots} points each, "
         "after n inner steps (95% interval)"
     )
     for step in sorted({0, 1, 2, 5, 10, 20, scoring.steps}):

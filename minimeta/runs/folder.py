@@ -24,9 +24,10 @@ take the flat form of the first edition (first_edition.py).
 checkpoint.npz is an uncompressed archive of arrays without pickles:
 
 format            the text "minimeta checkpoint 2"
-config            the SHA-256 of config.json's object, in the form that
-                  ``digest`` gives it, which the state belongs to. While a run
-                  is extended, two of them: of the old and the new settings.
+config            the digest of the settings that the state belongs to: the
+                  SHA-256 of config.json's object, written by Python's
+                  ``json.dumps(config, sort_keys=True)``. While a run is
+                  extended there are two, of the old and the new settings.
 names             the sorted names of all arrays
 iteration         the number of meta-steps done
 meta              the meta-parameters, (M,), of the run's dtype
@@ -34,30 +35,30 @@ outer, outer.*    the state of the outer rule (states.py)
 inner, inner.*    the state of the inner rule, where it passes on
 
 metrics.jsonl has one JSON object per line, in ASCII. ``iteration`` is in every
-row: the number of meta-steps done when the row was written. There are four
+row: the number of meta-steps done when the row was written. There are five
 kinds of rows.
 
 A row of losses has ``loss``. It covers the meta-steps since the row of losses
 before it:
 
-loss              the mean over these meta-steps, and over the tasks of each, of
-                  the loss that the algorithm reports for a task: its last
-                  mini-batch's, before any step on it. For images it is the mean
-                  or the sum over the examples of the mini-batch, as the setting
-                  ``reduction`` says; for waves it is the mean. Runs with
-                  different reductions or sizes cannot be compared by it.
+loss              the mean, over these meta-steps and over the tasks of each, of
+                  a task's loss on its last mini-batch, before any step on that
+                  mini-batch. A task's loss on images is the mean or the sum
+                  over the examples of the mini-batch, as the setting
+                  ``reduction`` says. On waves it is the mean.
 epsilon           the outer step size of the last of these meta-steps
-seconds           seconds of training, since the run began, without the pauses
-                  between its parts
+seconds           seconds of training since the run began, without the pauses
+                  between its processes
 peak_memory       the largest memory so far, in bytes: of the process, or on a
                   GPU of CuPy's pool; null where the system does not tell it
-steps             how many meta-steps the row covers. Older rows lack it.
+steps             the number of meta-steps that the row covers. Older rows lack
+                  it.
 
 A row of a beginning has ``provenance``. A process writes it before its first
 meta-step:
 
 event             "begun" at meta-step 0, "continued" later. Older rows lack it.
-config            the SHA-256 of the settings, as in checkpoint.npz. Older rows
+config            the digest of the settings, as in checkpoint.npz. Older rows
                   lack it.
 provenance        versions, machine, commit and date (provenance.py)
 images            the number of images per class and their digest, or null
@@ -65,10 +66,15 @@ images            the number of images per class and their digest, or null
 A row of a repair has the ``event`` "repaired". A process that continues the run
 writes it if it found rows missing, doubled or out of order, and warns:
 
-gaps              pairs [first, last] of meta-steps, counted from 1, between
-                  which no row tells the loss
-doubled           the rows that were removed, because a later row of losses had
+gaps              ranges of meta-steps whose loss no row tells: pairs [first,
+                  last], counted from 1
+doubled           the rows of losses that were removed, because a later row had
                   the same meta-step
+
+A row of a divergence has the ``event`` "diverged". The meta-steps after it have
+no rows:
+
+told              the error, which names the first meta-step that diverged
 
 A row of an extension has the ``event`` "extended":
 
@@ -387,7 +393,7 @@ class RunFolder:
             flush_folder(self.path)
 
 
-_OF_ONE_ROW = ("event", "config", "steps", "gaps", "doubled", "extended")
+_OF_ONE_ROW = ("event", "config", "steps", "gaps", "doubled", "told", "extended")
 
 
 def _happened(row: Mapping[str, Any], iteration: int, end: int | None) -> bool:

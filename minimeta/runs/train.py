@@ -18,7 +18,7 @@ import numpy as np
 
 from ..algorithms import Algorithm
 from ..arrays import memory
-from ..errors import CheckpointError, MinimetaError, SettingsError
+from ..errors import CheckpointError, DivergenceError, MinimetaError, SettingsError
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
 from ..training.states import Rules, check_finite
 from .experiment import Experiment
@@ -189,6 +189,11 @@ def _trained(
                 folder.save(last, config, rules)
         if interrupted.is_set():
             raise KeyboardInterrupt
+    except DivergenceError as error:
+        rows = folder.metrics()
+        told = {"event": "diverged", "told": str(error)}
+        folder.append_metrics({"iteration": rows[-1]["iteration"] if rows else 0} | told)
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "stopped: the same command with --resume continues from the last checkpoint in "
@@ -278,7 +283,7 @@ def rules_of(settings: Settings) -> Rules:
     Raises
     ------
     SettingsError
-        if such a network is too large for this machine.
+        if the meta-parameters cannot be made, such as for lack of memory.
     """
     objective = settings.objective()
     algorithm = settings.prepared(objective)
@@ -288,7 +293,10 @@ def rules_of(settings: Settings) -> Rules:
     except (ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, MinimetaError):
             raise
-        raise SettingsError(f"a network of these settings is too large: {error}") from error
+        told = f"{type(error).__name__}: {error}"
+        raise SettingsError(
+            f"the meta-parameters of these settings cannot be made: {told}"
+        ) from error
     own = type(algorithm).adapt is not Algorithm.adapt
     return Rules(settings.outer, settings.algorithm.rule).at_sizes(meta, None if own else phi)
 

@@ -201,7 +201,8 @@ def _over_chunks(
         batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
         with np.errstate(over="ignore", invalid="ignore"):  # reported by the error below
             rows = [rows for batch in batches for rows in starmap(score, batch)]
-    values = np.concatenate(rows)[:count]
+    # Scores just below the largest of float32 have squares beyond it.
+    values = np.concatenate(rows)[:count].astype(np.float64)
     bad = int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())
     if bad:
         raise DivergenceError(

@@ -766,7 +766,7 @@ def test_hours_of_training_are_those_of_all_runs(figures):
             (["--budget", word], f"must be a number above 0, got {word}")
             for word in ("0", "-1", "nan", "inf", "abc")
         ),
-        (["--processes", "0"], r"waves\.py: --processes must be 1 or more, got 0"),
+        (["--processes", "-1"], r"waves\.py: --processes must be 0 or more, got -1"),
         (["--tasks", "1"], r"waves\.py: --tasks must be 2 or more, got 1"),
         (["--task", "5"], r"waves\.py: unknown flag --task: did you mean --tasks\?"),
     ],

@@ -364,6 +364,6 @@ def test_sizes_beyond_this_machine_are_told(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["task"]["hidden"] = [10**9, 10**9]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SettingsError, match="too large") as caught:
+    with pytest.raises(SettingsError, match="cannot be made: .*Memory") as caught:
         open_run(tmp_path / "run")
     _one_line(caught)
