@@ -146,11 +146,17 @@ def _title(settings: Settings) -> str:
 
 
 def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, Any]) -> Settings:
-    """The settings of the run; a preset and flags that are given must agree."""
+    """The settings to continue with.
+
+    A preset and flags that are given must agree with the run. ``iterations``
+    may be larger, which ``train`` accepts where the run can be extended.
+    """
     settings = settings_in(folder.config_path, folder.config())
     wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
     there = settings.flags()
     other = [flag for flag in wanted if flag not in there or wanted[flag] != there[flag]]
+    if other == ["iterations"] and given.get("iterations", 0) > there["iterations"]:
+        return settings.changed(iterations=given["iterations"])
     if other:
         told = ", ".join(
             f"{flag} is {there.get(flag)!r} in the run, {wanted[flag]!r} here" for flag in other

@@ -10,7 +10,7 @@ metrics.jsonl     one row for every few meta-steps, appended
                   removed by the next process that trains here
 
 In a sweep's folder, result.json, look-N.json and .job come beside them
-(sweep.py). ``minimeta eval`` adds eval-*.json.
+(jobs.py). ``minimeta eval`` adds eval-*.json.
 
 A kill at any moment leaves the old checkpoint or the new one. Before a
 checkpoint is replaced, the metrics up to it are flushed to the disk. So after a

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from minimeta.runs.experiment import Experiment, evaluate
+from minimeta.runs.jobs import finished_of
 from minimeta.runs.presets import PRESETS
-from minimeta.runs.sweep import Finished, Job, _finished, run_job
+from minimeta.runs.sweep import Finished, Job, run_job
 from minimeta.runs.task_settings import ImageSettings, TaskData
 from minimeta.runs.train import open_run, train
 from minimeta.tasks import FewShotImages
@@ -125,7 +126,7 @@ def test_the_family_is_summed_up_from_its_runs(figures, tmp_path, monkeypatch):
             }
             finished[job.name] = Finished(scores, {}, {})
             continue
-        finished[job.name] = _finished(run_job(job, tmp_path / job.name, family.measure, None))
+        finished[job.name] = finished_of(run_job(job, tmp_path / job.name, family.measure, None))
     result = json.loads(json.dumps(family.summary(finished, 1e-6)))
     row = result["sine"]["10"]["maml-agreement"]
     maml = result["sine"]["10"]["maml"]

@@ -24,7 +24,8 @@ from minimeta.files import locked
 from minimeta.runs.experiment import Experiment
 from minimeta.runs.folder import RunFolder
 from minimeta.runs.presets import PRESETS
-from minimeta.runs.sweep import Job, _steps_done, run_job, sweep
+from minimeta.runs.sweep import Job, run_job, sweep
+from minimeta.runs.sweep_progress import _steps_done
 from minimeta.runs.task_settings import TaskData
 from minimeta.runs.train import Saving, open_run, train
 
@@ -531,7 +532,7 @@ def test_the_steps_of_a_run_are_those_of_its_last_whole_line(tmp_path):
 def test_what_measured_a_run_is_told(tmp_path, parameters, monkeypatch):
     (job,) = _jobs(SHORT, 1)
     monkeypatch.setattr("minimeta.runs.train.provenance", lambda module: {"commit": "a"})
-    monkeypatch.setattr("minimeta.runs.sweep.provenance", lambda: {"commit": "b"})
+    monkeypatch.setattr("minimeta.runs.jobs.provenance", lambda: {"commit": "b"})
     run_job(job, tmp_path / job.name, parameters, None)
     finished = sweep([job], tmp_path, parameters)[job.name]
     assert (finished.training["made_by"], finished.measured_by) == (
@@ -586,7 +587,7 @@ def test_runs_of_different_images_are_not_taken_together(tmp_path, parameters, i
 
 
 def test_waiting_for_another_process_is_said_once(tmp_path, parameters, monkeypatch):
-    monkeypatch.setattr("minimeta.runs.sweep.SAY_SO_AFTER", 0.1)
+    monkeypatch.setattr("minimeta.runs.jobs.SAY_SO_AFTER", 0.1)
     (job,) = _jobs(SHORT, 1)
     (tmp_path / job.name).mkdir()
     said = []
@@ -745,7 +746,7 @@ def test_a_cluster_without_workers_is_told(tmp_path, parameters, monkeypatch):
     distributed = pytest.importorskip(
         "distributed", reason="Dask is not installed: pip install '.[dask]'"
     )
-    monkeypatch.setattr("minimeta.runs.sweep.SAY_SO_AFTER", 0.1)
+    monkeypatch.setattr("minimeta.runs.cluster.SAY_SO_AFTER", 0.1)
     options = {"dashboard_address": None, "silence_logs": 50, "threads_per_worker": 1}
     with distributed.LocalCluster(n_workers=0, **options) as cluster:
         address = cluster.scheduler_address
