@@ -84,6 +84,7 @@ from .tasks import (
     Episode,
     ExampleTasks,
     FewShotImages,
+    ImageClasses,
     Minibatches,
     MinibatchSchedule,
     Sinusoid,
@@ -95,7 +96,7 @@ from .tasks import (
 )
 from .theory import taylor
 from .theory.directions import compare_directions
-from .training.evaluation import Evaluation
+from .training.evaluation import Accuracy, Evaluation
 from .training.learner import Learner, adapt
 from .training.meta_training import MetaTraining
 from .training.scoring import Scoring
@@ -110,6 +111,7 @@ __all__ = [
     "MAML",
     "SGD",
     "TAML",
+    "Accuracy",
     "Adam",
     "Atkinson",
     "CheckpointError",
@@ -125,6 +127,7 @@ __all__ = [
     "FewShotImages",
     "GeneralizedEntropy",
     "Gini",
+    "ImageClasses",
     "Learner",
     "LogVariance",
     "MeanSquaredError",

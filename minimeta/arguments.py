@@ -15,6 +15,8 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from .errors import did_you_mean
+
 # No size of an array may be larger: sizes that a processor cannot count end in
 # errors that do not name the flag.
 LARGEST = 10**9
@@ -74,11 +76,6 @@ class Parser(argparse.ArgumentParser):
 
 def _name(action: argparse.Action) -> str:
     return str(action.metavar or action.dest).lower()
-
-
-def did_you_mean(words: Sequence[str]) -> str:
-    """A question that ends a message about an unknown word."""
-    return f": did you mean {' or '.join(words)}?" if words else ""
 
 
 def not_among(words: Iterable[str], value: str) -> str:

@@ -29,7 +29,14 @@ from .runs.presets import PRESETS
 from .runs.provenance import provenance
 from .runs.settings import Settings
 from .runs.task_settings import SineSettings
-from .runs.train import Saving, open_run, settings_in, train
+from .runs.train import (
+    Saving,
+    differing,
+    open_run,
+    settings_in,
+    told_differences,
+    train,
+)
 from .testing import conformance_vectors as vectors
 from .training.evaluation import Accuracy, Evaluation, Mode
 from .training.meta_training import MetaState
@@ -154,13 +161,11 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
     settings = settings_in(folder.config_path, folder.config())
     wanted = (PRESETS[preset].settings if preset else settings).changed(**given).flags()
     there = settings.flags()
-    other = [flag for flag in wanted if flag not in there or wanted[flag] != there[flag]]
+    other = differing(there, wanted)
     if other == ["iterations"] and given.get("iterations", 0) > there["iterations"]:
         return settings.changed(iterations=given["iterations"])
     if other:
-        told = ", ".join(
-            f"{flag} is {there.get(flag)!r} in the run, {wanted[flag]!r} here" for flag in other
-        )
+        told = told_differences(other, there, wanted)
         raise SettingsError(f"{folder.path} was started with other settings: {told}")
     return settings
 

@@ -1,5 +1,9 @@
 """The errors of minimeta. Every message says what is wrong and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 _LONGEST = 2000  # characters of a message
 
 
@@ -17,6 +21,11 @@ def one_line(text: object) -> str:
         )
     half = _LONGEST // 2
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """A question that ends a message about an unknown word."""
+    return f": did you mean {' or '.join(words)}?" if words else ""
 
 
 class MinimetaError(Exception):

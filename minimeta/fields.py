@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from .errors import SettingsError
+from .errors import SettingsError, did_you_mean
 from .registry import Registry
 
 Flags = dict[str, Any]
@@ -139,9 +139,10 @@ def _chosen(each: Field, flags: Flags, fallback: Flags, cls: type) -> str:
         return each.registry.name_of(each.default)
     name = _given(each, flags, fallback, cls)
     if not isinstance(name, str) or name not in each.registry:
+        known = [word for word in each.registry if word == str(name).lower()]
+        hint = did_you_mean(known) or "; a class of your own must be registered first"
         raise SettingsError(
-            f"{each.flag} must be one of {', '.join(each.registry)}, got {name!r}; "
-            "a class of your own must be registered first"
+            f"{each.flag} must be one of {', '.join(each.registry)}, got {name!r}{hint}"
         )
     return name
 
@@ -152,6 +153,26 @@ def _given(each: Field, flags: Flags, fallback: Flags, cls: type) -> Any:
         if value is not MISSING:
             return value
     raise SettingsError(f"{cls.__name__} needs a value for {each.flag}: set {each.flag}")
+
+
+def expanded(cls: type, flags: Flags) -> Flags:
+    """``flags`` in which an object stands for the flags of its fields.
+
+    The object is an instance of a registered class under the flag of a choice,
+    or a dataclass under the name of its field. Flags of single fields that
+    stand beside it win.
+    """
+    made: Flags = {}
+    for each in fields_of(cls):
+        name = each.flag if each.is_choice else each.name
+        value = flags.get(name)
+        if each.is_choice and type(value) in each.registry.values():
+            made |= flags_of(value, each.place)
+            flags = flags | {name: each.registry.name_of(value)}
+        elif each.is_nested and isinstance(value, each.hint):
+            made |= flags_of(value, each.place)
+            flags = {flag: one for flag, one in flags.items() if flag != name}
+    return made | flags
 
 
 # A tree as nested JSON.
@@ -283,10 +304,23 @@ def refuse_unread(cls: type, asked: list[str], read: Flags) -> None:
     known = every_flag(cls)
     for flag in unread:
         if flag not in known:
-            near = get_close_matches(flag, known, 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"unknown setting {flag!r}{hint}")
+            raise SettingsError(f"unknown setting {flag!r}{did_you_mean(_near(flag, known))}")
     raise SettingsError(_belongs(unread[0], known, read))
+
+
+def _near(flag: str, known: dict[str, list[Owner]]) -> list[str]:
+    """The known flags that an unknown one may mean.
+
+    A field may have a flag of another name, as the outer rule's lr has.
+    """
+    parts = set(flag.split("_"))
+    near = [each for each in known if parts <= set(each.split("_"))]
+    near += [
+        each
+        for each, owners in known.items()
+        if owners[0].field.name in parts and each not in near and owners[0].field.name != each
+    ]
+    return near[:3] or get_close_matches(flag, known, 1)
 
 
 def _belongs(flag: str, known: dict[str, list[Owner]], read: Flags) -> str:
@@ -382,6 +416,8 @@ def _fitting(kind: Any, value: Any, alone: bool = True) -> Any:
     if get_origin(kind) is tuple:
         if isinstance(value, str) and alone:
             value = _numbers(kind, value)
+        if type(value) is int and alone:
+            value = (value,)
         if not isinstance(value, (tuple, list)):
             return MISSING
         each = tuple(_fitting(get_args(kind)[0], one) for one in value)

@@ -58,6 +58,7 @@ class CAVIA(MAML):
         if part_of(plan.objective, "context") == slice(0, 0):
             raise SettingsError(
                 "cavia adapts context parameters, but the network has none: set context to their "
-                "number, such as 5 on sine waves or 100 on images"
+                "number, such as 5 on sine waves or 100 on images, or build a network of your own "
+                "with them, such as mlp([1, 40, 1], context=5)"
             )
         return super().prepared(plan)

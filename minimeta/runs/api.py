@@ -19,7 +19,7 @@ from ..errors import CheckpointError, SettingsError
 from ..fields import flags_of, made_from, refuse_unread
 from ..losses import Loss
 from ..objectives import Network, Objective, described
-from ..tasks import EpisodeDistribution, FewShotImages, TaskDistribution
+from ..tasks import EpisodeDistribution, FewShotImages, ImageClasses, TaskDistribution
 from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
 from ..training.scoring import Scoring
@@ -31,6 +31,7 @@ from .task_settings import TaskData, fingerprint
 from .train import Saving, open_run
 from .train import train as train_in_folder
 
+_EPISODE = "episode(rng, tasks, shots, queries, dtype, xp)"
 Described = str | Preset | Settings | Experiment
 
 
@@ -85,6 +86,8 @@ def experiment(
         if the device cannot be used.
     """
     before = what if isinstance(what, Experiment) else Experiment(_settings(what))
+    if tasks is not None:
+        _refuse_settings_of_tasks(before.settings, settings)
     settings |= _own_settings(before.settings, tasks, network, loss)
     own = before.own
     if tasks is not None or test_tasks is not None:
@@ -103,7 +106,7 @@ def train(
     folder: str | os.PathLike,
     *,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
     log_every: int = 10,
     checkpoint_seconds: float = 10.0,
     until: int | None = None,
@@ -122,9 +125,10 @@ def train(
     resume
         continue the run in ``folder`` from its last checkpoint, or begin it if
         there is none. The end is the same to the bit, however often a run was
-        interrupted.
+        interrupted. The settings must be those of the run. A larger
+        ``iterations`` extends a run whose outer step size is constant.
     progress
-        show a progress bar.
+        show a progress bar; by default on a terminal and in a notebook.
     log_every
         meta-steps per row of the metrics.
     checkpoint_seconds
@@ -151,6 +155,8 @@ def train(
         saving=Saving(log_every, checkpoint_seconds),
         progress=progress,
         until=until,
+        # A preset's own number of iterations does not ask for an extension.
+        extend="iterations" in changes or not isinstance(what, (str, Preset)),
     )
     return planned.learner(state)
 
@@ -170,6 +176,8 @@ def load(path: str | os.PathLike, *, device: str | None = None) -> Learner:
         if the device cannot be used.
     """
     xp = device_module(device)
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingsError(f"load needs the path of a run folder or a file, got {path!r}")
     if not Path(path).exists():
         raise CheckpointError(f"there is no run folder and no learner's file {path}")
     if not Path(path).is_dir():
@@ -240,6 +248,7 @@ def evaluate(
         planned, state = open_run(what, folder, device_module(device))
         learner = planned.learner(state)
         tasks = planned.test_tasks if tasks is None else tasks
+    _check_distribution(tasks, EpisodeDistribution, _EPISODE)
     flags = flags_of(learner.scoring) | scoring
     refuse_unread(Scoring, list(scoring), flags_of(learner.scoring))
     return score(
@@ -271,6 +280,18 @@ def _settings(what: Any) -> Settings:
     return PRESETS[what].settings
 
 
+def _refuse_settings_of_tasks(before: Settings, settings: dict[str, Any]) -> None:
+    """Raise a SettingsError for settings that tasks of one's own replace."""
+    task = before.task
+    names = [flag for flag in settings if flag in flags_of(task)]
+    if names:
+        instead = "network=" if names[0] in task.model_settings else "tasks="
+        raise SettingsError(
+            f"{names[0]} is a setting of the preset's own tasks, which tasks= replaces: leave "
+            f"{names[0]} out, and give {instead} what it should be"
+        )
+
+
 def _own_settings(before: Settings, tasks: Any, network: Any, loss: Any) -> dict[str, Any]:
     """The settings that tasks, a network and a loss of one's own change."""
     if tasks is None and network is None and loss is None:
@@ -282,10 +303,7 @@ def _own_settings(before: Settings, tasks: Any, network: Any, loss: Any) -> dict
     model = described(Objective(network or base.network, loss or base.loss))
     if tasks is None:
         return {"model": model}
-    if not isinstance(tasks, TaskDistribution):
-        raise SettingsError(
-            f"tasks must have a method sample(rng, tasks, schedule, dtype, xp), got {tasks!r}"
-        )
+    _check_distribution(tasks, TaskDistribution, "sample(rng, tasks, schedule, dtype, xp)")
     low, high = getattr(tasks, "inputs", (-np.inf, np.inf))
     name = type(tasks).__name__
     return {
@@ -296,10 +314,28 @@ def _own_settings(before: Settings, tasks: Any, network: Any, loss: Any) -> dict
     }
 
 
+def _check_distribution(tasks: Any, protocol: type, method: str) -> None:
+    """Raise a SettingsError if ``tasks`` are not what ``protocol`` says."""
+    if isinstance(tasks, type):
+        raise SettingsError(f"tasks must be an object: give {tasks.__name__}(), not the class")
+    if isinstance(tasks, ImageClasses):
+        raise SettingsError(
+            "tasks must draw tasks: make them of images by FewShotImages(classes.images, ...)"
+        )
+    if not isinstance(tasks, protocol):
+        base = "; a class with examples(rng, tasks, count) derives it from ExampleTasks"
+        raise SettingsError(
+            f"tasks must have a method {method}, which {type(tasks).__name__} lacks"
+            + (base if hasattr(tasks, "examples") else "")
+        )
+
+
 def _task_data(before: Experiment, tasks: Any, test_tasks: Any) -> TaskData:
     """Tasks to train and to test on, of which at least one is one's own."""
     train_tasks = before.train_tasks if tasks is None else tasks
     test = train_tasks if test_tasks is None else test_tasks
+    if test_tasks is not None:
+        _check_distribution(test_tasks, EpisodeDistribution, _EPISODE)
     images = [each.images for each in (train_tasks, test) if isinstance(each, FewShotImages)]
     identity = fingerprint(*images) if len(images) == 2 else None
     return TaskData(train_tasks, test, identity)

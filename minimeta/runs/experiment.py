@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import COMBINERS, Algorithm
+from ..errors import ShapeError
 from ..objectives import Differentiable
 from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
@@ -105,8 +106,11 @@ class Experiment:
         batches = training.sample(0).of_tasks(0, 1)
         meta = training.start().meta
         start = self.algorithm.problem(self.objective, meta).start
-        for batch in (batches[0], batches[-1]):
-            self.objective.at(start, batch)
+        try:
+            for batch in (batches[0], batches[-1]):
+                self.objective.at(start, batch)
+        except ShapeError as error:
+            raise ShapeError(f"the tasks do not fit the network and its loss: {error}") from error
 
 
 def evaluate(

@@ -187,7 +187,7 @@ class RunFolder:
             if os.path.lexists(path):
                 raise CheckpointError(
                     f"{self.path} already holds a run ({path.name}): "
-                    "continue it with --resume, or name another folder with --out"
+                    "continue it with --resume (in Python resume=True), or name another folder"
                 )
         write_new(self.config_path, lambda file: file.write(_json(config)))
 

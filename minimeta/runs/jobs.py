@@ -40,6 +40,7 @@ from .folder import RunFolder
 from .provenance import provenance
 from .settings import Settings
 from .sweep_progress import SCORED, Work, counted
+from .task_settings import TaskData
 from .train import Saving, settings_in, train
 
 # measure(experiment, state, **by) -> a JSON object
@@ -56,7 +57,8 @@ SAVING = Saving(10, 20)
 class Job:
     """One run of a sweep.
 
-    ``name`` is the name of its folder. ``looks`` are meta-steps after which the
+    ``name`` is the name of its folder. ``settings`` may be an experiment, whose
+    own tasks are then ``own``. ``looks`` are meta-steps after which the
     run is measured too. The end is always measured, and is not a look. ``by``
     holds keyword arguments of ``measure``, such as a number of test tasks; they
     must fit into JSON. A result that was measured with other arguments is
@@ -69,12 +71,16 @@ class Job:
     """
 
     name: str
-    settings: Settings
+    settings: Settings | Experiment
     looks: tuple[int, ...] = ()
     by: Mapping[str, Any] = field(default_factory=dict, hash=False)
     work: Work = Work()
+    own: TaskData | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.settings, Experiment):
+            object.__setattr__(self, "own", self.settings.own)
+            object.__setattr__(self, "settings", self.settings.settings)
         end = self.settings.training.iterations
         if beyond := [look for look in self.looks if not 0 < look <= end]:
             raise SettingsError(
@@ -124,7 +130,7 @@ def run_job(
         if done is not None:  # by another sweep, or a process that was believed dead
             return done
 
-        experiment = Experiment(job.settings, data, workers=1)
+        experiment = Experiment(job.settings, data, workers=1, own=job.own)
 
         def measured(iteration: int) -> dict[str, Any]:
             return _measured(job, path, measure, experiment, saving, iteration)

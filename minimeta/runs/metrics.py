@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CheckpointError, one_line
+from ..errors import CheckpointError, SettingsError, one_line
 from ..files import MEBIBYTE, opened, parsed_json
 
 Row = dict[str, Any]
@@ -169,6 +169,8 @@ def metrics_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     CheckpointError
         if there are no metrics, or they are damaged.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingsError(f"metrics needs the path of a run folder, got {one_line(path)}")
     file = Path(path) / "metrics.jsonl"
     rows = read_rows(file)
     if not rows and not file.exists():

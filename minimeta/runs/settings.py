@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..algorithms import ALGORITHMS, COMBINERS, Algorithm, Plan, Reptile, gradient_agreement
 from ..errors import SettingsError, ShapeError
-from ..fields import every_flag, flags_in, flags_of, json_of, made_from, refuse_unread
+from ..fields import every_flag, expanded, flags_in, flags_of, json_of, made_from, refuse_unread
 from ..inner import RULES, SGD, InnerRule
 from ..objectives import Differentiable, objective_in
 from ..registry import setting
@@ -140,13 +140,15 @@ class Settings:
         """These settings with other values for some flags.
 
         The name of another task, algorithm, rule or measure chooses another
-        class. Flags that both classes have keep their values.
+        class. Flags that both classes have keep their values. An object may
+        stand for its flags: ``algorithm=MAML(SGD(0.01))``.
 
         Raises
         ------
         SettingsError
             if the new settings make no sense, or do not read one of ``flags``.
         """
+        flags = expanded(Settings, flags)
         first_edition.refuse_moved(flags)
         changed = _settings_of(self.flags() | flags)
         refuse_unread(Settings, list(flags), changed.flags())

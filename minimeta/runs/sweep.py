@@ -85,7 +85,8 @@ def sweep(
     then ``measure`` may be any function, such as one of a notebook.
     ``scheduler`` is the address of a Dask scheduler, ``tcp://HOST:PORT``, which
     replaces local processes. ``saving`` sets how often runs write metrics and
-    checkpoints. ``progress`` shows a bar; None shows it on a terminal only.
+    checkpoints. ``progress`` shows a bar; None shows it on a terminal and in a
+    notebook.
 
     Raises
     ------
@@ -104,13 +105,13 @@ def sweep(
     """
     root = Path(folder).absolute()  # a worker may have another working directory
     data = None if data is None else str(Path(data).absolute())
+    if not scheduler and processes != 0:
+        _check_importable(measure, jobs)
     try:
         make_folder(root)
     except OSError as error:
         raise SettingsError(f"{root} cannot be used as a folder of runs: {error}") from error
     _check(jobs, root)
-    if not scheduler and processes != 0:
-        _check_importable(measure, jobs)
     results = {job.name: result_of(job, root / job.name) for job in jobs}
     _check_images(jobs, results)
     missing = [job for job in jobs if results[job.name] is None]

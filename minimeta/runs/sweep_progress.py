@@ -17,6 +17,7 @@ from ..files import (
     write_atomically,
 )
 from ..training.evaluation import CHUNK
+from .bars import hidden
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -96,7 +97,7 @@ def watched(jobs: Sequence[Job], root: Path, progress: bool | None) -> Iterator[
         unit=" examples",
         unit_scale=True,
         smoothing=0,  # training and scoring alternate: their average speed tells the end
-        disable=None if progress is None else not progress,
+        disable=hidden(progress),
     ) as bar:
         watcher = Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,16 @@ import numpy as np
 
 from ..algorithms import Algorithm
 from ..arrays import memory
-from ..errors import CheckpointError, DivergenceError, MinimetaError, SettingsError
+from ..errors import (
+    CheckpointError,
+    DivergenceError,
+    MinimetaError,
+    SettingsError,
+    one_line,
+)
 from ..training.meta_training import MetaState, MetaTraining, checked_mean
 from ..training.states import Rules, check_finite
+from .bars import hidden
 from .experiment import Experiment
 from .folder import RunFolder, digest
 from .provenance import provenance
@@ -54,17 +61,19 @@ def train(
     saving: Saving = Saving(),
     progress: bool | None = False,
     until: int | None = None,
+    extend: bool = True,
 ) -> MetaState:
     """Train in the folder ``out``, from its checkpoint with ``resume``.
 
     The result is bit-identical however often the run was interrupted. With
     ``until``, the run stops at that meta-step, with a checkpoint. A run that is
     already beyond it does not change. ``progress`` shows a bar; None shows it
-    on a terminal only.
+    on a terminal and in a notebook.
 
     With ``resume`` the settings may ask for more ``iterations`` than the run
     was started with, if its outer step size is constant. The run is extended,
-    and has the bits of a run that was started with as many.
+    and has the bits of a run that was started with as many. Without ``extend``
+    more iterations are refused.
 
     Ctrl-C saves a checkpoint at the meta-step reached. A second Ctrl-C stops at
     once.
@@ -78,27 +87,44 @@ def train(
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
     if resume:
-        _check_resumed(folder, settings_in(folder.config_path, folder.config()), settings)
+        former = settings_in(folder.config_path, folder.config())
+        _check_resumed(folder, former, settings, extend)
     # Data that do not suffice, or do not fit, are refused before anything is
     # written.
     experiment.check()
     with folder.held():
-        state = _resumed(experiment, folder) if resume else _started(experiment, folder)
+        state = _resumed(experiment, folder, extend) if resume else _started(experiment, folder)
         end = settings.training.iterations
         end = end if until is None else min(until, end)
         return _trained(experiment, state, folder, saving, progress, end)
 
 
-def _check_resumed(folder: RunFolder, former: Settings, settings: Settings) -> None:
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The flags with other values in the settings of a run than here."""
+    names = dict.fromkeys([*after, *before])
+    return [flag for flag in names if before.get(flag) != after.get(flag)]
+
+
+def told_differences(
+    flags: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> str:
+    """Both values of each flag, in words."""
+    return ", ".join(
+        f"{flag} is {one_line(before.get(flag))} in the run, {one_line(after.get(flag))} here"
+        for flag in flags
+    )
+
+
+def _check_resumed(folder: RunFolder, former: Settings, settings: Settings, extend: bool) -> None:
     """Raise a CheckpointError if a run of ``former`` cannot go on so."""
     before, after = former.flags(), settings.flags()
-    if before == after:
+    other = differing(before, after)
+    if not other:
         return
-    old, new = before.pop("iterations"), after.pop("iterations")
-    if before != after or new < old:
-        raise CheckpointError(
-            f"{folder.path} was started with other settings: resume it with its own settings"
-        )
+    old, new = before["iterations"], after["iterations"]
+    if other != ["iterations"] or new < old or not extend:
+        told = told_differences(other, before, after)
+        raise CheckpointError(f"{folder.path} was started with other settings: {told}")
     if settings.outer.lr != settings.training.epsilon_final:
         raise CheckpointError(
             f"{folder.path} cannot be extended from {old} to {new} meta-steps: its outer step size "
@@ -124,7 +150,7 @@ def _started(experiment: Experiment, folder: RunFolder) -> MetaState:
     return state
 
 
-def _resumed(experiment: Experiment, folder: RunFolder) -> MetaState:
+def _resumed(experiment: Experiment, folder: RunFolder, extend: bool) -> MetaState:
     """The state to continue from; metrics after this state are dropped.
 
     A run that was killed before its first checkpoint begins anew. A run of
@@ -132,7 +158,7 @@ def _resumed(experiment: Experiment, folder: RunFolder) -> MetaState:
     """
     settings, config = experiment.settings, folder.config()
     former = settings_in(folder.config_path, config)
-    _check_resumed(folder, former, settings)
+    _check_resumed(folder, former, settings, extend)
     longer = settings.training.iterations > former.training.iterations
     if not folder.begun:
         if longer:
@@ -196,7 +222,7 @@ def _trained(
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "stopped: the same command with --resume continues from the last checkpoint in "
+            f"stopped: --resume (in Python resume=True) continues from the last checkpoint in "
             f"{folder.path}"
         ) from None
     return last
@@ -329,7 +355,7 @@ def _advance(
         total=training.iterations,
         initial=state.iteration,
         unit="step",
-        disable=None if progress is None else not progress,
+        disable=hidden(progress),
         smoothing=0.05,
     )
     with (

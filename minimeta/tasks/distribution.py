@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..arrays.backend import Array
-from ..errors import ShapeError
+from ..errors import SettingsError, ShapeError
 from .minibatches import Episode, Minibatches, MinibatchSchedule
 
 
@@ -89,8 +89,9 @@ class ExampleTasks(ABC):
 
         Raises
         ------
-        ShapeError
-            if ``examples`` returns arrays of other shapes.
+        ShapeError, SettingsError
+            if ``examples`` returns other shapes, or numbers that are not
+            finite.
         """
         x, y = self._drawn(rng, tasks, sum(schedule.shots_each(ways=1)), dtype, xp)
         rows = np.arange(tasks)[:, None]
@@ -113,8 +114,9 @@ class ExampleTasks(ABC):
 
         Raises
         ------
-        ShapeError
-            if ``examples`` returns arrays of other shapes.
+        ShapeError, SettingsError
+            if ``examples`` returns other shapes, or numbers that are not
+            finite.
         """
         x, y = self._drawn(rng, tasks, shots + queries, dtype, xp)
         return Episode((x[:, :shots], y[:, :shots]), (x[:, shots:], y[:, shots:]))
@@ -123,12 +125,17 @@ class ExampleTasks(ABC):
         self, rng: np.random.Generator, tasks: int, count: int, dtype: Any, xp: ModuleType
     ) -> tuple[Array, Array]:
         """The examples in ``dtype`` and ``xp``, their shapes checked."""
-        x, y = self.examples(rng, tasks, count)
+        drawn, of = self.examples(rng, tasks, count), f"{type(self).__name__}.examples"
+        if not isinstance(drawn, tuple) or len(drawn) != 2:
+            raise ShapeError(f"{of} must return a pair (x, y), got {type(drawn).__name__}")
+        x, y = drawn
         for name, array in (("x", x), ("y", y)):
             if np.shape(array)[:2] != (tasks, count):
                 raise ShapeError(
-                    f"{type(self).__name__}.examples must return {name} of shape "
-                    f"({tasks}, {count}, ...), got {np.shape(array)}"
+                    f"{of} must return {name} of shape ({tasks}, {count}, ...), "
+                    f"got {np.shape(array)}"
                 )
+            if not np.isfinite(array).all():
+                raise SettingsError(f"{of} returned {name} with numbers that are not finite")
         labels = np.asarray(y).dtype.kind in "biu"
         return xp.asarray(x, dtype=dtype), xp.asarray(y, dtype=np.int64 if labels else dtype)

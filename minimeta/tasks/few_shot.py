@@ -6,6 +6,7 @@ A task is a few classes, relabelled 0 .. ways-1, and a few images of each class.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from numbers import Real
 from types import ModuleType
@@ -62,6 +63,15 @@ class FewShotImages:
             )
         if not (isinstance(self.white, Real) and 0 < self.white < math.inf):
             raise SettingsError(f"white must be a positive finite number, got {self.white!r}")
+        self._warn_of_scale()
+
+    def _warn_of_scale(self) -> None:
+        if self.white == 1 and self.images.dtype.kind == "u" and self.images.max() > 1:
+            warnings.warn(
+                f"the images reach {int(self.images.max())}, and white is 1: give white=255 for "
+                "inputs from 0 to 1",
+                stacklevel=4,
+            )
 
     @property
     def inputs(self) -> tuple[float, float]:
@@ -135,7 +145,7 @@ class FewShotImages:
         if each > per_class:
             raise SettingsError(
                 f"asked for {each} images per class (shots plus tail or queries); "
-                f"only {per_class} are available"
+                f"only {per_class} are available: set shots and tail_shots, or queries, lower"
             )
         classes = np.stack([rng.choice(count, self.ways, replace=False) for _ in range(tasks)])
         order = rng.permuted(np.tile(np.arange(per_class), (tasks, self.ways, 1)), axis=2)

@@ -7,6 +7,7 @@ numbers do not depend on the number of threads that share the chunks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,7 +19,7 @@ from ..arrays import threads
 from ..arrays.backend import Array, array_module, to_host
 from ..errors import DivergenceError, SettingsError, ShapeError
 from ..objectives import Differentiable, HasExamples
-from ..tasks import Episode, EpisodeDistribution, Minibatches
+from ..tasks import Episode, EpisodeDistribution, ExampleTasks, Minibatches
 from .learner import Learner, Mode, predictions
 from .scoring import IMAGES, POINTS, Scoring
 from .task_parallel import fitting_together
@@ -29,11 +30,16 @@ CHUNK = 10
 Progress = Callable[[Iterable], Iterable]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Scores of tasks: ``values`` holds a number or a row per task."""
+    """Scores of tasks: ``values`` holds a number or a row per task.
+
+    ``tasks`` identifies the tasks by a digest of the first of them. Scores of
+    other tasks cannot be compared in pairs.
+    """
 
     values: np.ndarray
+    tasks: str | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -56,18 +62,25 @@ class Evaluation:
         ------
         ShapeError
             if the numbers of tasks or of inner steps differ.
+        SettingsError
+            if the tasks differ.
         """
+        if None not in (self.tasks, other.tasks) and self.tasks != other.tasks:
+            raise SettingsError(
+                "a paired comparison needs scores of the same tasks: evaluate both with the same "
+                "tasks, seed, shots and queries"
+            )
         if self.values.shape != other.values.shape:
             raise ShapeError(
                 "a paired comparison needs scores of the same tasks: got "
                 f"{self.values.shape} and {other.values.shape} scores"
             )
-        return Evaluation(self.values - other.values)
+        return Evaluation(self.values - other.values, self.tasks)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         pairs = zip(np.ravel(self.mean), np.ravel(self.interval), strict=True)
         told = ", ".join(f"{mean:.4g} +- {interval:.2g}" for mean, interval in pairs)
-        return f"{told} (95%, {len(self.values)} tasks)"
+        return f"{told} (95% intervals over {len(self.values)} tasks)"
 
 
 class Accuracy(NamedTuple):
@@ -75,6 +88,11 @@ class Accuracy(NamedTuple):
 
     transductive: Evaluation | None = None
     inductive: Evaluation | None = None
+
+    def __sub__(self, other: Accuracy) -> Accuracy:
+        """The differences task by task, in every mode that both have."""
+        pairs = zip(self, other, strict=True)
+        return Accuracy(*(None if None in (a, b) else a - b for a, b in pairs))
 
 
 def score(
@@ -128,7 +146,8 @@ def accuracy(
     xp = array_module(meta)
     fitting = fitting_together(learner.objective, scoring.size, meta.dtype) if xp is np else CHUNK
     groups = threads.even_chunks(CHUNK, -(-CHUNK // fitting))
-    queries = IMAGES if scoring.queries is None else scoring.queries
+    queries = scoring.queries or (POINTS if isinstance(tasks, ExampleTasks) else IMAGES)
+    of = _digest(tasks, seed, scoring.shots, queries, xp)
 
     def score(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
@@ -144,7 +163,7 @@ def accuracy(
         )
 
     values = _over_chunks(score, count, seed, workers, xp, progress)
-    return Accuracy(**{mode: Evaluation(values[:, i]) for i, mode in enumerate(modes)})
+    return Accuracy(**{mode: Evaluation(values[:, i], of) for i, mode in enumerate(modes)})
 
 
 def adaptation_errors(
@@ -169,6 +188,7 @@ def adaptation_errors(
     objective, meta = learner.objective, learner.meta
     xp = array_module(meta)
     queries = POINTS if scoring.queries is None else scoring.queries
+    of = _digest(tasks, seed, scoring.shots, queries, xp)
 
     def score(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
@@ -177,7 +197,22 @@ def adaptation_errors(
             [to_host(objective.at(phi, episode.query).loss) for phi in iterates], axis=1
         )
 
-    return Evaluation(_over_chunks(score, count, seed, workers, xp, progress))
+    return Evaluation(_over_chunks(score, count, seed, workers, xp, progress), of)
+
+
+def _generator(seed: int, chunk: int) -> np.random.Generator:
+    """The random generator of a chunk of tasks."""
+    return np.random.default_rng([seed, _EVALUATION, chunk])
+
+
+def _digest(tasks: EpisodeDistribution, seed: int, shots: int, queries: int, xp: ModuleType) -> str:
+    """A digest of the first tasks of an evaluation, whatever its dtype."""
+    digest = hashlib.sha256()
+    episode = tasks.episode(_generator(seed, 0), CHUNK, shots, queries, dtype=np.float32, xp=xp)
+    for part in episode:
+        for array in part:
+            digest.update(np.ascontiguousarray(to_host(array)))
+    return digest.hexdigest()[:12]
 
 
 def _over_chunks(
@@ -195,9 +230,7 @@ def _over_chunks(
     chunks = -(-count // CHUNK)
     at_once = workers or (threads.available_cores() if xp is np else 1)
     with threads.workers(min(at_once, chunks)) as starmap:
-        arguments = [
-            (np.random.default_rng([seed, _EVALUATION, chunk]),) for chunk in range(chunks)
-        ]
+        arguments = [(_generator(seed, chunk),) for chunk in range(chunks)]
         batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
         with np.errstate(over="ignore", invalid="ignore"):  # reported by the error below
             rows = [rows for batch in batches for rows in starmap(score, batch)]

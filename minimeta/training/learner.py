@@ -271,7 +271,7 @@ class Learner:
             raise SettingsError("this learner is not adapted to a task yet: call fit(x, y) first")
         return self._fit
 
-    def _given(self, x: Any, shape: tuple[int, ...]) -> Inputs:
+    def _given(self, x: Any, shape: tuple[int, ...], stacklevel: int = 3) -> Inputs:
         """The inputs, after a look at their range."""
         inputs = given_inputs(x, shape)
         (low, high), least, most = self.inputs, inputs.x.min(), inputs.x.max()
@@ -279,7 +279,7 @@ class Learner:
             warnings.warn(
                 f"x reaches from {least:g} to {most:g}, but the inputs of training lay between "
                 f"{low:g} and {high:g}: check the scale of x",
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         return inputs
 
@@ -316,7 +316,7 @@ class Learner:
     def _predictions(self, x: Any, transductive: bool) -> np.ndarray:
         """The network's outputs ``(T, N, *output)``, on the host."""
         fit = self._fitted()
-        inputs = self._given(x, self.objective.examples().input)
+        inputs = self._given(x, self.objective.examples().input, stacklevel=4)
         if inputs.one != fit.inputs.one or len(inputs.x) != len(fit.phi):
             raise SettingsError(
                 f"x must hold the {len(fit.phi)} tasks of fit, each with its own examples; "

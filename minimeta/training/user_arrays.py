@@ -7,12 +7,13 @@ Users give one task, ``x (N, *input)``, or many with a leading task axis, ``x
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays.backend import Array, to_host
-from ..errors import SettingsError, ShapeError
+from ..errors import SettingsError, ShapeError, one_line
 
 
 class Inputs(NamedTuple):
@@ -75,7 +76,11 @@ def given_values(y: Any, inputs: Inputs, shape: tuple[int, ...]) -> Targets:
     y, lead = _numbers("y", y), inputs.x.shape[inputs.one : 2]
     flat = shape == (1,) and y.shape == lead
     if not flat and y.shape != (*lead, *shape):
-        raise ShapeError(f"y must have shape {(*lead, *shape)}, as x has, got {y.shape}")
+        flat_too = f"{lead} or " if shape == (1,) else ""
+        raise ShapeError(
+            f"y must have shape {flat_too}{(*lead, *shape)}, a target for each example of x, "
+            f"got {y.shape}"
+        )
     return Targets(y.reshape(*inputs.x.shape[:2], *shape), None, flat)
 
 
@@ -90,13 +95,9 @@ def given_labels(y: Any, inputs: Inputs, most: int) -> Targets:
         if a task has more than ``most`` classes, or tasks have different
         numbers of classes, or labels are not whole numbers or words.
     """
-    y, lead = np.asarray(y), inputs.x.shape[inputs.one : 2]
+    y, lead = _labels(y), inputs.x.shape[inputs.one : 2]
     if y.shape != lead:
         raise ShapeError(f"y must have shape {lead}, one label for each example, got {y.shape}")
-    if y.dtype.kind not in "biuUS":
-        raise SettingsError(
-            f"labels of classes must be whole numbers or words, got {y.dtype}: use y.astype(int)"
-        )
     pairs = [np.unique(row, return_inverse=True) for row in y.reshape(inputs.x.shape[:2])]
     counts = {len(classes) for classes, _ in pairs}
     if max(counts) > most:
@@ -113,9 +114,56 @@ def given_labels(y: Any, inputs: Inputs, most: int) -> Targets:
     return Targets(np.stack([places for _, places in pairs]).astype(np.int64), classes, False)
 
 
+def _on_host(name: str, array: Any) -> np.ndarray:
+    """An array, a list or a table as a NumPy array.
+
+    Raises
+    ------
+    SettingsError
+        if rows have different lengths, or numbers are masked.
+    """
+    # Tables and dictionaries have a method get too.
+    if hasattr(array, "get") and hasattr(array, "__cuda_array_interface__"):
+        array = to_host(array)
+    if np.ma.is_masked(array):
+        raise SettingsError(f"{name} has masked numbers: fill them, or leave their examples out")
+    try:
+        return np.asarray(array)
+    except ValueError as error:
+        raise SettingsError(f"{name} cannot be made an array: {one_line(error)}") from error
+
+
+def _labels(y: Any) -> np.ndarray:
+    """Labels of one kind, as an array of whole numbers or words.
+
+    Raises
+    ------
+    SettingsError
+        if the labels are of another kind, or of two kinds.
+    """
+    array = _on_host("y", y)
+    if array.dtype.kind in "OUS":  # NumPy would make words of the numbers among words
+        listed = np.asarray(y, dtype=object)
+        if listed.shape == array.shape and listed.size:
+            kinds = {str if isinstance(each, str) else type(each) for each in listed.flat}
+            if kinds == {str}:
+                return listed.astype(str)
+            if all(issubclass(kind, (int, np.integer)) for kind in kinds):
+                return listed.astype(np.int64)
+            array = listed
+    if array.dtype.kind in "biuS":
+        return array
+    kinds = {type(each).__name__ for each in array.flat} if array.dtype.kind == "O" else set()
+    told = " and ".join(sorted(kinds)) or str(array.dtype)
+    raise SettingsError(f"labels of classes must be whole numbers, or all be words, got {told}")
+
+
 def _numbers(name: str, array: Any) -> np.ndarray:
     """The array on the host, after a check that it holds finite numbers."""
-    array = to_host(array) if hasattr(array, "get") else np.asarray(array)
+    array = _on_host(name, array)
+    if array.dtype.kind == "O":
+        with suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":
         raise SettingsError(f"{name} must hold real numbers, got {array.dtype}")
     if not np.isfinite(array).all():

@@ -10,6 +10,7 @@ import pytest
 
 import minimeta as mm
 from minimeta.layers import LAYERS, Dense, ReLU, Tanh
+from minimeta.runs.sweep import Job, sweep
 from minimeta.runs.train import open_run
 from minimeta.runs.train import train as train_in_folder
 
@@ -34,6 +35,31 @@ class Signs(mm.ExampleTasks):
         x = rng.normal(size=(tasks, count, 1))
         turned = rng.integers(0, 2, (tasks, 1))
         return x, (x[..., 0] > 0) ^ (turned == 1)
+
+
+class Almost:
+    def examples(self, rng, tasks, count):
+        """Nothing."""
+
+
+class NoNumbers(Lines):
+    def examples(self, rng, tasks, count):
+        x, y = super().examples(rng, tasks, count)
+        return x, y * np.nan
+
+
+class NoPair(Lines):
+    def examples(self, rng, tasks, count):
+        return super().examples(rng, tasks, count)[0]
+
+
+def _small():
+    objective = mm.Objective(mm.mlp([1, 1]), mm.MeanSquaredError())
+    return mm.Learner(objective, mm.MAML(mm.SGD(0.1)), np.zeros(2))
+
+
+def measure(experiment, state):
+    return {"tasks": type(experiment.train_tasks).__name__, "meta": float(state.meta.sum())}
 
 
 def _train(folder, what="sine-maml", **changes):
@@ -210,14 +236,33 @@ def test_an_evaluation_is_what_fit_and_predict_give(tmp_path):
         (lambda to: mm.train("sine", to, ways=5), "ways belongs to omniglot"),
         (lambda to: mm.train("sine", to, iterations=-1), "iterations must be 1 or more"),
         (lambda to: mm.train("sine", to, task="own"), "needs a value for distribution"),
-        (lambda to: mm.train("sine", to, tasks=3), r"must have a method sample\(rng.*got 3"),
+        (
+            lambda to: mm.train("sine", to, tasks=3),
+            r"must have a method sample\(rng.*which int lacks",
+        ),
+        (lambda to: mm.train("sine", to, tasks=Lines), r"give Lines\(\), not the class"),
+        (lambda to: mm.train("sine", to, tasks=mm.ImageClasses([], None)), "FewShotImages"),
+        (lambda to: mm.train("sine", to, tasks=Almost()), "derives it from ExampleTasks"),
+        (lambda to: mm.train("sine", to, tasks=Lines(), hidden=(3,)), "hidden is a setting of the"),
+        (lambda to: mm.train("sine", to, tasks=Lines(), grid=3), "grid is a setting.*tasks="),
+        (lambda to: mm.train("sine", to, tasks=NoNumbers()), "NoNumbers.examples returned y with"),
+        (lambda to: mm.train("sine", to, tasks=NoPair()), r"must return a pair \(x, y\)"),
+        (lambda to: mm.train("sine", to, lr=0.1), "did you mean inner_lr or epsilon"),
+        (lambda to: mm.train("sine", to, outer_lr=0.1), "did you mean .*epsilon"),
+        (lambda to: mm.train("sine", to, algorithm="MAML"), "got 'MAML': did you mean maml"),
+        (lambda to: mm.load(mm), "load needs the path"),
+        (lambda to: mm.metrics(mm), "metrics needs the path"),
+        (lambda to: mm.evaluate(_small(), Lines), r"give Lines\(\), not the class"),
         (lambda to: mm.train("sine", to, network=Dense(1, 1)), "network must be a Network"),
         (lambda to: mm.train("sine", to, loss=mm.MeanSquaredError), "loss must be a Loss"),
         (
             lambda to: mm.train("sine", to, hidden=(3,), network=mm.mlp([1, 1])),
             "hidden describes the task's own network and loss",
         ),
-        (lambda to: mm.train("sine", to, network=mm.mlp([2, 1])), "x must have shape"),
+        (
+            lambda to: mm.train("sine", to, network=mm.mlp([2, 1])),
+            "tasks do not fit the network and its loss: x must have shape",
+        ),
         (lambda to: mm.train("sine", to, device="tpu"), "unknown device 'tpu'"),
         (lambda to: mm.evaluate(to), "is not a run folder"),
     ],
@@ -246,3 +291,74 @@ def test_examples_of_another_shape_are_told():
 
     with pytest.raises(mm.ShapeError, match=r"Short.examples must return x of shape \(4, 6, ...\)"):
         Short().episode(np.random.default_rng(0), 4, 3, 3)
+
+
+def test_an_object_stands_for_its_settings():
+    by_object = mm.experiment(
+        "sine",
+        algorithm=mm.IMAML(mm.Adam(0.003, beta1=0.9), regularization=50.0),
+        outer=mm.SGD(0.2),
+        schedule=mm.MinibatchSchedule(3, 4, tail="separate"),
+        evaluation=mm.Scoring(shots=3),
+    )
+    by_flag = mm.experiment(
+        "sine",
+        algorithm="imaml",
+        inner="adam",
+        inner_lr=0.003,
+        inner_beta1=0.9,
+        epsilon=0.2,
+        regularization=50.0,
+        k=3,
+        size=4,
+        tail="separate",
+        eval_shots=3,
+        eval_steps=32,
+    )
+    assert by_object.settings == by_flag.settings
+    lower = mm.experiment("sine", algorithm=mm.Reptile(mm.SGD(0.5)), inner_lr=0.1)
+    assert lower.settings.algorithm == mm.Reptile(mm.SGD(0.1))
+    assert mm.experiment("sine", hidden=8).settings.task.hidden == (8,)
+
+
+def test_a_preset_does_not_extend_a_run(tmp_path):
+    """Only iterations that the caller names do."""
+    _train(tmp_path, iterations=4)
+    with pytest.raises(mm.CheckpointError, match="iterations is 4 in the run, 70000 here"):
+        mm.train("sine-maml", tmp_path, meta_batch=2, resume=True, **QUIET)
+    with pytest.raises(mm.CheckpointError, match="inner_lr is 0.01 in the run, 0.3 here"):
+        _train(tmp_path, iterations=4, inner_lr=0.3, resume=True)
+    longer = _train(tmp_path, iterations=6, resume=True)
+    np.testing.assert_array_equal(longer.meta, _train(tmp_path / "whole", iterations=6).meta)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_sweep_takes_tasks_of_ones_own(processes, tmp_path):
+    own = mm.experiment("sine-maml", tasks=Lines(), iterations=3, meta_batch=2)
+    jobs = [Job(f"seed-{n}", mm.experiment(own, seed=n)) for n in range(2)]
+    finished = sweep(jobs, tmp_path, measure, processes=processes)
+    assert {each.result["tasks"] for each in finished.values()} == {"Lines"}
+    alone = mm.train(own, tmp_path / "alone", seed=1, **QUIET)
+    assert finished["seed-1"].result["meta"] == float(alone.meta.sum())
+
+
+def test_scores_of_other_tasks_are_not_compared_in_pairs(tmp_path):
+    learner, how = _train(tmp_path), {"count": 10, "steps": 1}
+    first = mm.evaluate(learner, mm.Sinusoid(), **how)
+    for other in ({"seed": 1}, {"shots": 4}, {"queries": 7}):
+        with pytest.raises(mm.SettingsError, match="scores of the same tasks"):
+            _ = first - mm.evaluate(learner, mm.Sinusoid(), **how | other)
+    with pytest.raises(mm.SettingsError, match="scores of the same tasks"):
+        _ = first - mm.evaluate(learner, Lines(), **how)
+    assert repr(first).endswith("(95% intervals over 10 tasks)")
+
+
+def test_accuracies_are_compared_mode_by_mode(tmp_path):
+    network = mm.Network((1,), (Dense(1, 8), ReLU(), Dense(8, 2)))
+    loss = mm.SoftmaxCrossEntropy()
+    learner = _train(tmp_path, tasks=Signs(), network=network, loss=loss)
+    scores = mm.evaluate(learner, Signs(), count=20)
+    right = 100 * scores.inductive.values  # of 100 points a task
+    np.testing.assert_allclose(right, np.round(right), atol=1e-12)
+    assert len(np.unique(right)) > 2
+    assert ((scores - scores).transductive.values == 0).all()

@@ -139,7 +139,7 @@ def ctrl_c():
 @pytest.mark.parametrize("at", [1, 3, 9, 10, 24, 39])
 def test_ctrl_c_saves_the_meta_step_reached_and_changes_no_bit(tmp_path, ctrl_c, at):
     whole, seldom = _train(FALLING, tmp_path / "whole"), Saving(10, 1e9)
-    with pytest.raises(KeyboardInterrupt, match="stopped: the same command with --resume"):
+    with pytest.raises(KeyboardInterrupt, match="stopped: --resume"):
         train(_experiment(at), tmp_path / "run", saving=seldom)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert open_run(tmp_path / "run")[1].iteration == at + 1

@@ -9,6 +9,7 @@ import minimeta as mm
 from minimeta.testing.strategies import seeds
 
 # Image (c, d) is constant 16 c + d: a sample's pixels tell where it came from.
+pytestmark = pytest.mark.filterwarnings("ignore:the images reach")
 IMAGES = (16 * np.arange(9)[:, None] + np.arange(12)).astype(np.uint8)[
     ..., None, None, None
 ] * np.ones((2, 2, 1), np.uint8)
@@ -95,7 +96,13 @@ def test_ways_and_white_that_make_no_sense_are_refused(options):
 
 
 @pytest.mark.parametrize("counts", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1.5, 1, 1), (-1, 1, 1)])
-@pytest.mark.parametrize("tasks", [mm.FewShotImages(IMAGES), mm.Sinusoid()])
+@pytest.mark.parametrize("tasks", [mm.FewShotImages(IMAGES, white=255), mm.Sinusoid()])
 def test_an_episode_of_no_tasks_or_examples_is_refused(tasks, counts):
     with pytest.raises(mm.SettingsError, match="must be a whole number, 1 or more, got "):
         tasks.episode(np.random.default_rng(0), *counts)
+
+
+def test_images_that_are_not_scaled_are_told():
+    with pytest.warns(UserWarning, match="the images reach 139, and white is 1: give white=255"):
+        mm.FewShotImages(IMAGES)
+    assert mm.FewShotImages(IMAGES, white=255).inputs == (0, 139 / 255)

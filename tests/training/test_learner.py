@@ -215,12 +215,18 @@ X, Y = _tasks(count=2)
             lambda one: one.fit(X[..., 0], Y),
             r"x must have shape \(N, 1\) for one task or \(T, N, 1\)",
         ),
-        (lambda one: one.fit(X, Y[:1]), r"y must have shape \(2, 4, 1\)"),
+        (
+            lambda one: one.fit(X, Y[:1]),
+            r"y must have shape \(2, 4\) or \(2, 4, 1\), a target for each",
+        ),
         (lambda one: one.fit(X[:, :0], Y[:, :0]), "x holds no examples"),
         (lambda one: one.fit(X * np.nan, Y), "x must be finite"),
         (lambda one: one.fit(X, Y / 0), "y must be finite"),
         (lambda one: one.fit(X + 1j, Y), "x must hold real numbers, got complex128"),
         (lambda one: one.fit([["a"]], [1.0]), "x must hold real numbers"),
+        (lambda one: one.fit([[1.0], [2.0, 3.0]], [1.0, 2.0]), "x cannot be made an array"),
+        (lambda one: one.fit(np.ma.masked_less(X, 0), Y), "x has masked numbers"),
+        (lambda one: one.fit({"x": 1.0}, [1.0]), "x must hold real numbers, got object"),
         (lambda one: one.fit(X, Y, steps=-1), "steps must be a whole number from 0, got -1"),
         (lambda one: one.fit(X, Y, size=0), "size must be a whole number from 1, got 0"),
         (lambda one: one.fit(X, Y, steps=2.5), "steps must be a whole number from 0, got 2.5"),
@@ -242,8 +248,9 @@ def test_wrong_classes_are_told_in_one_line():
         learner.fit(x[0], range(6))
     with pytest.raises(mm.SettingsError, match="equally many classes, but y has from 2 to 3"):
         learner.fit(x, np.stack([y[0], y[0] % 2]))
-    with pytest.raises(mm.SettingsError, match="whole numbers or words, got float64"):
-        learner.fit(x, y + 0.5)
+    for labels, told in ((y + 0.5, "float64"), ([["a", 3] * 3] * 2, "int and str")):
+        with pytest.raises(mm.SettingsError, match=f"whole numbers, or all be words, got {told}"):
+            learner.fit(x, labels)
     with pytest.raises(mm.ShapeError, match=r"y must have shape \(6,\), one label for each"):
         learner.fit(x[0], y)
 
@@ -294,3 +301,28 @@ def test_a_file_that_is_no_archive_is_told(tmp_path):
         mm.load(tmp_path / "notes.txt")
     with pytest.raises(mm.CheckpointError, match="no run folder and no learner's file"):
         mm.load(tmp_path / "nothing")
+
+
+class Table:
+    """A table as pandas has it: its method get is not that of an array on a
+    device."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+
+    def get(self, key):
+        return self.values[key]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype=dtype)
+
+
+def test_tables_and_columns_of_objects_are_arrays():
+    learner = _learner(mm.MAML(mm.SGD(0.1)))
+    wanted = learner.fit(X[0], Y[0]).predict(X[0])
+    table = Table(X[0].astype(object))
+    np.testing.assert_array_equal(learner.fit(table, Table(Y[0])).predict(table), wanted)
+    learner, (x, y) = _learner(mm.MAML(mm.SGD(0.1)), IMAGES), _images()
+    words = np.array(["a", "b", "c"], dtype=object)[y[0]]
+    assert set(learner.fit(x[0], Table(words)).predict(x[0])) <= {"a", "b", "c"}
+    assert learner.fit(x[0], y[0].astype(object)).classes_.dtype == np.int64
