@@ -32,6 +32,7 @@ _FLAGS = {
     "lock": os.O_RDWR | os.O_CREAT,
     "new": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 }
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _SAFELY = 0  # flags that some systems lack
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
     _SAFELY |= getattr(os, _name, 0)
@@ -46,22 +47,26 @@ _KINDS = {
 }
 
 
-def opened(path: Path, mode: Literal["read", "append", "lock", "new"]) -> BinaryIO:
+def opened(
+    path: Path, mode: Literal["read", "append", "lock", "new"], links: bool = False
+) -> BinaryIO:
     """The file ``path``, which is never truncated, and not waited for.
 
     "append" and "lock" create a missing file. "new" refuses a file that exists.
+    With ``links``, a symbolic link to a plain file is followed.
 
     Raises
     ------
     FileExistsError, FileNotFoundError
     OSError
-        if ``path`` is not a plain file: a symbolic link is not followed.
+        if ``path`` is not a plain file.
     """
     writing = {"read": "rb", "append": "ab", "lock": "r+b", "new": "wb"}[mode]
-    if not hasattr(os, "O_NOFOLLOW"):
+    if not links and not hasattr(os, "O_NOFOLLOW"):
         _check_plain(path, _status_of_entry(path))
+    flags = _FLAGS[mode] | (_SAFELY & ~_NOFOLLOW if links else _SAFELY)
     try:
-        number = os.open(path, _FLAGS[mode] | _SAFELY, 0o666)
+        number = os.open(path, flags, 0o666)
     except (FileExistsError, FileNotFoundError):
         raise
     except OSError:  # a link, or a pipe that nobody reads: say so
@@ -85,11 +90,13 @@ def _check_plain(path: Path, status: os.stat_result | None) -> None:
     """Raise an OSError if there is something other than a plain file."""
     if status is not None and not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise OSError(f"{path} is {kind}, where a file is expected")
+        error = OSError(f"{path} is {kind}, where a file is expected")
+        error.errno = errno.ENXIO  # the system refuses; no bytes are damaged
+        raise error
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of the file ``path``.
+def read_bytes(path: Path, limit: int, links: bool = False) -> bytes:
+    """The content of the file ``path``, opened by ``opened``.
 
     Raises
     ------
@@ -348,44 +355,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (ValueError, RecursionError) as error:  # a null character; thousands of parents
         raise OSError(f"{path} cannot be the name of a folder: {error}") from error
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens the regular file ``path`` to read bytes. A link is followed.
-
-    Nothing waits: a pipe in the place of a file is refused at once.
-
-    Raises
-    ------
-    OSError
-        if ``path`` cannot be opened, or is a folder, a pipe, a socket or a
-        device.
-    """
-
-    def opened(name: str, flags: int) -> int:
-        # Windows has no such flag
-        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.ENXIO, "not a regular file", str(path))
-        return descriptor
-
-    return open(path, "rb", opener=opened)
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of the regular file ``path``, at most ``limit``.
-
-    Raises
-    ------
-    OSError
-        as for ``open_regular``, or if the file is larger than ``limit``.
-    """
-    with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-    return content
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import open_regular
+from ..files import opened
 from .images import UnreadableImage, is_hidden
 
 _DAMAGE = (  # raised by readers of archives and images on damaged bytes
@@ -135,7 +135,7 @@ def fingerprint(preparation: str, states: Iterable[bytes]) -> str:
 def state_of_file(path: Path, limit: int) -> bytes:
     """The SHA-256 digest of the file ``path``, of at most ``limit`` bytes."""
     digest, size = hashlib.sha256(), 0
-    with damage_told(path), open_regular(path) as file:
+    with damage_told(path), opened(path, "read", links=True) as file:
         while chunk := file.read(2**20):
             size += len(chunk)
             if size > limit:
@@ -170,7 +170,10 @@ class _Reader(io.BufferedReader):
 @contextmanager
 def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive ``path``, to read in memory. It is never unpacked."""
-    with _Reader(open_regular(path).detach()) as file, zipfile.ZipFile(file) as archive:
+    with (
+        _Reader(opened(path, "read", links=True).detach()) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         yield archive
 
 

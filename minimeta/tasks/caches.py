@@ -112,7 +112,8 @@ def _read_cache(
         raise
     except Exception as error:  # a reader of archives may raise anything on damaged bytes
         refused = is_refusal(error)
-        reason = error.strerror if refused else first_line(str(error))
+        reason = getattr(error, "strerror", None) if refused else None
+        reason = reason or first_line(str(error))
         raise DataError(
             f"the cache {path} {'cannot be read' if refused else 'is damaged'} ({reason}): delete "
             "the file, and the next run writes it again"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, SettingsError
-from ..files import read_regular
+from ..files import read_bytes
 from .archives import damage_told
 from .images import FILE_LIMIT, PIXEL_LIMIT, SUFFIXES, ImageClasses, opened_image, without_warnings
 from .minibatches import check_counts
@@ -82,7 +82,7 @@ def load_image_folder(
     bar = tqdm(taken, desc=f"reading {folder}", unit=" images", leave=False, disable=None)
     for row, path in zip(rows, bar, strict=True):
         with damage_told(path):
-            row[:] = _decoded(read_regular(path, FILE_LIMIT), (height, width), channels)
+            row[:] = _decoded(read_bytes(path, FILE_LIMIT, links=True), (height, width), channels)
     return ImageClasses(list(classes), images)
 
 

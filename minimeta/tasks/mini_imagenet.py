@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, SettingsError
-from ..files import read_regular
+from ..files import read_bytes
 from .archives import (
     Limits,
     Source,
@@ -236,7 +236,7 @@ def _csv_pairs(source: Path) -> Iterator[tuple[str, str]]:
     """
     folder = source.parent / "images"
     there = set(os.listdir(folder)) if folder.is_dir() else set()
-    content = read_regular(source, _CSV_LIMIT).decode("utf-8-sig")
+    content = read_bytes(source, _CSV_LIMIT, links=True).decode("utf-8-sig")
     with io.StringIO(content, newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
@@ -305,7 +305,7 @@ def _opened(source: Path) -> Iterator[Callable[[str], bytes]]:
             members = _members(archive, source.stem)
             yield lambda path: read_member(archive, members[path])
     else:
-        yield lambda path: read_regular(_base(source) / path, FILE_LIMIT)
+        yield lambda path: read_bytes(_base(source) / path, FILE_LIMIT, links=True)
 
 
 def _decoded(content: bytes) -> np.ndarray:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..errors import DataError, SettingsError, ShapeError
-from ..files import read_regular
+from ..files import read_bytes
 from .archives import (
     Limits,
     Source,
@@ -319,7 +319,7 @@ def _contents(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
         for name in _listed(source):
             with damage_told(source / name):
-                content = read_regular(source / name, LIMITS.file)
+                content = read_bytes(source / name, LIMITS.file, links=True)
             yield name, content
         return
     with opened_archive(source) as archive:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minimeta.errors import DataError
-from minimeta.files import open_regular, read_regular
+from minimeta.files import opened, read_bytes
 from minimeta.tasks import archives
 from minimeta.tasks.archives import (
     Limits,
@@ -58,18 +58,18 @@ def irregular(request, tmp_path):
 
 
 def test_what_is_no_regular_file_is_refused_at_once(irregular):
-    for read in (open_regular, lambda path: read_regular(path, 10)):
-        with pytest.raises(OSError, match="not a regular file"):
+    for read in (lambda path: opened(path, "read"), lambda path: read_bytes(path, 10, links=True)):
+        with pytest.raises(OSError, match="where a file is expected"):
             read(irregular)
-    with pytest.raises(DataError, match="it cannot be read: not a regular file"):
+    with pytest.raises(DataError, match="it cannot be read: .* is a .*, where a file is expected"):
         state_of_file(irregular, 10)
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
-    assert read_regular(tmp_path / "file", 5) == b"12345"
-    with pytest.raises(OSError, match="larger than 4 bytes"):
-        read_regular(tmp_path / "file", 4)
+    assert read_bytes(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(ValueError, match="4 or less are expected"):
+        read_bytes(tmp_path / "file", 4)
     assert state_of_file(tmp_path / "file", 5) != b""
     with pytest.raises(DataError, match="has more than 4 bytes"):
         state_of_file(tmp_path / "file", 4)

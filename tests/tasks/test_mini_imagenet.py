@@ -339,7 +339,7 @@ def test_a_pipe_in_the_place_of_a_source_or_an_image_is_refused_at_once(folders,
     else:
         path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match="cannot be read: not a regular file"):
+    with pytest.raises(DataError, match="cannot be read: .* is a .*, where a file is expected"):
         mm.load_mini_imagenet(folders, "val")
 
 
@@ -351,7 +351,9 @@ def test_a_split_file_of_any_length_is_one_short_line(tables):
         mm.load_mini_imagenet(tables, "val")
     assert len(str(caught.value)) < 1000
     path.write_text(text + "\n" * 2**24)
-    with pytest.raises(DataError, match="val.csv cannot be read: larger than 16777216 bytes"):
+    with pytest.raises(
+        DataError, match="val.csv is damaged: it has .* bytes, and 16777216 or less"
+    ):
         mm.load_mini_imagenet(tables, "val")
 
 
