@@ -170,10 +170,9 @@ class _Reader(io.BufferedReader):
 @contextmanager
 def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive ``path``, to read in memory. It is never unpacked."""
-    with (
-        _Reader(opened(path, "read", links=True).detach()) as file,
-        zipfile.ZipFile(file) as archive,
-    ):
+    plain = opened(path, "read", links=True).detach()
+    with _Reader(plain) as file, zipfile.ZipFile(file) as archive:
+        archive.filename = str(path)  # a file opened by its number has no name
         yield archive
 
 

@@ -144,9 +144,7 @@ def test_a_truncated_image_is_named(folder):
 def test_a_pipe_in_the_place_of_an_image_is_refused_at_once(folder):
     (folder / "a" / "0.png").unlink()
     os.mkfifo(folder / "a" / "0.png")
-    with pytest.raises(
-        DataError, match="0.png cannot be read: .* is a .*, where a file is expected"
-    ):
+    with pytest.raises(DataError, match="0.png cannot be read: .* is a pipe, where a"):
         load_image_folder(folder)
 
 
