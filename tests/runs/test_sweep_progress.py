@@ -2,7 +2,7 @@
 
 import time
 
-import tqdm
+import tqdm.auto
 
 from minimeta.runs.experiment import evaluate
 from minimeta.runs.presets import PRESETS
@@ -52,7 +52,7 @@ class Bar:
 def test_the_bar_counts_scored_tasks_and_meta_steps_as_examples(tmp_path, monkeypatch):
     """It shows parts of a look and of the end while they are scored, never
     falls, and ends at the sum of all work."""
-    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
     settings = PRESETS["sine"].settings.changed(
         iterations=20, meta_batch=2, k=3, size=5, hidden=(4,)
     )
