@@ -20,6 +20,7 @@ from ..fields import flags_of, made_from, refuse_unread
 from ..losses import Loss
 from ..objectives import Network, Objective, described
 from ..tasks import EpisodeDistribution, FewShotImages, ImageClasses, TaskDistribution
+from ..tasks.minibatches import check_counts, check_seed
 from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
 from ..training.scoring import Scoring
@@ -27,7 +28,7 @@ from .experiment import Experiment
 from .folder import RunFolder
 from .presets import PRESETS, Preset
 from .settings import Settings
-from .task_settings import TaskData, fingerprint
+from .task_settings import OwnTasks, TaskData, fingerprint
 from .train import Saving, open_run
 from .train import train as train_in_folder
 
@@ -41,7 +42,7 @@ def presets() -> dict[str, Preset]:
 
 
 def experiment(
-    what: Described,
+    base: Described,
     *,
     tasks: TaskDistribution | None = None,
     test_tasks: EpisodeDistribution | None = None,
@@ -56,14 +57,14 @@ def experiment(
 
     Parameters
     ----------
-    what
+    base
         the name of a preset (``presets()`` lists them), settings, or an
         experiment to change.
     tasks, test_tasks
         tasks of your own in place of the preset's. ``tasks`` draws meta-batches
-        (``TaskDistribution``). ``test_tasks`` draws unseen tasks
-        (``EpisodeDistribution``), and is ``tasks`` by default. An attribute
-        ``inputs`` of ``tasks``, (lowest, highest), gives the range of x.
+        (``TaskDistribution``). ``test_tasks``, if given, draws the unseen tasks
+        (``EpisodeDistribution``) in place of ``tasks``. An attribute ``inputs``
+        of ``tasks``, (lowest, highest), gives the range of x.
     network, loss
         a network and a loss in place of the preset's. Layers and losses of your
         own must be registered (``LAYERS``, ``LOSSES``), so that the run folder
@@ -85,24 +86,31 @@ def experiment(
     DeviceError
         if the device cannot be used.
     """
-    before = what if isinstance(what, Experiment) else Experiment(_settings(what))
-    if tasks is not None:
-        _refuse_settings_of_tasks(before.settings, settings)
-    settings |= _own_settings(before.settings, tasks, network, loss)
+    before = base if isinstance(base, Experiment) else Experiment(_settings(base))
+    _refuse_replaced(before.settings, settings, tasks is not None, network is not None)
+    if workers is not None:
+        check_counts(workers=workers)
     own = before.own
-    if tasks is not None or test_tasks is not None:
-        own = _task_data(before, tasks, test_tasks)
+    if tasks is not None:
+        own = _task_data(tasks, test_tasks)
+    elif test_tasks is not None:
+        raise SettingsError(
+            "test_tasks belong to tasks of your own: score a run on other tasks by "
+            "evaluate(folder, tasks)"
+        )
+    settings |= _own_settings(before.settings, tasks, network, loss)
+    changed = before.settings.changed(**settings) if settings else before.settings
     return Experiment(
-        before.settings.changed(**settings) if settings else before.settings,
-        before.data if data is None else os.fspath(data),
-        before.xp if device is None and isinstance(what, Experiment) else device_module(device),
+        changed,
+        before.data if data is None else _path("data", data),
+        before.xp if device is None and isinstance(base, Experiment) else device_module(device),
         before.workers if workers is None else workers,
-        own,
+        own if isinstance(changed.task, OwnTasks) else None,
     )
 
 
 def train(
-    what: Described,
+    base: Described,
     folder: str | os.PathLike,
     *,
     resume: bool = False,
@@ -116,7 +124,7 @@ def train(
 
     Parameters
     ----------
-    what, changes
+    base, changes
         the experiment; ``experiment`` explains them.
     folder
         the folder of the run, which must not hold a run yet.
@@ -146,7 +154,11 @@ def train(
     DataError, DeviceError, SettingsError, ShapeError
         if the experiment makes no sense, or its data are missing.
     """
-    planned = experiment(what, **changes)
+    planned = experiment(base, **changes)
+    check_counts(log_every=log_every)
+    if until is not None and until != 0:
+        check_counts(until=until)
+    folder = _path("folder", folder)
     begun = RunFolder(Path(folder)).config_path.exists()
     state = train_in_folder(
         planned,
@@ -155,8 +167,8 @@ def train(
         saving=Saving(log_every, checkpoint_seconds),
         progress=progress,
         until=until,
-        # A preset's own number of iterations does not ask for an extension.
-        extend="iterations" in changes or not isinstance(what, (str, Preset)),
+        # Iterations that nobody named do not ask for an extension.
+        extend="iterations" in changes,
     )
     return planned.learner(state)
 
@@ -176,9 +188,8 @@ def load(path: str | os.PathLike, *, device: str | None = None) -> Learner:
         if the device cannot be used.
     """
     xp = device_module(device)
-    if not isinstance(path, (str, os.PathLike)):
-        raise SettingsError(f"load needs the path of a run folder or a file, got {path!r}")
-    if not Path(path).exists():
+    path = _path("the place of a learner", path)
+    if not os.path.lexists(path):
         raise CheckpointError(f"there is no run folder and no learner's file {path}")
     if not Path(path).is_dir():
         return Learner.read(path, xp)
@@ -187,7 +198,7 @@ def load(path: str | os.PathLike, *, device: str | None = None) -> Learner:
 
 
 def evaluate(
-    what: Learner | str | os.PathLike,
+    learner: Learner | str | os.PathLike,
     tasks: EpisodeDistribution | None = None,
     *,
     count: int = 1000,
@@ -206,7 +217,7 @@ def evaluate(
 
     Parameters
     ----------
-    what
+    learner
         a learner, or the folder of a run.
     tasks
         a distribution of unseen tasks. By default a folder's run has its own.
@@ -239,15 +250,17 @@ def evaluate(
         if adaptation diverges on a task.
     CheckpointError, DataError, DeviceError
     """
-    if isinstance(what, Learner):
-        learner = what
+    check_counts(count=count)
+    check_seed(seed)
+    if workers is not None:
+        check_counts(workers=workers)
+    if isinstance(learner, Learner):
+        if data is not None or device is not None:
+            raise SettingsError("data and device are for the folder of a run, not for a learner")
         if tasks is None:
             raise SettingsError("a learner is scored on tasks: give evaluate(learner, tasks)")
     else:
-        folder = os.fspath(data) if data is not None else None
-        planned, state = open_run(what, folder, device_module(device))
-        learner = planned.learner(state)
-        tasks = planned.test_tasks if tasks is None else tasks
+        learner, tasks = _opened(learner, tasks, data, device)
     _check_distribution(tasks, EpisodeDistribution, _EPISODE)
     flags = flags_of(learner.scoring) | scoring
     refuse_unread(Scoring, list(scoring), flags_of(learner.scoring))
@@ -262,33 +275,37 @@ def evaluate(
     )
 
 
-def _settings(what: Any) -> Settings:
+def _settings(base: Any) -> Settings:
     """The settings of a preset or of settings."""
-    if isinstance(what, Preset):
-        return what.settings
-    if isinstance(what, Settings):
-        return what
-    if not isinstance(what, str):
+    if isinstance(base, Preset):
+        return base.settings
+    if isinstance(base, Settings):
+        return base
+    if not isinstance(base, str):
         raise SettingsError(
             f"an experiment begins with the name of a preset, such as 'sine-maml', or with "
-            f"settings, got {what!r}"
+            f"settings, got {base!r}"
         )
-    if what not in PRESETS:
-        near = get_close_matches(what, PRESETS, 1)
+    if base not in PRESETS:
+        near = get_close_matches(base, PRESETS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}"
-        raise SettingsError(f"unknown preset {what!r}: {hint}")
-    return PRESETS[what].settings
+        raise SettingsError(f"unknown preset {base!r}: {hint}")
+    return PRESETS[base].settings
 
 
-def _refuse_settings_of_tasks(before: Settings, settings: dict[str, Any]) -> None:
-    """Raise a SettingsError for settings that tasks of one's own replace."""
-    task = before.task
-    names = [flag for flag in settings if flag in flags_of(task)]
-    if names:
-        instead = "network=" if names[0] in task.model_settings else "tasks="
+def _refuse_replaced(
+    before: Settings, settings: dict[str, Any], tasks: bool, network: bool
+) -> None:
+    """Raise a SettingsError for settings that arguments of ``experiment``
+    replace."""
+    replaced = ["model"]
+    if tasks:
+        replaced += ["task", "distribution", "inputs", *flags_of(before.task)]
+    for name in [flag for flag in replaced if flag in settings and (tasks or network)]:
+        of_model = name == "model" or name in before.task.model_settings
         raise SettingsError(
-            f"{names[0]} is a setting of the preset's own tasks, which tasks= replaces: leave "
-            f"{names[0]} out, and give {instead} what it should be"
+            f"{name} describes tasks or a network that your own replace: leave {name} out, and "
+            f"give {'network=' if of_model else 'tasks='} what it should say"
         )
 
 
@@ -303,13 +320,10 @@ def _own_settings(before: Settings, tasks: Any, network: Any, loss: Any) -> dict
     model = described(Objective(network or base.network, loss or base.loss))
     if tasks is None:
         return {"model": model}
-    _check_distribution(tasks, TaskDistribution, "sample(rng, tasks, schedule, dtype, xp)")
-    low, high = getattr(tasks, "inputs", (-np.inf, np.inf))
-    name = type(tasks).__name__
     return {
         "task": "own",
-        "distribution": name,
-        "inputs": (float(low), float(high)),
+        "distribution": type(tasks).__name__,
+        "inputs": getattr(tasks, "inputs", (-np.inf, np.inf)),
         "model": model,
     }
 
@@ -330,15 +344,41 @@ def _check_distribution(tasks: Any, protocol: type, method: str) -> None:
         )
 
 
-def _task_data(before: Experiment, tasks: Any, test_tasks: Any) -> TaskData:
-    """Tasks to train and to test on, of which at least one is one's own."""
-    train_tasks = before.train_tasks if tasks is None else tasks
-    test = train_tasks if test_tasks is None else test_tasks
+def _task_data(tasks: Any, test_tasks: Any) -> TaskData:
+    """Tasks of one's own to train and to test on."""
+    _check_distribution(tasks, TaskDistribution, "sample(rng, tasks, schedule, dtype, xp)")
+    test = tasks if test_tasks is None else test_tasks
     if test_tasks is not None:
         _check_distribution(test_tasks, EpisodeDistribution, _EPISODE)
-    images = [each.images for each in (train_tasks, test) if isinstance(each, FewShotImages)]
-    identity = fingerprint(*images) if len(images) == 2 else None
-    return TaskData(train_tasks, test, identity)
+    images = [each.images for each in (tasks, test) if isinstance(each, FewShotImages)]
+    return TaskData(tasks, test, fingerprint(*images) if len(images) == 2 else None)
+
+
+def _opened(
+    path: Any, tasks: Any, data: Any, device: str | None
+) -> tuple[Learner, EpisodeDistribution]:
+    """The learner of the run in a folder, and the tasks to score it on."""
+    path = _path("a learner or the folder of a run", path)
+    if os.path.isfile(path):
+        raise SettingsError(
+            f"{path} is a file, and holds no tasks: give evaluate(minimeta.load(file), tasks)"
+        )
+    folder = None if data is None else _path("data", data)
+    planned, state = open_run(path, folder, device_module(device))
+    return planned.learner(state), planned.test_tasks if tasks is None else tasks
+
+
+def _path(name: str, path: Any) -> str:
+    """A path as text, which a file system can hold.
+
+    Raises
+    ------
+    SettingsError
+        if it is none.
+    """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(os.fspath(path)):
+        raise SettingsError(f"{name} must be a path, got {path!r}")
+    return str(os.fspath(path))
 
 
 def _bar(chunks: Iterable) -> Iterable:

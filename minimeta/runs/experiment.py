@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import COMBINERS, Algorithm
-from ..errors import ShapeError
-from ..objectives import Differentiable
+from ..errors import SettingsError, ShapeError
+from ..objectives import Differentiable, HasExamples
+from ..tasks import Minibatches
 from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
 from ..training.meta_training import MetaState, MetaTraining
@@ -76,41 +77,63 @@ class Experiment:
     @cached_property
     def training(self) -> MetaTraining:
         """The meta-training run."""
-        told = self.settings.training
+        training = self.settings.training
         return MetaTraining(
             objective=self.objective,
             algorithm=self.algorithm,
             tasks=self.train_tasks,
             schedule=self.settings.schedule,
             outer=self.settings.outer,
-            iterations=told.iterations,
-            epsilon_final=told.epsilon_final,
-            meta_batch=told.meta_batch,
-            combine=COMBINERS[told.combine],
-            carry_inner_state=told.carry_inner_state,
-            seed=told.seed,
-            dtype=np.dtype(told.dtype),
+            iterations=training.iterations,
+            epsilon_final=training.epsilon_final,
+            meta_batch=training.meta_batch,
+            combine=COMBINERS[training.combine],
+            carry_inner_state=training.carry_inner_state,
+            seed=training.seed,
+            dtype=np.dtype(training.dtype),
             xp=self.xp,
             workers=self.workers,
         )
 
     def check(self) -> None:
-        """Draw a meta-batch, and compute the loss of its first task.
+        """Draw two tasks, and compute their losses.
 
         Raises
         ------
         DataError, SettingsError, ShapeError
             if the data do not suffice for a task, or do not fit the network.
         """
-        training = self.training
-        batches = training.sample(0).of_tasks(0, 1)
+        training, schedule = self.training, self.settings.schedule
+        rng = np.random.default_rng(self.settings.training.seed)
+        batches = training.tasks.sample(rng, 2, schedule, training.dtype, self.xp)
+        _check_sample(training.tasks, batches, schedule.k, training.dtype)
         meta = training.start().meta
         start = self.algorithm.problem(self.objective, meta).start
+        real = batches[0][1].dtype.kind not in "iu"
+        if isinstance(self.objective, HasExamples) and self.objective.examples().classes is None:
+            _require(training.tasks, real, "y of real numbers, since the loss predicts no classes")
         try:
             for batch in (batches[0], batches[-1]):
                 self.objective.at(start, batch)
         except ShapeError as error:
             raise ShapeError(f"the tasks do not fit the network and its loss: {error}") from error
+
+
+def _check_sample(tasks: Any, batches: Any, k: int, dtype: Any) -> None:
+    """Raise a SettingsError unless ``batches`` are k mini-batches of 2
+    tasks."""
+    _require(tasks, isinstance(batches, Minibatches), "Minibatches")
+    _require(tasks, len(batches) == k, f"k = {k} mini-batches, got {len(batches)}")
+    _require(tasks, batches.tasks == 2, f"2 tasks where 2 are asked for, got {batches.tasks}")
+    for name, array in zip("xy", batches[0], strict=True):
+        fits = array.dtype == dtype or (name == "y" and array.dtype.kind in "iu")
+        _require(tasks, fits, f"{name} of dtype {np.dtype(dtype)}, got {array.dtype}")
+
+
+def _require(tasks: Any, holds: bool, what: str) -> None:
+    """Raise a SettingsError if a distribution did not return ``what``."""
+    if not holds:
+        raise SettingsError(f"{type(tasks).__name__}.sample must return {what}")
 
 
 def evaluate(

@@ -26,6 +26,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import CheckpointError, MinimetaError, SettingsError
 from ..files import (
     MEBIBYTE,
@@ -79,6 +81,12 @@ class Job:
 
     def __post_init__(self) -> None:
         if isinstance(self.settings, Experiment):
+            planned = self.settings
+            if planned.data is not None or planned.xp is not np or planned.workers is not None:
+                raise SettingsError(
+                    "a job runs on one thread of the CPU: give data to sweep, and neither data, "
+                    "device nor workers to the experiment of a job"
+                )
             object.__setattr__(self, "own", self.settings.own)
             object.__setattr__(self, "settings", self.settings.settings)
         end = self.settings.training.iterations

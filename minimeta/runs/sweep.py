@@ -156,7 +156,8 @@ def _check_images(jobs: Sequence[Job], results: Mapping[str, dict[str, Any] | No
     of_task: dict[str, dict[str, str]] = {}
     for job in jobs:
         contents = results[job.name]
-        if contents is not None and (images := contents["training"].get("images")):
+        own = job.own is not None  # each with images of its own
+        if contents is not None and not own and (images := contents["training"].get("images")):
             task = job.settings.to_dict()["task"]["type"]
             of_task.setdefault(task, {})[json.dumps(images)] = job.name
     for seen in of_task.values():

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from ..arrays.backend import Array, to_host
 from ..errors import SettingsError
 from ..losses import MeanSquaredError, SoftmaxCrossEntropy, Summed
 from ..objectives import (
@@ -206,38 +207,26 @@ class OwnTasks(TaskSettings):
     inputs: tuple[float, float] = setting((-math.inf, math.inf), "range of the inputs (own)")
 
     def objective(self) -> Objective:
-        """Nothing: tasks of one's own come with a network.
-
-        Raises
-        ------
-        SettingsError
-            always.
-        """
+        """Raises a SettingsError: tasks of one's own come with a network."""
         raise SettingsError(
             "tasks of your own are given in Python, with a network: "
             "minimeta.train(preset, folder, tasks=..., network=...)"
         )
 
     def tasks(self, data: str | None, seed: int, xp: ModuleType) -> TaskData:
-        """Nothing: the distribution is given in Python.
-
-        Raises
-        ------
-        SettingsError
-            always.
-        """
+        """Raises a SettingsError: the distribution is given in Python."""
         raise SettingsError(
             f"this run learns tasks of its own ({self.distribution}), which its folder does not "
             "hold: give them in Python, as tasks=..."
         )
 
 
-def fingerprint(*images: np.ndarray) -> dict[str, Any]:
+def fingerprint(*images: Array) -> dict[str, Any]:
     """The number of images per class and a digest, which identify the images.
 
     The digest is the first digits of the SHA-256 of all images.
     """
     digest = hashlib.sha256()
     for each in images:
-        digest.update(np.ascontiguousarray(each))
+        digest.update(np.ascontiguousarray(to_host(each)))
     return {"a_class": images[0].shape[1], "sha256": digest.hexdigest()[:12]}

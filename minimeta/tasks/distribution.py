@@ -16,7 +16,8 @@ import numpy as np
 
 from ..arrays.backend import Array
 from ..errors import SettingsError, ShapeError
-from .minibatches import Episode, Minibatches, MinibatchSchedule
+from ..objectives import check_generator
+from .minibatches import Episode, Minibatches, MinibatchSchedule, check_counts
 
 
 @runtime_checkable
@@ -118,6 +119,7 @@ class ExampleTasks(ABC):
             if ``examples`` returns other shapes, or numbers that are not
             finite.
         """
+        check_counts(shots=shots, queries=queries)
         x, y = self._drawn(rng, tasks, shots + queries, dtype, xp)
         return Episode((x[:, :shots], y[:, :shots]), (x[:, shots:], y[:, shots:]))
 
@@ -125,6 +127,8 @@ class ExampleTasks(ABC):
         self, rng: np.random.Generator, tasks: int, count: int, dtype: Any, xp: ModuleType
     ) -> tuple[Array, Array]:
         """The examples in ``dtype`` and ``xp``, their shapes checked."""
+        check_generator(rng)
+        check_counts(tasks=tasks, examples=count)
         drawn, of = self.examples(rng, tasks, count), f"{type(self).__name__}.examples"
         if not isinstance(drawn, tuple) or len(drawn) != 2:
             raise ShapeError(f"{of} must return a pair (x, y), got {type(drawn).__name__}")
@@ -134,6 +138,10 @@ class ExampleTasks(ABC):
                 raise ShapeError(
                     f"{of} must return {name} of shape ({tasks}, {count}, ...), "
                     f"got {np.shape(array)}"
+                )
+            if np.asarray(array).dtype.kind not in "biuf":
+                raise SettingsError(
+                    f"{of} must return {name} of real numbers, got {np.asarray(array).dtype}"
                 )
             if not np.isfinite(array).all():
                 raise SettingsError(f"{of} returned {name} with numbers that are not finite")

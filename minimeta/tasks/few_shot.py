@@ -76,7 +76,8 @@ class FewShotImages:
     @property
     def inputs(self) -> tuple[float, float]:
         """The range of the inputs of a network, (lowest, highest)."""
-        return float(self.images.min()) / self.white, float(self.images.max()) / self.white
+        low, high = float(self.images.min()) / self.white, float(self.images.max()) / self.white
+        return min(low, 0.0), max(high, 1.0)  # black and white, if no image is beyond
 
     def sample(
         self,

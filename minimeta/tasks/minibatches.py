@@ -289,6 +289,18 @@ def check_counts(**counts: object) -> None:
             raise SettingsError(f"{name} must be a whole number, 1 or more, got {count!r}")
 
 
+def check_seed(seed: object) -> None:
+    """Refuses a seed that is not a whole number of 0 or more.
+
+    Raises
+    ------
+    SettingsError
+        if it is not.
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise SettingsError(f"seed must be a whole number, 0 or more, got {seed!r}")
+
+
 def _check_order(order: str) -> None:
     if order not in ("cycle", "replacement"):
         raise SettingsError(f"order must be 'cycle' or 'replacement', got {order!r}")

@@ -39,6 +39,11 @@ class Sinusoid:
     domain: tuple[float, float] = (-5.0, 5.0)
     grid: int | None = None
 
+    @property
+    def inputs(self) -> tuple[float, float]:
+        """The range of x."""
+        return self.domain
+
     def __post_init__(self) -> None:
         for name in ("amplitudes", "phases", "domain"):
             _check_interval(name, getattr(self, name))

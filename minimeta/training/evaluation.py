@@ -149,7 +149,7 @@ def accuracy(
     queries = scoring.queries or (POINTS if isinstance(tasks, ExampleTasks) else IMAGES)
     of = _digest(tasks, seed, scoring.shots, queries, xp)
 
-    def score(rng: np.random.Generator) -> np.ndarray:
+    def scores_of(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
         batches = scoring.minibatches(rng, episode.support)
         return np.concatenate(
@@ -162,7 +162,7 @@ def accuracy(
             [_share_right(learner.objective, phi, episode, mode) for mode in modes], axis=1
         )
 
-    values = _over_chunks(score, count, seed, workers, xp, progress)
+    values = _over_chunks(scores_of, count, seed, workers, xp, progress)
     return Accuracy(**{mode: Evaluation(values[:, i], of) for i, mode in enumerate(modes)})
 
 
@@ -190,14 +190,14 @@ def adaptation_errors(
     queries = POINTS if scoring.queries is None else scoring.queries
     of = _digest(tasks, seed, scoring.shots, queries, xp)
 
-    def score(rng: np.random.Generator) -> np.ndarray:
+    def scores_of(rng: np.random.Generator) -> np.ndarray:
         episode = tasks.episode(rng, CHUNK, scoring.shots, queries, dtype=meta.dtype, xp=xp)
         iterates = learner.iterates(scoring.minibatches(rng, episode.support))
         return np.stack(
             [to_host(objective.at(phi, episode.query).loss) for phi in iterates], axis=1
         )
 
-    return Evaluation(_over_chunks(score, count, seed, workers, xp, progress), of)
+    return Evaluation(_over_chunks(scores_of, count, seed, workers, xp, progress), of)
 
 
 def _generator(seed: int, chunk: int) -> np.random.Generator:

@@ -21,6 +21,7 @@ from ..inner import InnerRule
 from ..inner import adapt as adapt_by_rule
 from ..objectives import Batch, Differentiable, HasExamples, Predicting, asked, part_of
 from ..tasks import Minibatches
+from ..tasks.minibatches import check_seed
 from .learner_file import arrays_of, parts_of
 from .scoring import Scoring
 from .user_arrays import Inputs, Targets, as_given, given_inputs, given_labels, given_values
@@ -28,7 +29,7 @@ from .user_arrays import Inputs, Targets, as_given, given_inputs, given_labels, 
 Mode = Literal["transductive", "inductive"]
 
 
-class Path(NamedTuple):
+class InnerPath(NamedTuple):
     """The way of the parameters through the inner loop.
 
     ``parameters`` is ``(steps + 1, D)``, and ``loss`` is ``(steps + 1,)``: the
@@ -97,7 +98,7 @@ class Learner:
         *,
         steps: int | None = None,
         size: int | None = None,
-        seed: int = 0,
+        seed: int | np.random.Generator = 0,
     ) -> Learner:
         """Adapt to the examples of one task, or of many; return this learner.
 
@@ -116,7 +117,7 @@ class Learner:
             examples in a mini-batch; by default that of ``scoring``, or N if N
             is smaller.
         seed
-            the seed of the mini-batches.
+            the seed of the mini-batches, or a generator.
 
         Raises
         ------
@@ -135,6 +136,8 @@ class Learner:
             targets = given_labels(y, inputs, shapes.classes)
         support = self._here(inputs.x), self._here(targets.y, labels=shapes.classes is not None)
         scoring = self._scoring(steps, size, inputs.x.shape[1])
+        if not isinstance(seed, np.random.Generator):
+            check_seed(seed)
         minibatches = scoring.minibatches(np.random.default_rng(seed), support)[:steps]
         self._fit = Fit(inputs, targets, support, minibatches, self._adapted(minibatches, support))
         return self
@@ -198,7 +201,7 @@ class Learner:
         z = self._predictions(x, transductive)[..., : fit.targets.classes.shape[1]]
         return as_given(self.objective.probabilities(z), fit.inputs.one)
 
-    def path(self) -> Path:
+    def path(self) -> InnerPath:
         """The parameters and the loss before and after every inner step of
         ``fit``."""
         fit = self._fitted()
@@ -210,8 +213,8 @@ class Learner:
         parameters, loss = (as_given(xp.stack(each, axis=1), False) for each in (rows, losses))
         by_task = zip(parameters, loss, strict=True)
         if fit.inputs.one:
-            return Path(*next(by_task))
-        return Path(parameters.swapaxes(0, 1), loss.swapaxes(0, 1))
+            return InnerPath(*next(by_task))
+        return InnerPath(parameters.swapaxes(0, 1), loss.swapaxes(0, 1))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the learner to a new file, which ``minimeta.load`` reads.
@@ -228,9 +231,9 @@ class Learner:
         SettingsError
             if a part of the learner cannot be written.
         """
-        arrays = arrays_of(self)
+        arrays, new = arrays_of(self), _file(path)
         try:
-            write_new(pathlib.Path(path), lambda file: np.savez(file, **arrays))
+            write_new(new, lambda file: np.savez(file, **arrays))
         except FileExistsError:
             raise CheckpointError(f"{path} exists already: name a new file") from None
         except OSError as error:
@@ -245,12 +248,14 @@ class Learner:
         CheckpointError
             if the file is missing, damaged, or no learner's.
         """
-        file = pathlib.Path(path).resolve()
+        given = _file(path)
         try:
+            file = given.resolve()
             # The archive is not compressed, so it cannot unpack to more.
             arrays = read_arrays(file, limit=file.stat().st_size)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"{path} cannot be read: {reason}") from error
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
         try:
@@ -286,7 +291,8 @@ class Learner:
     def _here(self, array: np.ndarray, labels: bool = False) -> Array:
         """An array on the device of meta: labels as they are, the rest in its
         dtype."""
-        return array_module(self.meta).asarray(array, dtype=None if labels else self.meta.dtype)
+        with np.errstate(over="ignore"):  # reported once the loss is not finite
+            return array_module(self.meta).asarray(array, dtype=None if labels else self.meta.dtype)
 
     def _scoring(self, steps: int | None, size: int | None, examples: int) -> Scoring:
         """The way to adapt, for ``steps`` of 1 or more."""
@@ -330,6 +336,21 @@ class Learner:
         if not np.isfinite(z).all():
             raise DivergenceError("predictions are not finite: check the scale of x")
         return z
+
+
+def _file(path: Any) -> pathlib.Path:
+    """The path of a file.
+
+    Raises
+    ------
+    CheckpointError
+        if ``path`` names no file.
+    """
+    if isinstance(path, (str, os.PathLike)):
+        file = pathlib.Path(path)
+        if file.name and "\0" not in str(file):
+            return file
+    raise CheckpointError(f"{path!r} names no file")
 
 
 def predictions(

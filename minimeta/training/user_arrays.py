@@ -149,7 +149,8 @@ def _labels(y: Any) -> np.ndarray:
             if kinds == {str}:
                 return listed.astype(str)
             if all(issubclass(kind, (int, np.integer)) for kind in kinds):
-                return listed.astype(np.int64)
+                with suppress(OverflowError):
+                    return listed.astype(np.int64)
             array = listed
     if array.dtype.kind in "biuS":
         return array
@@ -162,7 +163,7 @@ def _numbers(name: str, array: Any) -> np.ndarray:
     """The array on the host, after a check that it holds finite numbers."""
     array = _on_host(name, array)
     if array.dtype.kind == "O":
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":
         raise SettingsError(f"{name} must hold real numbers, got {array.dtype}")

@@ -42,6 +42,21 @@ class Almost:
         """Nothing."""
 
 
+class Returning:
+    """A distribution whose sample is any function."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+
+def _one_more(rng, tasks, schedule, dtype, xp):
+    return Lines().sample(rng, tasks + 1, schedule, dtype, xp)
+
+
+def _doubles(rng, tasks, schedule, dtype, xp):
+    return Lines().sample(rng, tasks, schedule, np.float64, xp)
+
+
 class NoNumbers(Lines):
     def examples(self, rng, tasks, count):
         x, y = super().examples(rng, tasks, count)
@@ -243,14 +258,34 @@ def test_an_evaluation_is_what_fit_and_predict_give(tmp_path):
         (lambda to: mm.train("sine", to, tasks=Lines), r"give Lines\(\), not the class"),
         (lambda to: mm.train("sine", to, tasks=mm.ImageClasses([], None)), "FewShotImages"),
         (lambda to: mm.train("sine", to, tasks=Almost()), "derives it from ExampleTasks"),
-        (lambda to: mm.train("sine", to, tasks=Lines(), hidden=(3,)), "hidden is a setting of the"),
-        (lambda to: mm.train("sine", to, tasks=Lines(), grid=3), "grid is a setting.*tasks="),
+        (
+            lambda to: mm.train("sine", to, tasks=Lines(), hidden=(3,)),
+            "hidden describes.*leave hidden out, and give network=",
+        ),
+        (lambda to: mm.train("sine", to, tasks=Lines(), grid=3), "grid describes.*and give tasks="),
         (lambda to: mm.train("sine", to, tasks=NoNumbers()), "NoNumbers.examples returned y with"),
+        (lambda to: mm.train("sine", to, tasks=Lines(), inputs=(0, 1)), "inputs describes"),
+        (lambda to: mm.train("sine", to, network=mm.mlp([1, 1]), model={}), "model describes"),
+        (lambda to: mm.train("sine", to, test_tasks=Lines()), "evaluate.folder, tasks"),
+        (lambda to: mm.train("sine", to, tasks=Returning(lambda *_: 1)), "must return Minibatches"),
+        (lambda to: mm.train("sine", to, tasks=Returning(_one_more)), "2 tasks where 2 are asked"),
+        (lambda to: mm.train("sine", to, tasks=Returning(_doubles)), "x of dtype float32, got fl"),
+        (lambda to: mm.train("sine", to, tasks=Signs()), "real numbers, since the loss predicts"),
+        (lambda to: mm.train("sine", to, log_every=2.5), "log_every must be a whole number"),
+        (lambda to: mm.train("sine", to, until=-1), "until must be a whole number"),
+        (lambda to: mm.train("sine", to, workers="2"), "workers must be a whole number"),
+        (lambda to: mm.train("sine", None), "folder must be a path"),
+        (lambda to: mm.train("omniglot-5way", to, data=5), "data must be a path"),
+        (lambda to: mm.evaluate(_small(), Lines(), count=2.5), "count must be a whole number"),
+        (lambda to: mm.evaluate(_small(), Lines(), seed=-1), "seed must be a whole number"),
+        (lambda to: mm.evaluate(_small(), Lines(), data="x"), "not for a learner"),
+        (lambda to: mm.evaluate(__file__), "is a file, and holds no tasks"),
+        (lambda to: Job("a", mm.experiment("sine", workers=1)), "give data to sweep"),
         (lambda to: mm.train("sine", to, tasks=NoPair()), r"must return a pair \(x, y\)"),
         (lambda to: mm.train("sine", to, lr=0.1), "did you mean inner_lr or epsilon"),
         (lambda to: mm.train("sine", to, outer_lr=0.1), "did you mean .*epsilon"),
         (lambda to: mm.train("sine", to, algorithm="MAML"), "got 'MAML': did you mean maml"),
-        (lambda to: mm.load(mm), "load needs the path"),
+        (lambda to: mm.load(mm), "the place of a learner must be a path"),
         (lambda to: mm.metrics(mm), "metrics needs the path"),
         (lambda to: mm.evaluate(_small(), Lines), r"give Lines\(\), not the class"),
         (lambda to: mm.train("sine", to, network=Dense(1, 1)), "network must be a Network"),
@@ -362,3 +397,45 @@ def test_accuracies_are_compared_mode_by_mode(tmp_path):
     np.testing.assert_allclose(right, np.round(right), atol=1e-12)
     assert len(np.unique(right)) > 2
     assert ((scores - scores).transductive.values == 0).all()
+
+
+@pytest.mark.parametrize("as_settings", [True, False])
+def test_settings_do_not_extend_a_run(as_settings, tmp_path):
+    """Whatever an experiment begins with, only named iterations extend."""
+    _train(tmp_path, iterations=4)
+    longer = mm.experiment("sine-maml", meta_batch=2)
+    for base in (longer.settings if as_settings else longer,):
+        with pytest.raises(mm.CheckpointError, match="iterations is 4 in the run, 70000 here"):
+            mm.train(base, tmp_path, resume=True, until=4, **QUIET)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["iterations"] == 4
+
+
+def test_a_sweep_takes_different_images_of_ones_own(tmp_path):
+    images = np.random.default_rng(0).integers(0, 2, (2, 6, 4, 28, 28, 1), np.uint8)
+    jobs = [
+        Job(
+            f"images-{place}",
+            mm.experiment(
+                "omniglot-5way-maml",
+                tasks=mm.FewShotImages(each, ways=3),
+                network=mm.omniglot_convnet(3, 2),
+                iterations=1,
+                meta_batch=1,
+            ),
+        )
+        for place, each in enumerate(images)
+    ]
+    for _ in range(2):
+        assert len(sweep(jobs, tmp_path, measure, processes=0)) == 2
+
+
+def test_a_change_to_a_presets_tasks_drops_ones_own():
+    own = mm.experiment("sine-maml", tasks=Lines())
+    assert isinstance(own.train_tasks, Lines)
+    again = mm.experiment(own, task="sine", model=None, phase=1.0)
+    assert again.train_tasks == mm.Sinusoid(phases=(0.0, 1.0), grid=50)
+
+
+def test_own_waves_keep_their_range():
+    tasks = mm.Sinusoid(domain=(-2.0, 3.0))
+    assert mm.experiment("sine-maml", tasks=tasks).settings.task.inputs == (-2, 3)

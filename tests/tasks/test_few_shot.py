@@ -105,4 +105,5 @@ def test_an_episode_of_no_tasks_or_examples_is_refused(tasks, counts):
 def test_images_that_are_not_scaled_are_told():
     with pytest.warns(UserWarning, match="the images reach 139, and white is 1: give white=255"):
         mm.FewShotImages(IMAGES)
-    assert mm.FewShotImages(IMAGES, white=255).inputs == (0, 139 / 255)
+    assert mm.FewShotImages(IMAGES, white=255).inputs == (0, 1)
+    assert mm.FewShotImages(IMAGES, white=100).inputs == (0, 1.39)

@@ -229,6 +229,8 @@ X, Y = _tasks(count=2)
         (lambda one: one.fit({"x": 1.0}, [1.0]), "x must hold real numbers, got object"),
         (lambda one: one.fit(X, Y, steps=-1), "steps must be a whole number from 0, got -1"),
         (lambda one: one.fit(X, Y, size=0), "size must be a whole number from 1, got 0"),
+        (lambda one: one.fit(X, Y, seed=-1), "seed must be a whole number, 0 or more, got -1"),
+        (lambda one: one.fit([10**400], [1.0]), "x must hold real numbers, got object"),
         (lambda one: one.fit(X, Y, steps=2.5), "steps must be a whole number from 0, got 2.5"),
         (lambda one: one.fit(X, Y).predict(X[0]), "must hold the 2 tasks of fit"),
         (lambda one: one.fit(X, Y).classes_, "has no classes"),
@@ -293,6 +295,20 @@ def test_a_damaged_file_is_told_in_one_line(change, told, tmp_path):
     with pytest.raises(mm.CheckpointError, match=told) as error:
         mm.load(tmp_path / "learner.npz")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "a\0b", 5, None])
+def test_what_names_no_file_is_told(name):
+    with pytest.raises(mm.CheckpointError, match="names no file"):
+        _learner(mm.MAML(mm.SGD(0.1))).save(name)
+    with pytest.raises(mm.CheckpointError, match="names no file"):
+        mm.Learner.read(name)
+
+
+def test_links_in_a_circle_are_told(tmp_path):
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(mm.CheckpointError, match="cannot be read"):
+        mm.load(tmp_path / "a")
 
 
 def test_a_file_that_is_no_archive_is_told(tmp_path):
