@@ -48,9 +48,9 @@ def main(runs: Path = Path("runs/examples"), out: Path = Path("out"), iterations
         axis.plot(points, values, "k^", label="10 examples")
         for steps in (0, 10):
             learner.fit(points, values, steps=steps)
-            axis.plot(t, learner.predict(t), label=f"after {steps} steps")
-        axis.set(xlabel="t")
-    axes[0].legend()
+            axis.plot(t, learner.predict(t), label=f"inner steps: {steps}")
+        axis.set(xlabel="t", ylabel="y")
+    axes[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "own_tasks.png", dpi=120)
     print("written:", out / "own_tasks.png")
