@@ -10,7 +10,7 @@ bounds and defaults (``registry.setting``), so nothing is listed twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -206,6 +206,8 @@ def flags_in(cls: type, stored: Any) -> Flags:
     """
     flags: Flags = {}
     unknown: list[str] = []
+    if not isinstance(stored, Mapping):
+        raise SettingsError(f"settings must be an object, got {stored!r}")
     _read(cls, stored, _TOP, "", flags, unknown)
     if unknown:
         raise SettingsError(f"unknown settings: {', '.join(sorted(unknown))}")
@@ -260,9 +262,36 @@ def made_of_json(registry: Registry, stored: Any) -> Any:
         raise SettingsError(
             f'a {registry.kind} must be an object with a "type", one of {", ".join(registry)}'
         )
-    cls = registry[stored["type"]]
-    flags = flags_in(cls, {name: value for name, value in stored.items() if name != "type"})
-    return made_from(cls, flags, {})
+    return made_of_object(registry[stored["type"]], stored, {"type"})
+
+
+def made_of_object(cls: type, stored: Any, known: Collection[str] = ()) -> Any:
+    """The instance of a dataclass that ``json_of`` wrote.
+
+    Fields are read by their names, so that classes may be nested in themselves.
+    ``known`` are names in ``stored`` that are no fields.
+
+    Raises
+    ------
+    SettingsError
+        if ``stored`` has another form.
+    """
+    if not isinstance(stored, dict):
+        raise SettingsError(f"{cls.__name__} must be an object of settings, got {stored!r}")
+    fields = {each.name: each for each in fields_of(cls)}
+    if unknown := sorted(stored.keys() - fields.keys() - set(known)):
+        raise SettingsError(f"unknown settings of {cls.__name__}: {', '.join(unknown)}")
+    arguments = {}
+    for name, each in fields.items():
+        if name in stored and each.is_choice:
+            arguments[name] = made_of_json(each.registry, stored[name])
+        elif name in stored and each.is_nested:
+            arguments[name] = made_of_object(each.hint, stored[name])
+        elif name in stored:
+            arguments[name] = value_of(each, stored[name])
+        elif each.default is MISSING:
+            raise SettingsError(f"{cls.__name__} needs a value for {name}")
+    return cls(**arguments)
 
 
 # All flags of all registered classes.

@@ -62,6 +62,8 @@ def device_module(device: str | None = None) -> ModuleType:
         compute: without a CUDA device, with a driver that is too old, without
         the CUDA toolkit. The message is one line, and says what to install.
     """
+    if device is not None and not isinstance(device, str):
+        raise DeviceError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     name = device or os.environ.get("MINIMETA_DEVICE") or "cpu"
     if name not in DEVICES:
         raise DeviceError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")

@@ -40,6 +40,7 @@ import numpy as np
 from ..arrays.backend import Array, array_module
 from ..arrays.elementwise import elementwise
 from ..arrays.kernels import channel_combination, channel_dots, channel_means, channel_sums
+from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape
 
 
@@ -61,6 +62,10 @@ class BatchNorm(Layer):
 
     channels: int
     eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ShapeError(f"{self}: channels must be at least 1")
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays.kernels import channel_sums, product_sum
+from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape, glorot_uniform
 
 
@@ -22,6 +23,10 @@ class Dense(Layer):
 
     inputs: int
     outputs: int
+
+    def __post_init__(self) -> None:
+        if min(self.inputs, self.outputs) < 1:
+            raise ShapeError(f"{self}: inputs and outputs must be at least 1")
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,15 @@ def train(
         if the experiment makes no sense, or its data are missing.
     """
     planned = experiment(base, **changes)
+    if not isinstance(resume, bool):
+        raise SettingsError(f"resume must be True or False, got {resume!r}")
     check_counts(log_every=log_every)
+    if not isinstance(checkpoint_seconds, Real) or not 0 <= checkpoint_seconds < np.inf:
+        raise SettingsError(f"checkpoint_seconds must be 0 or more, got {checkpoint_seconds!r}")
     if until is not None and until != 0:
         check_counts(until=until)
     folder = _path("folder", folder)
-    begun = RunFolder(Path(folder)).config_path.exists()
+    begun = os.path.lexists(RunFolder(Path(folder)).config_path)
     state = train_in_folder(
         planned,
         folder,

@@ -29,6 +29,7 @@ from ..objectives import (
 from ..registry import Registry, setting
 from ..tasks import FewShotImages, Sinusoid, load_mini_imagenet, load_omniglot, split_omniglot
 from ..tasks.mini_imagenet import IMAGES
+from ..training.learner_file import checked_inputs
 
 TASKS = Registry("task")
 
@@ -205,6 +206,9 @@ class OwnTasks(TaskSettings):
 
     distribution: str = setting(help="class of the tasks, given in Python (own)")
     inputs: tuple[float, float] = setting((-math.inf, math.inf), "range of the inputs (own)")
+
+    def __post_init__(self) -> None:
+        checked_inputs(self.inputs)
 
     def objective(self) -> Objective:
         """Raises a SettingsError: tasks of one's own come with a network."""

@@ -26,6 +26,7 @@ from .task_parallel import fitting_together
 
 _EVALUATION = 2  # stream of random numbers under one seed; meta_training uses the first two
 CHUNK = 10
+_MOST = 10**8  # tasks, whose scores fill about a gigabyte
 
 Progress = Callable[[Iterable], Iterable]
 
@@ -226,14 +227,19 @@ def _over_chunks(
     """The first ``count`` rows of ``score`` over chunks of tasks."""
     if count < 2:
         raise SettingsError(f"an interval needs at least 2 tasks, got {count}: evaluate on more")
+    if count > _MOST:
+        raise SettingsError(f"count must be at most {_MOST}, got {count}")
     threads.check_workers(workers, xp)
     chunks = -(-count // CHUNK)
     at_once = workers or (threads.available_cores() if xp is np else 1)
     with threads.workers(min(at_once, chunks)) as starmap:
-        arguments = [(_generator(seed, chunk),) for chunk in range(chunks)]
-        batches = progress(arguments[i : i + at_once] for i in range(0, chunks, at_once))
+        batches = progress(range(i, min(i + at_once, chunks)) for i in range(0, chunks, at_once))
         with np.errstate(over="ignore", invalid="ignore"):  # reported by the error below
-            rows = [rows for batch in batches for rows in starmap(score, batch)]
+            rows = [
+                rows
+                for batch in batches
+                for rows in starmap(score, [(_generator(seed, chunk),) for chunk in batch])
+            ]
     # Scores just below the largest of float32 have squares beyond it.
     values = np.concatenate(rows)[:count].astype(np.float64)
     bad = int((~np.isfinite(values.reshape(count, -1))).any(axis=1).sum())

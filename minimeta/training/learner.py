@@ -15,18 +15,19 @@ import numpy as np
 
 from ..algorithms import Algorithm
 from ..arrays.backend import Array, array_module
-from ..errors import CheckpointError, DivergenceError, SettingsError
+from ..errors import CheckpointError, DivergenceError, SettingsError, ShapeError
 from ..files import read_arrays, write_new
 from ..inner import InnerRule
 from ..inner import adapt as adapt_by_rule
 from ..objectives import Batch, Differentiable, HasExamples, Predicting, asked, part_of
 from ..tasks import Minibatches
 from ..tasks.minibatches import check_seed
-from .learner_file import arrays_of, parts_of
+from .learner_file import arrays_of, checked_inputs, parts_of
 from .scoring import Scoring
 from .user_arrays import Inputs, Targets, as_given, given_inputs, given_labels, given_values
 
 Mode = Literal["transductive", "inductive"]
+_MOST = 10**9  # inner steps, or examples in a mini-batch
 
 
 class InnerPath(NamedTuple):
@@ -90,6 +91,13 @@ class Learner:
             raise SettingsError(
                 f"a Learner needs an algorithm, got {self.algorithm!r}: use MAML(SGD(0.01))"
             )
+        shape, dtype = (getattr(self.meta, name, None) for name in ("shape", "dtype"))
+        if shape is None or len(shape) != 1 or dtype not in (np.float32, np.float64):
+            raise ShapeError(
+                "meta must be an array (M,) of float32 or float64, got "
+                f"{type(self.meta).__name__ if shape is None else f'{dtype} of shape {shape}'}"
+            )
+        self.inputs = checked_inputs(self.inputs)
 
     def fit(
         self,
@@ -299,8 +307,10 @@ class Learner:
         for name, number in (("steps", steps), ("size", size)):
             least = 0 if name == "steps" else 1
             whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-            if number is not None and not (whole and number >= least):
-                raise SettingsError(f"{name} must be a whole number from {least}, got {number!r}")
+            if number is not None and not (whole and least <= number <= _MOST):
+                raise SettingsError(
+                    f"{name} must be a whole number from {least} to {_MOST}, got {number!r}"
+                )
         return replace(
             self.scoring,
             steps=max(1, self.scoring.steps if steps is None else steps),

@@ -15,7 +15,9 @@ Nothing is pickled. The archive's checksums are verified on reading.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -23,14 +25,15 @@ import numpy as np
 
 from ..algorithms import ALGORITHMS
 from ..arrays.backend import to_host
-from ..errors import CheckpointError, MinimetaError
-from ..fields import flags_in, json_of, made_from, made_of_json, typed_json, written
+from ..errors import CheckpointError, SettingsError, one_line
+from ..fields import json_of, made_of_json, made_of_object, typed_json, written
 from ..files import parsed_json
 from ..objectives import described, objective_in
 from .scoring import Scoring
 from .states import packed, read_meta, state_of
 
 FORMAT = "minimeta learner 1"
+_PARTS = {"objective", "algorithm", "scoring", "inputs"}
 
 
 def arrays_of(learner: Any) -> dict[str, np.ndarray]:
@@ -54,7 +57,32 @@ def arrays_of(learner: Any) -> dict[str, np.ndarray]:
         "learner": np.array(json.dumps(told, allow_nan=False)),
         "meta": to_host(learner.meta),
     } | packed("inner", learner.state)
-    return arrays | {"names": np.array(sorted([*arrays, "names"]))}
+    arrays |= {"names": np.array(sorted([*arrays, "names"]))}
+    try:
+        parts_of(arrays, np)
+    except CheckpointError as error:
+        raise SettingsError(f"this learner could not be read back: {error}") from error
+    return arrays
+
+
+def checked_inputs(inputs: Any) -> tuple[float, float]:
+    """A range of inputs, (lowest, highest).
+
+    Raises
+    ------
+    SettingsError
+        if ``inputs`` is not two numbers, the lower first.
+    """
+    pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
+    real = pair and all(isinstance(end, Real) and not isinstance(end, bool) for end in inputs)
+    if not real or not inputs[0] <= inputs[1]:
+        raise SettingsError(f"inputs must be two numbers, the lower first, got {inputs!r}")
+    return float(inputs[0]), float(inputs[1])
+
+
+def _number(end: Any) -> Any:
+    """An end of a range: JSON has words for infinite numbers."""
+    return {"inf": math.inf, "-inf": -math.inf}.get(end, end) if isinstance(end, str) else end
 
 
 def parts_of(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> dict[str, Any]:
@@ -71,16 +99,18 @@ def parts_of(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> dict[str, Any]
         raise CheckpointError(f"it is not a whole file of the format {FORMAT!r}")
     try:
         told = parsed_json(str(left.pop("learner")).encode())
+        if not isinstance(told, dict) or told.keys() != _PARTS:
+            raise ValueError(f"it must be an object of {', '.join(sorted(_PARTS))}")
         objective = objective_in(told["objective"])
         algorithm = made_of_json(ALGORITHMS, told["algorithm"])
-        scoring = made_from(Scoring, flags_in(Scoring, told["scoring"]), {})
-        low, high = map(float, told["inputs"])
+        scoring = made_of_object(Scoring, told["scoring"])
+        inputs = checked_inputs([_number(end) for end in told["inputs"]])
+        meta = read_meta(left, algorithm, objective)
+        state = state_of(left, "inner", algorithm, objective, meta, xp)
+    except CheckpointError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, MinimetaError):
-            raise CheckpointError(str(error)) from error
-        raise CheckpointError(f"its description is damaged: {error!r}") from error
-    meta = read_meta(left, algorithm, objective)
-    state = state_of(left, "inner", algorithm, objective, meta, xp)
+        raise CheckpointError(f"its description is damaged: {one_line(error)}") from error
     if left:
         raise CheckpointError(f"no part of a learner is called {', '.join(sorted(left))}")
     return {
@@ -89,5 +119,5 @@ def parts_of(arrays: Mapping[str, np.ndarray], xp: ModuleType) -> dict[str, Any]
         "meta": xp.asarray(meta),
         "state": state,
         "scoring": scoring,
-        "inputs": (low, high),
+        "inputs": inputs,
     }

@@ -227,11 +227,20 @@ X, Y = _tasks(count=2)
         (lambda one: one.fit([[1.0], [2.0, 3.0]], [1.0, 2.0]), "x cannot be made an array"),
         (lambda one: one.fit(np.ma.masked_less(X, 0), Y), "x has masked numbers"),
         (lambda one: one.fit({"x": 1.0}, [1.0]), "x must hold real numbers, got object"),
-        (lambda one: one.fit(X, Y, steps=-1), "steps must be a whole number from 0, got -1"),
-        (lambda one: one.fit(X, Y, size=0), "size must be a whole number from 1, got 0"),
+        (
+            lambda one: one.fit(X, Y, steps=-1),
+            "steps must be a whole number from 0 to 1000000000, got -1",
+        ),
+        (
+            lambda one: one.fit(X, Y, size=0),
+            "size must be a whole number from 1 to 1000000000, got 0",
+        ),
         (lambda one: one.fit(X, Y, seed=-1), "seed must be a whole number, 0 or more, got -1"),
         (lambda one: one.fit([10**400], [1.0]), "x must hold real numbers, got object"),
-        (lambda one: one.fit(X, Y, steps=2.5), "steps must be a whole number from 0, got 2.5"),
+        (
+            lambda one: one.fit(X, Y, steps=2.5),
+            "steps must be a whole number from 0 to 1000000000, got 2.5",
+        ),
         (lambda one: one.fit(X, Y).predict(X[0]), "must hold the 2 tasks of fit"),
         (lambda one: one.fit(X, Y).classes_, "has no classes"),
         (lambda one: one.fit(X, Y).predict_proba(X), "has no classes"),
