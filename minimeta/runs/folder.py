@@ -244,11 +244,9 @@ class RunFolder:
         """
         config = object_in(self.config_path)
         if config is None:
-            if not os.path.lexists(self.path):
-                raise CheckpointError(f"there is no run folder {self.path}")
-            raise CheckpointError(
-                f"{self.path} is not a run folder: it has no {self.config_path.name}"
-            )
+            there = os.path.lexists(self.path)
+            fault = f"it has no {self.config_path.name}" if there else "there is no such folder"
+            raise CheckpointError(f"{self.path} is not a run folder: {fault}")
         return config
 
     def save(

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DataError, reason_of
+from ..errors import DataError, reason_of, shown
 from ..files import opened
 from .images import UnreadableImage, is_hidden
 
@@ -254,7 +254,8 @@ def damage_told(what: object) -> Iterator[None]:
     except DataError:
         raise
     except _DAMAGE as error:
+        reason = shown(reason_of(error), str, 200)
         sound = is_refusal(error) or isinstance(error, UnreadableImage)
         raise DataError(
-            f"{what} {'cannot be read' if sound else 'is damaged'}: {reason_of(error)}"
+            f"{what} {'cannot be read' if sound else 'is damaged'}: {reason}"
         ) from error

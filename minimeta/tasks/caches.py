@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import DataError, reason_of
+from ..errors import DataError, reason_of, shown
 from ..files import parts_of, write_atomically
 from .archives import is_refusal, opened_archive
 
@@ -113,9 +113,10 @@ def _read_cache(
         raise
     except Exception as error:  # a reader of archives may raise anything on damaged bytes
         fault = "cannot be read" if is_refusal(error) else "is damaged"
+        reason = shown(reason_of(error), str, 200)
         raise DataError(
-            f"the cache {path} {fault} ({reason_of(error)}): delete the file, and the next run "
-            "writes it again"
+            f"the cache {path} {fault} ({reason}): delete the file, and the next run writes it "
+            "again"
         ) from error
 
 
