@@ -10,12 +10,12 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from .errors import did_you_mean
+from .errors import did_you_mean, shown
 
 # No size of an array may be larger: sizes that a processor cannot count end in
 # errors that do not name the flag.
@@ -78,22 +78,17 @@ def _name(action: argparse.Action) -> str:
     return str(action.metavar or action.dest).lower()
 
 
-def not_among(words: Iterable[str], value: str) -> str:
+def not_among(words: Collection[str], value: str) -> str:
     """The end of a message about a word that is not one of ``words``.
 
     A long list of words is left out where one of them is near.
     """
-    known = list(words)
-    near, told = get_close_matches(value, known, 1, _NEAR), ", ".join(known)
+    known, told = list(words), ", ".join(words)
+    near = get_close_matches(value, known, 1, _NEAR)
+    near = near or [word for word in known if len(word) > 2 and value.startswith(word)][:1]
     if near and len(told) > 60:
         return f"{shown(value)} is unknown{did_you_mean(near)}"
     return f"must be one of {told}, got {shown(value)}{did_you_mean(near)}"
-
-
-def shown(value: Any, text: Callable[[Any], str] = repr) -> str:
-    """A value as it stands in a message, cut where it is long."""
-    told = text(value)
-    return told if len(told) <= 60 else f"{told[:57]}..."
 
 
 def whole_number(least: int = 0, most: int | None = LARGEST) -> Callable[[str], int]:

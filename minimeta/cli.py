@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +16,10 @@ from types import NoneType
 from typing import Any
 
 from .algorithms import ADML
-from .arguments import LARGEST, Parser, not_among, not_negative, refuse_huge, shown, whole_number
+from .arguments import LARGEST, Parser, not_among, not_negative, refuse_huge, whole_number
 from .arrays.backend import DEVICES, device_module
-from .errors import MinimetaError, SettingsError, VectorsError
+from .arrays.memory import refuse_beyond_memory
+from .errors import MinimetaError, SettingsError, VectorsError, one_line, reason_of, shown
 from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_new
 from .runs.experiment import Experiment, evaluate
@@ -57,15 +57,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"minimeta: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
-        print(f"minimeta: {str(error) or 'out of memory'}", file=sys.stderr)
+        print(f"minimeta: {_told_refusal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"minimeta: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
 
 
+def _told_refusal(error: OSError | MemoryError) -> str:
+    """A refusal of the system in words."""
+    if isinstance(error, MemoryError):
+        return one_line(error) or "out of memory"
+    return one_line(f"{error.filename}: " if error.filename else "") + reason_of(error)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that stand on the command line."""
+    return {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
+
+
 def _train(options: argparse.Namespace) -> None:
-    given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
+    given = _given(options)
     out = Path(options.out) if options.out else Path("runs") / (options.preset or "")
     if options.preset is None and not (options.resume and options.out):
         raise SettingsError(
@@ -78,7 +90,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.show:
         print(json.dumps(settings.to_dict(), indent=2, allow_nan=False))
         return
-    _refuse_beyond_memory(_numbers_in_training(settings))
+    refuse_beyond_memory(_numbers_in_training(settings))
     started = time.monotonic()
     xp = device_module(options.device)
     state = train(
@@ -109,27 +121,6 @@ def _numbers_in_evaluation(settings: Settings) -> int:
     """A lower bound of the numbers that the evaluation of a task holds."""
     told = settings.evaluation
     return max(told.steps * told.size, told.shots + (told.queries or 0))
-
-
-def physical_memory() -> int | None:
-    """The memory of this machine in bytes; None where it is not known."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None
-
-
-def _refuse_beyond_memory(numbers: int) -> None:
-    """Raise a SettingsError if the machine cannot hold that many numbers.
-
-    Linux would grant the memory, and kill the process once it uses it.
-    """
-    memory, needed = physical_memory(), 4 * numbers
-    if memory is not None and needed > memory:
-        raise SettingsError(
-            f"these settings need at least {needed / 2**30:.3g} GiB of memory, but this machine "
-            f"has {memory / 2**30:.3g} GiB: make sizes, shots or meta_batch smaller"
-        )
 
 
 def _told_loss(folder: RunFolder, settings: Settings) -> str:
@@ -165,27 +156,46 @@ def _resumed_settings(folder: RunFolder, preset: str | None, given: dict[str, An
     if other == ["iterations"] and given.get("iterations", 0) > there["iterations"]:
         return settings.changed(iterations=given["iterations"])
     if other:
-        told = told_differences(other, there, wanted)
-        raise SettingsError(f"{folder.path} was started with other settings: {told}")
+        raise SettingsError(told_differences(folder, other, there, wanted))
     return settings
 
 
 def _eval(options: argparse.Namespace) -> None:
     run = Path(options.run_folder)
-    if options.json and (
-        Path(options.json).exists() or not Path(options.json).absolute().parent.is_dir()
-    ):
-        raise SettingsError(
-            f"--json needs a new file in an existing folder, got {options.json}: name another file"
-        )
+    _check_json(options.json)
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
-    given = {flag: getattr(options, flag) for flag in options.flags if hasattr(options, flag)}
-    experiment = replace(experiment, settings=experiment.settings.changed(**given))
-    _refuse_beyond_memory(_numbers_in_evaluation(experiment.settings))
+    settings = experiment.settings.changed(**_given(options))
+    experiment = replace(experiment, settings=settings)
+    refuse_beyond_memory(_numbers_in_evaluation(settings))
     facts = RunFolder(run).facts()
-    print(f"{run} after {state.iteration} of {experiment.settings.training.iterations} meta-steps:")
+    print(f"{run} after {state.iteration} of {settings.training.iterations} meta-steps:")
     for remark in (remarks := _remarks(run, experiment, state)):
         print(remark)
+    result = {"meta_steps": state.iteration, "tasks": options.tasks, "eval_seed": options.eval_seed}
+    result |= _scores(options, experiment, state)
+    result |= {
+        "remarks": remarks,
+        "settings": settings.to_dict(),
+        "provenance": provenance(experiment.xp.__name__),
+        "training": facts,
+    }
+    named = run / f"eval-{settings.evaluation.shots}shot-{options.tasks}tasks.json"
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    print(f"written to {_written(Path(options.json) if options.json else named, text)}")
+
+
+def _check_json(file: str | None) -> None:
+    """Raise a SettingsError if ``file`` cannot be a new file."""
+    if file and (Path(file).exists() or not Path(file).absolute().parent.is_dir()):
+        raise SettingsError(
+            f"--json needs a new file in an existing folder, got {file}: name another file"
+        )
+
+
+def _scores(
+    options: argparse.Namespace, experiment: Experiment, state: MetaState
+) -> dict[str, Any]:
+    """Score the learner of ``state``; print the results and return them."""
     started = time.monotonic()
     scores = evaluate(
         experiment,
@@ -196,21 +206,8 @@ def _eval(options: argparse.Namespace) -> None:
         progress=_progress(options),
     )
     tell = _told_accuracy if isinstance(scores, Accuracy) else _told_errors
-    result = {
-        "meta_steps": state.iteration,
-        "tasks": options.tasks,
-        "eval_seed": options.eval_seed,
-        "results": tell(scores, experiment, options.tasks),
-        "remarks": remarks,
-        "seconds": round(time.monotonic() - started, 1),
-        "settings": experiment.settings.to_dict(),
-        "provenance": provenance(experiment.xp.__name__),
-        "training": facts,
-    }
-    shots = experiment.settings.evaluation.shots
-    named = run / f"eval-{shots}shot-{options.tasks}tasks.json"
-    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    print(f"written to {_written(Path(options.json) if options.json else named, text)}")
+    results = tell(scores, experiment, options.tasks)
+    return {"results": results, "seconds": round(time.monotonic() - started, 1)}
 
 
 def _remarks(run: Path, experiment: Experiment, state: MetaState) -> list[str]:
@@ -354,7 +351,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="minimeta")
     _add_train(commands)
     _add_eval(commands)
-    check = commands.add_parser(
+    _add_check(commands)
+    _add_data(commands)
+    _add_vectors(commands)
+    return parser
+
+
+def _add_check(commands: Any) -> None:
+    parser = commands.add_parser(
         "check",
         help="check the mathematics on this machine",
         usage="minimeta check [options]",
@@ -363,36 +367,37 @@ def _parser() -> argparse.ArgumentParser:
         "layer, network or algorithm shows its largest error. The exit status is 1 if any check "
         "fails.",
     )
-    check.add_argument(
+    parser.add_argument(
         "--device", choices=DEVICES, help="device (default: MINIMETA_DEVICE, else cpu)"
     )
-    check.add_argument(
+    parser.add_argument(
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
         help="float32 compares directions with float64, to the precision of float32 "
         "(default: float64)",
     )
-    check.add_argument(
+    parser.add_argument(
         "--deep", action="store_true", help="thirty times as many inputs, and every k from 2 to 8"
     )
-    check.set_defaults(run=_check)
-    data = commands.add_parser(
+    parser.set_defaults(run=_check)
+
+
+def _add_data(commands: Any) -> None:
+    parser = commands.add_parser(
         "data",
         help="download a dataset",
         usage="minimeta data {omniglot,mini-imagenet} [--data DIR]",
         description="Download Omniglot and verify its checksums. mini-ImageNet has no official "
         "download: print where its files are, or which files to get and where to put them.",
     )
-    data.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
-    data.add_argument(
+    parser.add_argument("dataset", choices=["omniglot", "mini-imagenet"])
+    parser.add_argument(
         "--data",
         metavar="DIR",
         help="folder of the dataset (default: MINIMETA_DATA, else the user's cache folder)",
     )
-    data.set_defaults(run=_data)
-    _add_vectors(commands)
-    return parser
+    parser.set_defaults(run=_data)
 
 
 def _add_train(commands: Any) -> None:
@@ -408,8 +413,23 @@ def _add_train(commands: Any) -> None:
         "  minimeta train sine\n"
         "  minimeta train omniglot-5way --data DIR --iterations 20000 --out runs/mine\n"
         "  minimeta train --resume --data DIR --out runs/mine\n"
-        "a run keeps the settings that it was started with: epsilon depends on --iterations",
+        "a run keeps the settings that it was started with; --resume --iterations N extends a run\n"
+        "whose outer step size is constant (--epsilon-final equals --epsilon)",
     )
+    _add_train_flags(parser)
+    _add_machine_flags(parser)
+    group = parser.add_argument_group(
+        "settings",
+        "a flag that is not given has the preset's value (--show prints all values);\n"
+        "in parentheses: the value in the preset sine",
+    )
+    known = _flags()
+    for owners in known.values():
+        _add_setting(group, owners)
+    parser.set_defaults(run=_train, flags=list(known))
+
+
+def _add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "preset",
         nargs="?",
@@ -420,7 +440,10 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--show", action="store_true", help="print the settings as JSON and exit")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/PRESET)")
     parser.add_argument(
-        "--resume", action="store_true", help="continue from the checkpoint in the run folder"
+        "--resume",
+        action="store_true",
+        help="continue from the checkpoint in the run folder; with more --iterations, extend the "
+        "run",
     )
     parser.add_argument(
         "--log-every",
@@ -436,16 +459,6 @@ def _add_train(commands: Any) -> None:
         metavar="S",
         help="seconds between checkpoints (default: 10)",
     )
-    _add_machine_flags(parser)
-    group = parser.add_argument_group(
-        "settings",
-        "a flag that is not given has the preset's value (--show prints all values);\n"
-        "in parentheses: the value in the preset sine",
-    )
-    known = _flags()
-    for owners in known.values():
-        _add_setting(group, owners)
-    parser.set_defaults(run=_train, flags=list(known))
 
 
 def _flags() -> dict[str, list[Owner]]:
@@ -546,6 +559,12 @@ def _add_eval(commands: Any) -> None:
     )
     for flag in scoring:
         _add_setting(group, known[flag], flag.removeprefix("eval_"))
+    _add_eval_flags(parser)
+    _add_machine_flags(parser)
+    parser.set_defaults(run=_eval, flags=scoring)
+
+
+def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transduction",
         choices=["both", "yes", "no"],
@@ -563,8 +582,6 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="new file for the result (default: in the run folder)"
     )
-    _add_machine_flags(parser)
-    parser.set_defaults(run=_eval, flags=scoring)
 
 
 def _add_vectors(commands: Any) -> None:

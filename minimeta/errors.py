@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 _LONGEST = 2000  # characters of a message
 
@@ -21,6 +22,18 @@ def one_line(text: object) -> str:
         )
     half = _LONGEST // 2
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of an error in one line, without the number and the path that
+    an error of the system has too."""
+    return one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def shown(value: Any, text: Callable[[Any], str] = repr, most: int = 60) -> str:
+    """A value as it stands in a message, cut to ``most`` characters."""
+    told = text(value)
+    return told if len(told) <= most else f"{told[: most - 3]}..."
 
 
 def did_you_mean(words: Sequence[str]) -> str:
@@ -56,13 +69,6 @@ class DeviceError(MinimetaError, RuntimeError):
 
 class DataError(MinimetaError, OSError):
     """A dataset is missing, truncated or altered."""
-
-    def __str__(self) -> str:
-        """The message in one line: a file's name may hold any character."""
-        text = super().__str__()
-        return "".join(
-            each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-        )
 
 
 class CheckpointError(MinimetaError, OSError):

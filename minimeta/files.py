@@ -15,14 +15,14 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from .errors import one_line
+from .errors import one_line, reason_of
 
 MEBIBYTE = 1 << 20
 
@@ -90,9 +90,8 @@ def _check_plain(path: Path, status: os.stat_result | None) -> None:
     """Raise an OSError if there is something other than a plain file."""
     if status is not None and not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        error = OSError(f"{path} is {kind}, where a file is expected")
-        error.errno = errno.ENXIO  # the system refuses; no bytes are damaged
-        raise error
+        # ENXIO: the system refuses; no bytes are damaged.
+        raise OSError(errno.ENXIO, f"it is {kind}, where a file is expected", str(path))
 
 
 def read_bytes(path: Path, limit: int, links: bool = False) -> bytes:
@@ -185,10 +184,13 @@ def _whole(digits: str) -> int:
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def read_arrays(path: Path, limit: int) -> dict[str, np.ndarray]:
-    """All arrays of the npz file ``path``, by name. Nothing is unpickled.
+def read_arrays(
+    path: Path, limit: int, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of the npz file ``path``, by name. Nothing is unpickled.
 
-    The sizes that the archive tells are judged before anything is unpacked.
+    With ``names``, only the arrays of these names are unpacked. The sizes that
+    the archive tells are judged before anything is unpacked.
 
     Raises
     ------
@@ -206,14 +208,16 @@ def read_arrays(path: Path, limit: int) -> dict[str, np.ndarray]:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
                 _check_members(members, limit)
+                named = {each.filename.removesuffix(".npy"): each for each in members}
                 return {
-                    each.filename.removesuffix(".npy"): _array(archive.read(each))
-                    for each in members
+                    name: _array(archive.read(member))
+                    for name, member in named.items()
+                    if names is None or name in names
                 }
         except (MemoryError, OSError):
             raise
         except Exception as error:  # a reader of archives may raise anything on damaged bytes
-            raise ValueError(one_line(error) or type(error).__name__) from error
+            raise ValueError(reason_of(error)) from error
 
 
 def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
@@ -354,7 +358,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (ValueError, RecursionError) as error:  # a null character; thousands of parents
-        raise OSError(f"{path} cannot be the name of a folder: {error}") from error
+        told = f"it cannot be the name of a folder ({error})"
+        raise OSError(errno.EINVAL, told, str(path)) from error
 
 
 def parts_of(path: Path) -> list[Path]:

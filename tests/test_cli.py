@@ -108,7 +108,7 @@ def test_what_a_preset_set_for_another_algorithm_is_not_refused(preset, capsys):
         ),
         (["train", "sine", *SHORT, "--out", "NEW", "--resume"], "not a run folder"),
         (["train"], "give a preset"),
-        (["eval", "NEW"], "not a run folder"),
+        (["eval", "NEW"], "NEW is not a run folder: there is no such folder"),
         (["eval", "RUN", "--shots", "0", "--quiet"], "eval_shots must be 1 or more"),
         (
             ["train", "omniglot-5way", "--data", "NEW", "--out", "NEW"],
@@ -231,6 +231,12 @@ TRAIN = "usage: minimeta train PRESET [--out RUN] [--resume] [options and settin
             "did you mean train?",
         ),
         (
+            "evaluate RUN",
+            "usage: minimeta COMMAND ... (minimeta --help lists the commands)",
+            "minimeta: command must be one of train, eval, check, data, vectors, got 'evaluate': "
+            "did you mean eval?",
+        ),
+        (
             "eval",
             "usage: minimeta eval RUN [options and settings]",
             "minimeta eval: the following arguments are required: RUN",
@@ -314,7 +320,7 @@ def test_sizes_beyond_the_memory_of_the_machine_are_told_in_a_line(sizes):
     words = [f"--{flag}={size}" for flag, size in sizes.items()]
     with TemporaryDirectory() as folder, redirect_stderr(StringIO()) as told:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("minimeta.cli.physical_memory", lambda: 2**30)
+            patched.setattr("minimeta.arrays.memory.physical_memory", lambda: 2**30)
             assert main(["train", "sine-maml", *words, "--out", f"{folder}/run"]) == 1
         assert "GiB of memory, but this machine has 1 GiB" in told.getvalue()
         assert told.getvalue().count("\n") == 1 and not list(Path(folder).iterdir())
@@ -404,6 +410,27 @@ def test_eval_tells_that_a_run_diverged(tmp_path, capsys):
     assert "meta-step" in told
     assert main(["eval", str(run), "--tasks", "10", "--steps", "1", "--quiet"]) == 0
     assert f"the run ended early, because it diverged: {told}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("told", [{}, {"told": None}, {"told": 1}])
+def test_a_row_of_a_divergence_that_lacks_its_error_is_told(tmp_path, capsys, told):
+    run = tmp_path / "run"
+    _unfinished(run)
+    row = {"iteration": 10, "event": "diverged"} | told
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+    assert main(["eval", str(run), "--tasks", "10", "--quiet"]) == 1
+    assert "metrics.jsonl is damaged after 2 rows: " in capsys.readouterr().err
+
+
+def test_a_preset_with_more_iterations_than_the_run_is_told_how_to_extend(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    words = ["--epsilon", "0.1", "--epsilon-final", "0.1", "--quiet", "--out", run]
+    assert main(["train", "sine", "--iterations", "20", *words]) == 0
+    capsys.readouterr()
+    assert main(["train", "sine", "--resume", *words]) == 1
+    assert "iterations is 20 in the run, 30000 here; --iterations 30000" in capsys.readouterr().err
+    assert main(["train", "sine", "--resume", "--iterations", "30", *words]) == 0
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):

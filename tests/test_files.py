@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minimeta.errors import CheckpointError, SweepError, one_line
+from minimeta.errors import CheckpointError, DataError, SweepError, one_line, reason_of
 from minimeta.files import (
     locked,
     opened,
@@ -49,9 +49,10 @@ def test_only_a_plain_file_is_opened_and_nothing_is_waited_for(tmp_path, kind, m
     path, beside = tmp_path / "file", tmp_path / "beside"
     beside.write_text("mine")
     _in_place(kind, path, beside)
-    told = "File exists" if mode == "new" else f"file is {kind}, where a file is expected"
-    with pytest.raises(OSError, match=told):
+    told = "File exists" if mode == "new" else f"it is {kind}, where a file is expected"
+    with pytest.raises(OSError, match=told) as caught:
         opened(path, mode)
+    assert caught.value.filename in (path, str(path)) and str(path) not in reason_of(caught.value)
     assert beside.read_text() == "mine"
 
 
@@ -108,6 +109,16 @@ def test_nothing_that_exists_is_replaced_by_a_new_file(tmp_path, monkeypatch, li
             write_new(tmp_path / name, lambda file: file.write(b"other"))
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    def fail(file):
+        file.write(b"half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_new(tmp_path / "new", fail)
+    assert not list(tmp_path.iterdir())
 
 
 KILLED = """
@@ -188,6 +199,17 @@ def test_json_that_no_writer_makes_is_told(tmp_path, text, told):
         read_json(tmp_path / "file", limit=50 if b" " in text[:1] else 1 << 20)
 
 
+def test_only_the_arrays_that_are_asked_for_are_unpacked(tmp_path):
+    np.savez(tmp_path / "file.npz", a=np.arange(3), large=np.zeros(10**6))
+    tracemalloc.start()
+    try:
+        got = read_arrays(tmp_path / "file.npz", 10**7, ("a", "none"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert list(got) == ["a"] and got["a"].tolist() == [0, 1, 2] and peak < 1e6
+
+
 ARRAYS = hnp.arrays(
     st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.dtype("<U3")]),
     hnp.array_shapes(min_dims=0, min_side=0),
@@ -263,7 +285,7 @@ def test_only_the_compressions_of_numpy_are_unpacked(tmp_path):
 
 @given(st.text() | st.text(alphabet="\n\r\x1b\u2028\ta "))
 def test_an_error_is_one_printable_line(text):
-    for line in (one_line(text), str(CheckpointError(text))):
+    for line in (one_line(text), str(CheckpointError(text)), str(DataError(text))):
         assert line.isprintable() and len(line) < 2100
     if text.isprintable() and text == text.strip() and len(text) <= 2000:
         assert one_line(text) == text

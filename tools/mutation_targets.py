@@ -105,7 +105,7 @@ def function_of(owner: Any, name: str) -> FunctionType:
 
 
 def _layers() -> Iterator[Target]:
-    """The passes of every layer, and the kernels and helpers beneath them."""
+    """The passes of every layer, and the kernels and functions beneath them."""
     dense = of_layers(
         (layers.Dense(3, 2), (3,)), (layers.Dense(1, 4), (1,)), (layers.Dense(4, 1), (4,))
     )

@@ -1,4 +1,4 @@
-"""The memory of the host, and how much of it or of a device is in use.
+"""The memory of the host, how much is in use, and what cannot fit into it.
 
 A meta-step allocates and frees the same few large arrays again and again. By
 default glibc returns such memory to the system at once, so every new array
@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+
+from ..errors import SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP_BYTES = 1 << 30
@@ -44,6 +46,28 @@ def keep_freed_memory() -> bool:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
         and libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
     )
+
+
+def physical_memory() -> int | None:
+    """The memory of this machine in bytes; None where it is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def refuse_beyond_memory(numbers: int, itemsize: int = 4) -> None:
+    """Raise a SettingsError if the machine cannot hold that many numbers.
+
+    A number takes ``itemsize`` bytes. Linux would grant the memory, and kill
+    the process once it uses it.
+    """
+    memory, needed = physical_memory(), itemsize * numbers
+    if memory is not None and needed > memory:
+        raise SettingsError(
+            f"these settings need at least {needed / 2**30:.3g} GiB of memory, but this machine "
+            f"has {memory / 2**30:.3g} GiB: make sizes, shots or meta_batch smaller"
+        )
 
 
 def peak_memory(xp: ModuleType = np) -> int | None:

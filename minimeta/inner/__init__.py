@@ -9,6 +9,7 @@ from .rule import (
     Rate,
     RateGradient,
     is_per_step,
+    named_parts,
     rate_at,
     with_parts,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "conjugate_gradients",
     "descend",
     "is_per_step",
+    "named_parts",
     "rate_at",
     "unroll",
     "with_parts",

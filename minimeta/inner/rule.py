@@ -224,3 +224,13 @@ class RateGradient:
 def with_parts(state: tuple, parts: Iterable[Any]) -> Any:
     """A tuple of the type of ``state``, plain or named, made of ``parts``."""
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+def named_parts(state: tuple, name: str = "{}") -> list[tuple[str, Any]]:
+    """The parts of a plain or named tuple, each with its field's name.
+
+    A part of a plain tuple is called ``name``, with its place, from 0, in the
+    place of "{}".
+    """
+    names = getattr(state, "_fields", None) or [name.format(i) for i in range(len(state))]
+    return list(zip(names, state, strict=True))

@@ -18,6 +18,8 @@ from typing import Any
 from ..errors import SettingsError
 from .jobs import SAY_SO_AFTER, Failure, Measure, Submit, attempt, portable
 
+CONNECT_WITHIN = 10.0  # seconds in which a scheduler must answer
+
 
 @contextmanager
 def on_cluster(scheduler: str) -> Iterator[Submit]:
@@ -32,7 +34,7 @@ def on_cluster(scheduler: str) -> Iterator[Submit]:
         # This thread may run a loop of its own, in a notebook.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, _connected(scheduler)).result()
-        client = distributed.Client(scheduler, timeout=10)
+        client = distributed.Client(scheduler, timeout=CONNECT_WITHIN)
     except (OSError, ValueError) as error:  # ValueError: not an address
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
@@ -85,7 +87,7 @@ async def _connected(scheduler: str) -> None:
     """Connect to a scheduler, and close the connection."""
     from distributed.comm import connect
 
-    connection = await connect(scheduler, timeout=10)
+    connection = await connect(scheduler, timeout=CONNECT_WITHIN)
     await connection.close()
 
 

@@ -69,7 +69,8 @@ writes it if it found rows missing, doubled or out of order, and warns:
 gaps              ranges of meta-steps whose loss no row tells: pairs [first,
                   last], counted from 1
 doubled           the rows of losses that were removed, because a later row had
-                  the same meta-step
+                  the same meta-step. Many gaps or removed rows take several
+                  rows of a repair, since no row is longer than 1 MiB.
 
 A row of a divergence has the ``event`` "diverged". The meta-steps after it have
 no rows:
@@ -85,6 +86,10 @@ The last line may be cut short by a kill. It does not count. A process that
 continues a run rewrites the file: without that line, and without the rows after
 its checkpoint, whose meta-steps it computes again. After a loss of power, lines
 after the checkpoint may be damaged; they are left out in the same way.
+
+Older versions computed a constant ``epsilon`` with an error of rounding. A run
+that such a version began, and that this version continues, may differ in the
+last bit of ``epsilon`` from a run of one version.
 """
 
 from __future__ import annotations
@@ -94,8 +99,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -103,8 +108,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, MinimetaError, SettingsError, one_line
+from ..arrays.memory import physical_memory
+from ..errors import CheckpointError, SettingsError, one_line, reason_of
 from ..files import (
+    MEBIBYTE,
     flush_file,
     flush_folder,
     locked,
@@ -118,7 +125,7 @@ from ..files import (
 )
 from ..training.meta_training import MetaState
 from ..training.states import Rules, largest_size, packed_state, read_state
-from .metrics import metrics_arrays, read_rows, sorted_rows, told_gaps
+from .metrics import LONGEST_ROW, Sorted, metrics_arrays, read_rows, sorted_rows, told_gaps
 
 _FORMAT = "minimeta checkpoint 2"
 _FIRST_FORMAT = "minimeta checkpoint 1"  # left None out, and held arrays that no state has now
@@ -162,18 +169,43 @@ class RunFolder:
         CheckpointError
             if another process holds the lock, or the folder cannot be used.
         """
-        try:
-            make_folder(self.path)
-            with locked(self.path / ".lock") as alone:
-                if not alone:
-                    raise CheckpointError(f"another process is training in {self.path}")
-                for path in (self.config_path, self.checkpoint_path, self.metrics_path):
+        with ExitStack() as stack:
+            try:
+                make_folder(self.path)
+                alone = stack.enter_context(locked(self.path / ".lock"))
+                for path in self._files if alone else ():
                     remove_parts_of(path)
-                yield
-        except OSError as error:
-            if isinstance(error, MinimetaError):
-                raise
-            raise CheckpointError(f"{self.path} cannot be used as a run folder: {error}") from error
+            except OSError as error:
+                raise self._unusable(reason_of(error), error.filename) from error
+            if not alone:
+                raise CheckpointError(f"another process is training in {self.path}")
+            yield
+
+    def _unusable(self, reason: str, file: str | None = None) -> CheckpointError:
+        """The error for a folder, or for a ``file`` in it, of no use."""
+        beside = f"{Path(file).name}: " if file and Path(file) != self.path else ""
+        return CheckpointError(f"{self.path} cannot be used as a run folder: {beside}{reason}")
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return (self.config_path, self.checkpoint_path, self.metrics_path)
+
+    def check_new(self) -> None:
+        """Check that a new run can be in the folder; nothing is created.
+
+        Raises
+        ------
+        CheckpointError
+            if the folder holds a run, or a file of a run, or is a file.
+        """
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise self._unusable("it is a file")
+        for path in self._files:
+            if os.path.lexists(path):
+                raise CheckpointError(
+                    f"{self.path} already holds a run ({path.name}): "
+                    "continue it with --resume (in Python resume=True), or name another folder"
+                )
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Write the settings of a new run.
@@ -181,19 +213,17 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if the folder already holds a run, or a file of a run.
+            if the folder already holds a run, or a file of a run; if the
+            settings cannot be written.
         """
-        for path in (self.config_path, self.checkpoint_path, self.metrics_path):
-            if os.path.lexists(path):
-                raise CheckpointError(
-                    f"{self.path} already holds a run ({path.name}): "
-                    "continue it with --resume (in Python resume=True), or name another folder"
-                )
-        write_new(self.config_path, lambda file: file.write(_json(config)))
+        self.check_new()
+        with _writing(self.config_path):
+            write_new(self.config_path, lambda file: file.write(_json(config)))
 
     def replace_config(self, config: Mapping[str, Any]) -> None:
         """Replace the settings, of a run that is extended, atomically."""
-        write_atomically(self.config_path, lambda file: file.write(_json(config)))
+        with _writing(self.config_path):
+            write_atomically(self.config_path, lambda file: file.write(_json(config)))
 
     def discard(self) -> None:
         """Remove the settings and the first checkpoint of a run.
@@ -212,18 +242,11 @@ class RunFolder:
         CheckpointError
             if the settings are missing or not readable.
         """
-        try:
-            config = read_json(self.config_path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise CheckpointError(
-                f"{self.path} is not a run folder: it has no {self.config_path.name}"
-            ) from error
-        except ValueError as error:
-            raise CheckpointError(f"{self.config_path} is damaged: {error}") from error
-        except OSError as error:
-            raise CheckpointError(f"{self.config_path} cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{self.config_path} is damaged: it holds no settings")
+        config = object_in(self.config_path)
+        if config is None:
+            there = os.path.lexists(self.path)
+            fault = f"it has no {self.config_path.name}" if there else "there is no such folder"
+            raise CheckpointError(f"{self.path} is not a run folder: {fault}")
         return config
 
     def save(
@@ -240,6 +263,8 @@ class RunFolder:
 
         Raises
         ------
+        CheckpointError
+            if the checkpoint cannot be written.
         SettingsError
             if the structure of a rule's state, or the shape or dtype of an
             array, differs from that after its first step: such a state could
@@ -256,8 +281,35 @@ class RunFolder:
         arrays = {"format": np.array(_FORMAT), "config": digests} | packed
         arrays["names"] = np.array(sorted([*arrays, "names"]))
         if os.path.lexists(self.metrics_path):
-            flush_file(self.metrics_path)
-        write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
+            with _writing(self.metrics_path):
+                flush_file(self.metrics_path)
+        with _writing(self.checkpoint_path):
+            write_atomically(self.checkpoint_path, lambda file: np.savez(file, **arrays))
+
+    def check_checkpoint(self, config: Mapping[str, Any]) -> None:
+        """Check that the checkpoint was written under the settings ``config``.
+
+        This reads no parameters.
+
+        Raises
+        ------
+        CheckpointError
+            if the checkpoint is missing, of another version, damaged, or was
+            written under other settings.
+        """
+        limit = max(_LARGEST, physical_memory() or 0)
+        self._check_origin(self._arrays(limit, ("format", "config")), config)
+
+    def _check_origin(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+        if str(arrays.get("format", "")) not in (_FORMAT, _FIRST_FORMAT):
+            raise CheckpointError(
+                f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
+            )
+        if digest(config) not in np.atleast_1d(arrays.get("config", "")).tolist():
+            raise CheckpointError(
+                f"{self.checkpoint_path} was written under settings other than those in "
+                f"{self.config_path}"
+            )
 
     def load(self, config: Mapping[str, Any], rules: Rules, xp: ModuleType = np) -> MetaState:
         """The last state of a run with these ``rules``, on the device of xp.
@@ -269,45 +321,45 @@ class RunFolder:
             settings other than ``config``, or holds no state of such a run.
         """
         arrays = self._arrays(largest_size(rules) or _LARGEST)
-        told = str(arrays.pop("format", ""))
-        if told not in (_FORMAT, _FIRST_FORMAT):
+        names = arrays.pop("names", None)
+        if names is None or sorted([*arrays, "names"]) != names.tolist():
             raise CheckpointError(
-                f"{self.checkpoint_path} is not a checkpoint of this version ({_FORMAT!r} expected)"
+                f"{self.checkpoint_path} is damaged: some of its arrays are missing"
             )
-        if digest(config) not in np.atleast_1d(arrays.pop("config", np.array(""))).tolist():
-            raise CheckpointError(
-                f"{self.checkpoint_path} was written under settings other than those in "
-                f"{self.config_path}"
-            )
+        self._check_origin(arrays, config)
+        first_format = str(arrays.pop("format")) == _FIRST_FORMAT
+        del arrays["config"]
         try:
-            return read_state(arrays, rules, xp, first_format=told == _FIRST_FORMAT)
+            return read_state(arrays, rules, xp, first_format)
         except CheckpointError as error:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
 
-    def _arrays(self, limit: int) -> dict[str, np.ndarray]:
-        """All arrays of the checkpoint except the list of their names."""
+    def _arrays(self, limit: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays of the checkpoint: all, or those of these names."""
         try:
-            arrays = read_arrays(self.checkpoint_path, limit)
+            return read_arrays(self.checkpoint_path, limit, names)
         except FileNotFoundError as error:
             raise CheckpointError(f"{self.path} holds no checkpoint") from error
         except ValueError as error:
             raise CheckpointError(f"{self.checkpoint_path} is damaged: {error}") from error
         except OSError as error:
-            raise CheckpointError(f"{self.checkpoint_path} cannot be read: {error}") from error
-        if "names" not in arrays or sorted(arrays) != arrays["names"].tolist():
-            raise CheckpointError(
-                f"{self.checkpoint_path} is damaged: some of its arrays are missing"
-            )
-        del arrays["names"]
-        return arrays
+            told = f"{self.checkpoint_path} cannot be read: {reason_of(error)}"
+            raise CheckpointError(told) from error
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
-        """Add one row."""
+        """Add one row.
+
+        Raises
+        ------
+        CheckpointError
+            if the row cannot be written.
+        """
         new = not os.path.lexists(self.metrics_path)
-        with opened(self.metrics_path, "append") as file:
-            file.write(_line(entry))
-        if new:
-            flush_folder(self.path)
+        with _writing(self.metrics_path):
+            with opened(self.metrics_path, "append") as file:
+                file.write(_line(entry))
+            if new:
+                flush_folder(self.path)
 
     def metrics(self, enough: float = math.inf) -> list[dict[str, Any]]:
         """All whole rows of the metrics; an empty list without a file.
@@ -377,20 +429,19 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            if the metrics are damaged.
+            if the metrics are damaged, or cannot be written.
         """
         rows = self.metrics(iteration)
         found = sorted_rows([row for row in rows if _happened(row, iteration, end)], iteration)
         rows = found.rows
         if told := found.told():
             warnings.warn(one_line(f"{self.metrics_path} had {told}"), stacklevel=2)
-            gaps = [list(gap) for gap in found.gaps]
-            repair = {"event": "repaired", "gaps": gaps, "doubled": found.doubled}
-            rows = [*rows, {"iteration": iteration} | repair]
+            rows = [*rows, *_repairs(found, iteration)]
         if rows or os.path.lexists(self.metrics_path):
             text = b"".join(map(_line, rows))
-            write_atomically(self.metrics_path, lambda file: file.write(text))
-            flush_folder(self.path)
+            with _writing(self.metrics_path):
+                write_atomically(self.metrics_path, lambda file: file.write(text))
+                flush_folder(self.path)
 
 
 _OF_ONE_ROW = ("event", "config", "steps", "gaps", "doubled", "told", "extended")
@@ -400,6 +451,56 @@ def _happened(row: Mapping[str, Any], iteration: int, end: int | None) -> bool:
     """Whether a row tells of a run of ``end`` meta-steps at ``iteration``."""
     to = row.get("extended", {}).get("to", 0)
     return row["iteration"] <= iteration and (end is None or to <= end)
+
+
+def _repairs(found: Sorted, iteration: int) -> Iterator[dict[str, Any]]:
+    """The rows that tell the faults of metrics, each short enough to read."""
+    faults = [("gaps", list(gap)) for gap in found.gaps]
+    faults += [("doubled", row) for row in found.doubled]
+    row, size = _repair(iteration), 0
+    for name, fault in faults:
+        size += len(json.dumps(fault)) + 2
+        if size > LONGEST_ROW // 2:
+            yield row
+            row, size = _repair(iteration), 0
+        row[name].append(fault)
+    yield row
+
+
+def _repair(iteration: int) -> dict[str, Any]:
+    return {"iteration": iteration, "event": "repaired", "gaps": [], "doubled": []}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell an error of the system by the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {reason_of(error)}") from error
+
+
+def object_in(file: Path, limit: int = MEBIBYTE, remedy: str = "") -> dict[str, Any] | None:
+    """The JSON object in a file of ``limit`` bytes or fewer; None without a
+    file.
+
+    Raises
+    ------
+    CheckpointError
+        if the file holds anything else; names the file and the ``remedy``.
+    """
+    end = f"; {remedy}" if remedy else ""
+    try:
+        contents = read_json(file, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}{end}") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {reason_of(error)}{end}") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{file} is damaged: it must hold a JSON object{end}")
+    return contents
 
 
 def _json(config: Mapping[str, Any]) -> bytes:

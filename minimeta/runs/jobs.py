@@ -28,17 +28,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CheckpointError, MinimetaError, SettingsError
+from ..errors import CheckpointError, MinimetaError, SettingsError, reason_of
 from ..files import (
     MEBIBYTE,
     locked,
     make_folder,
-    read_json,
     remove_parts_of,
     write_new,
 )
 from .experiment import Experiment
-from .folder import RunFolder
+from .folder import RunFolder, object_in
 from .provenance import provenance
 from .settings import Settings
 from .sweep_progress import SCORED, Work, counted
@@ -130,7 +129,9 @@ def run_job(
     try:
         make_folder(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be used as a run folder: {error}") from error
+        raise CheckpointError(
+            f"{path} cannot be used as a run folder: {reason_of(error)}"
+        ) from error
     with _alone(path / ".job"):
         for name in ("result.json", *(f"look-{look}.json" for look in job.looks)):
             remove_parts_of(path / name)
@@ -189,7 +190,7 @@ def _look(
 ) -> dict[str, Any]:
     """The result of a look: stored when the run was there, or measured now."""
     file, remedy = path / f"look-{iteration}.json", f"delete {path} to compute this job again"
-    contents = _read(file, remedy)
+    contents = object_in(file, _LARGEST, remedy)
     if contents is None:
         contents = _write(file, job, {"result": measured(iteration)})
     with _whole(file, remedy):
@@ -241,7 +242,7 @@ def _write(path: Path, job: Job, contents: dict[str, Any]) -> dict[str, Any]:
             f"{path} was written by another process: the same call takes its result"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+        raise CheckpointError(f"{path} cannot be written: {reason_of(error)}") from error
     return json.loads(text)
 
 
@@ -275,31 +276,10 @@ def _check_of(job: Job, file: Path, contents: dict[str, Any]) -> None:
         )
 
 
-def _read(file: Path, remedy: str) -> dict[str, Any] | None:
-    """A JSON object from a file; None without a file.
-
-    Raises
-    ------
-    CheckpointError
-        if the file holds anything else; names the file and the ``remedy``.
-    """
-    try:
-        contents = read_json(file, _LARGEST)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}; {remedy}") from error
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error}; {remedy}") from error
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{file} is damaged: it must hold a JSON object; {remedy}")
-    return contents
-
-
 def result_of(job: Job, path: Path) -> dict[str, Any] | None:
     """The contents of a finished job's result file, with the job's looks."""
     file, remedy = path / "result.json", "delete it to finish the job again"
-    contents = _read(file, remedy)
+    contents = object_in(file, _LARGEST, remedy)
     if contents is None:
         return None
     with _whole(file, remedy):
@@ -335,7 +315,7 @@ def _alone(lock: Path) -> Iterator[None]:
             try:
                 alone = stack.enter_context(locked(lock))
             except OSError as error:
-                raise CheckpointError(f"{lock} cannot be a lock: {error}") from error
+                raise CheckpointError(f"{lock} cannot be a lock: {reason_of(error)}") from error
             if alone:
                 yield
                 return

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CheckpointError, SettingsError, one_line
+from ..errors import CheckpointError, SettingsError, one_line, reason_of
 from ..files import MEBIBYTE, opened, parsed_json
 
 Row = dict[str, Any]
 
-_LONGEST_ROW, _LARGEST_FILE = MEBIBYTE, 1024 * MEBIBYTE
+LONGEST_ROW, _LARGEST_FILE = MEBIBYTE, 1024 * MEBIBYTE
 _NUMBERS = {"loss": False, "epsilon": False, "seconds": False, "peak_memory": False}
 _NUMBERS |= {"iteration": True, "steps": True}  # True: a whole number
 _OBJECTS = ("provenance", "extended")
@@ -45,19 +45,19 @@ def read_rows(path: Path, enough: float = math.inf) -> list[Row]:
             size = os.fstat(file.fileno()).st_size
             if size > _LARGEST_FILE:
                 raise ValueError(f"it has {size} bytes, and {_LARGEST_FILE} or less are expected")
-            while (line := file.readline(_LONGEST_ROW)).endswith(b"\n"):
+            while (line := file.readline(LONGEST_ROW)).endswith(b"\n"):
                 row = parsed_json(line)
                 _check_row(row)
                 rows.append(row)
-            if len(line) == _LONGEST_ROW:
-                raise ValueError(f"a row has more than {_LONGEST_ROW} bytes")
+            if len(line) == LONGEST_ROW:
+                raise ValueError(f"a row has more than {LONGEST_ROW} bytes")
     except FileNotFoundError:
         return []
     except ValueError as error:
         if max((row["iteration"] for row in rows), default=0) < enough:
             raise CheckpointError(f"{path} is damaged after {len(rows)} rows: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
     return rows
 
 
@@ -78,8 +78,22 @@ def _check_row(row: Any) -> None:
         raise ValueError("iteration must be 0 or more, and steps between 0 and iteration")
     for name in _OBJECTS:
         if not isinstance(row.get(name, {}), dict):
-            raise ValueError(f"{name} must be an object, got {row[name]!r}")
+            raise ValueError(f"{name} must be an object, got {one_line(row[name])}")
+    _check_event(row)
     _check_gaps(row.get("gaps", []))
+
+
+def _check_event(row: Row) -> None:
+    """Raise a ValueError if a row of an event lacks what such a row tells."""
+    if row.get("event") == "diverged" and "told" not in row:
+        raise ValueError("a row of a divergence must have told")
+    if row.get("event") == "extended" and "extended" not in row:
+        raise ValueError("a row of an extension must have extended")
+    if not isinstance(row.get("told", ""), str):
+        raise ValueError(f"told must be text, got {one_line(row['told'])}")
+    extended = row.get("extended", {"from": 0, "to": 0})
+    if not all(type(extended.get(name)) is int for name in ("from", "to")):
+        raise ValueError(f"extended must have whole numbers from and to, got {one_line(extended)}")
 
 
 def _check_gaps(gaps: Any) -> None:

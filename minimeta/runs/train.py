@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms import Algorithm
 from ..arrays import memory
+from ..arrays.backend import Array
 from ..errors import (
     CheckpointError,
     DivergenceError,
@@ -87,8 +87,12 @@ def train(
     """
     folder, settings = RunFolder(Path(out)), experiment.settings
     if resume:
-        former = settings_in(folder.config_path, folder.config())
-        _check_resumed(folder, former, settings, extend)
+        config = folder.config()
+        _check_resumed(folder, settings_in(folder.config_path, config), settings, extend)
+        if folder.begun:
+            folder.check_checkpoint(config)
+    else:
+        folder.check_new()
     # Data that do not suffice, or do not fit, are refused before anything is
     # written.
     experiment.check()
@@ -106,12 +110,21 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def told_differences(
-    flags: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
+    folder: RunFolder, flags: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> str:
-    """Both values of each flag, in words."""
-    return ", ".join(
+    """The refusal of a run: both values of each flag, and the remedy if the run
+    is only shorter."""
+    told = ", ".join(
         f"{flag} is {one_line(before.get(flag))} in the run, {one_line(after.get(flag))} here"
         for flag in flags
+    )
+    told = f"{folder.path} was started with other settings: {told}"
+    wanted = after.get("iterations", 0)
+    if list(flags) != ["iterations"] or wanted < before.get("iterations", 0):
+        return told
+    return (
+        f"{told}; --iterations {wanted} (in Python iterations={wanted}) extends a run whose outer "
+        "step size is constant"
     )
 
 
@@ -123,8 +136,7 @@ def _check_resumed(folder: RunFolder, former: Settings, settings: Settings, exte
         return
     old, new = before["iterations"], after["iterations"]
     if other != ["iterations"] or new < old or not extend:
-        told = told_differences(other, before, after)
-        raise CheckpointError(f"{folder.path} was started with other settings: {told}")
+        raise CheckpointError(told_differences(folder, other, before, after))
     if settings.outer.lr != settings.training.epsilon_final:
         raise CheckpointError(
             f"{folder.path} cannot be extended from {old} to {new} meta-steps: its outer step size "
@@ -290,6 +302,7 @@ def load(
     CheckpointError
         if the checkpoint is damaged, or does not belong to such a run.
     """
+    folder.check_checkpoint(config)
     state, end = folder.load(config, rules_of(settings), xp), settings.training.iterations
     if state.iteration > end:
         raise CheckpointError(
@@ -302,20 +315,19 @@ def load(
 def rules_of(settings: Settings) -> Rules:
     """The rules whose states a run carries, and the shapes of these states.
 
-    No data are needed: the shapes are those of fresh meta-parameters. The inner
-    loop's number of parameters is unknown where an algorithm adapts in its own
-    way.
+    No data are needed: the shapes are those of fresh meta-parameters.
 
     Raises
     ------
     SettingsError
         if the meta-parameters cannot be made, such as for lack of memory.
     """
-    objective = settings.objective()
+    objective, dtype = settings.objective(), np.dtype(settings.training.dtype)
+    memory.refuse_beyond_memory(objective.size, dtype.itemsize)
     algorithm = settings.prepared(objective)
     try:
-        meta = algorithm.init(objective, np.random.default_rng(0), settings.training.dtype)
-        phi = algorithm.problem(objective, meta).start.shape[-1]
+        meta = algorithm.init(objective, np.random.default_rng(0), dtype)
+        return Rules.of(settings.outer, algorithm, objective, meta)
     except (ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, MinimetaError):
             raise
@@ -323,8 +335,6 @@ def rules_of(settings: Settings) -> Rules:
         raise SettingsError(
             f"the meta-parameters of these settings cannot be made: {told}"
         ) from error
-    own = type(algorithm).adapt is not Algorithm.adapt
-    return Rules(settings.outer, settings.algorithm.rule).at_sizes(meta, None if own else phi)
 
 
 def settings_in(file: Path, stored: Mapping[str, Any]) -> Settings:
@@ -346,47 +356,69 @@ def _advance(
 ) -> Iterator[MetaState]:
     """Train until meta-step ``end``, or the step at which ``interrupted`` is
     set; yield the states to save."""
-    from tqdm.auto import tqdm
-
     saved = time.monotonic()
-    rows = folder.metrics()
-    started = saved - max((row.get("seconds", 0.0) for row in rows), default=0.0)
-    bar = tqdm(
-        total=training.iterations,
-        initial=state.iteration,
-        unit="step",
-        disable=hidden(progress),
-        smoothing=0.05,
-    )
+    started = saved - max((row.get("seconds", 0.0) for row in folder.metrics()), default=0.0)
     with (
         training.stepper() as step,
-        bar,
+        _bar(training, state, progress) as bar,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
     ):
         stopping = state.iteration >= end
         while not stopping:
-            losses, first = [], state.iteration
-            for _ in range(min(saving.every - first % saving.every, end - first)):
-                state, loss = step(state)
-                losses.append(loss)
-                if interrupted.is_set():
-                    break
+            first = state.iteration
+            count = min(saving.every - first % saving.every, end - first)
+            state, losses = _steps(step, state, count, interrupted)
             mean_loss = checked_mean(losses, first + 1)
             check_finite(state)
             now = time.monotonic()
-            folder.append_metrics(
-                {
-                    "iteration": state.iteration,
-                    "loss": mean_loss,
-                    "epsilon": training.epsilon_at(state.iteration - 1),
-                    "seconds": round(now - started, 3),
-                    "peak_memory": memory.peak_memory(training.xp),
-                    "steps": state.iteration - first,
-                }
-            )
+            folder.append_metrics(_row(training, state, first, mean_loss, now - started))
             bar.update(state.iteration - first)
             bar.set_postfix(loss=f"{mean_loss:.3g}", refresh=False)
             stopping = state.iteration == end or interrupted.is_set()
             if now - saved >= saving.seconds or stopping:
                 yield state
                 saved = now
+
+
+def _bar(training: MetaTraining, state: MetaState, progress: bool | None) -> Any:
+    """A progress bar over the meta-steps of the run."""
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=training.iterations,
+        initial=state.iteration,
+        unit="step",
+        disable=hidden(progress),
+        smoothing=0.05,
+    )
+
+
+def _steps(
+    step: Callable[[MetaState], tuple[MetaState, Array]],
+    state: MetaState,
+    count: int,
+    interrupted: Event,
+) -> tuple[MetaState, list[Array]]:
+    """The state and the losses after ``count`` meta-steps, or after the step at
+    which ``interrupted`` is set."""
+    losses: list[Array] = []
+    for _ in range(count):
+        state, loss = step(state)
+        losses.append(loss)
+        if interrupted.is_set():
+            break
+    return state, losses
+
+
+def _row(
+    training: MetaTraining, state: MetaState, first: int, loss: float, seconds: float
+) -> dict[str, Any]:
+    """The row of losses of the meta-steps from ``first``, counted from 0."""
+    return {
+        "iteration": state.iteration,
+        "loss": loss,
+        "epsilon": training.epsilon_at(state.iteration - 1),
+        "seconds": round(seconds, 3),
+        "peak_memory": memory.peak_memory(training.xp),
+        "steps": state.iteration - first,
+    }

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, reason_of, shown
 from ..files import opened
 from .images import UnreadableImage, is_hidden
 
@@ -233,18 +233,6 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return b"".join(iter(lambda: file.read(2**20), b""))
 
 
-def first_line(text: str) -> str:
-    """The first line of ``text``, cut to 200 characters."""
-    line = text.partition("\n")[0]
-    return line if len(line) <= 200 else f"{line[:197]}..."
-
-
-def shown(value: object) -> str:
-    """``value`` as code, cut to the length of a line."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def is_refusal(error: BaseException) -> bool:
     """Whether the system refused to read, so that the bytes are not to blame.
 
@@ -266,8 +254,8 @@ def damage_told(what: object) -> Iterator[None]:
     except DataError:
         raise
     except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = shown(reason_of(error), str, 200)
         sound = is_refusal(error) or isinstance(error, UnreadableImage)
         raise DataError(
-            f"{what} {'cannot be read' if sound else 'is damaged'}: {first_line(reason)}"
+            f"{what} {'cannot be read' if sound else 'is damaged'}: {reason}"
         ) from error

@@ -19,9 +19,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reason_of, shown
 from ..files import parts_of, write_atomically
-from .archives import first_line, is_refusal, opened_archive
+from .archives import is_refusal, opened_archive
 
 Dataset = TypeVar("Dataset")
 _NAME_LIMIT = 4 * 4096  # bytes of a name; NumPy takes 4 for a letter
@@ -106,17 +106,17 @@ def _read_cache(
     try:
         with opened_archive(path) as archive:
             _check_layout(archive, layout)
-        with np.load(path, allow_pickle=False) as stored:
-            return unpack(stored)
+            archive.fp.seek(0)
+            with np.load(archive.fp, allow_pickle=False) as stored:
+                return unpack(stored)
     except MemoryError:
         raise
     except Exception as error:  # a reader of archives may raise anything on damaged bytes
-        refused = is_refusal(error)
-        reason = getattr(error, "strerror", None) if refused else None
-        reason = reason or first_line(str(error))
+        fault = "cannot be read" if is_refusal(error) else "is damaged"
+        reason = shown(reason_of(error), str, 200)
         raise DataError(
-            f"the cache {path} {'cannot be read' if refused else 'is damaged'} ({reason}): delete "
-            "the file, and the next run writes it again"
+            f"the cache {path} {fault} ({reason}): delete the file, and the next run writes it "
+            "again"
         ) from error
 
 

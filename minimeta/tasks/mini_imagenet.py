@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, SettingsError
+from ..errors import DataError, SettingsError, shown
 from ..files import read_bytes
 from .archives import (
     Limits,
@@ -37,7 +37,6 @@ from .archives import (
     members_in,
     opened_archive,
     read_member,
-    shown,
     state_of_file,
     state_of_folder,
 )

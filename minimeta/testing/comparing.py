@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inner import with_parts
+from ..inner import named_parts, with_parts
 from .complex_step import complex_step, real_difference, tree_map
 from .findings import CheckError, Findings
 from .strict import module as strict
@@ -143,10 +143,9 @@ def compare_states(
     ``term`` and ``reference`` name the states in words.
     """
     if isinstance(want, tuple) and type(got) is type(want) and len(got) == len(want):
-        names = getattr(want, "_fields", [f"part {i}" for i in range(len(want))])
         if not reference.startswith("that of "):
             reference = f"that of {reference}"
-        for name, part, other in zip(names, got, want, strict=True):
+        for part, (name, other) in zip(got, named_parts(want, "part {}"), strict=True):
             part_term = f"{name} of {term}"
             compare_states(findings, pass_name, part_term, part, reference, other, tolerance)
     elif isinstance(want, np.ndarray) and np.shape(got) == want.shape:
@@ -178,8 +177,8 @@ def form(state: Any) -> str:
     """A state in words: its types, its numbers, and the shapes of its
     arrays."""
     if isinstance(state, tuple):
-        names = [f"{name}=" for name in getattr(state, "_fields", [""] * len(state))]
-        parts = [name + form(part) for name, part in zip(names, state, strict=False)]
+        named = [(f"{name}=" if name else "", part) for name, part in named_parts(state, "")]
+        parts = [name + form(part) for name, part in named]
         return f"{type(state).__name__}({', '.join(parts)})"
     return f"an array {state.shape}" if hasattr(state, "shape") else repr(state)
 

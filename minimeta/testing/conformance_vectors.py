@@ -32,7 +32,7 @@ import numpy as np
 
 from ..algorithms import FOMAML, MAML, Reptile
 from ..arrays import threads
-from ..errors import SettingsError, VectorsError
+from ..errors import SettingsError, VectorsError, reason_of
 from ..files import MEBIBYTE, parsed_json, read_arrays, read_bytes, write_atomically
 from ..inner import SGD, Adam
 from ..losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -285,7 +285,7 @@ def write(folder: Path) -> tuple[int, int]:
     except VectorsError:
         raise
     except OSError as error:
-        raise VectorsError(f"{folder} cannot be written: {error}") from error
+        raise VectorsError(f"{folder} cannot be written: {reason_of(error)}") from error
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def load(path: Path, limit: int = _LARGEST) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise VectorsError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        raise VectorsError(f"{path} cannot be read: {error}") from error
+        raise VectorsError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise VectorsError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        raise VectorsError(f"{path} cannot be read: {error}") from error
+        raise VectorsError(f"{path} cannot be read: {reason_of(error)}") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise VectorsError(f"{path} is not an index of vectors (format {FORMAT!r} expected)")
     if index.get("version") != VERSION:
@@ -506,7 +506,7 @@ def _verified(path: Path, limit: int, checksum: str | None = None) -> bytes:
     except ValueError as error:
         raise VectorsError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        raise VectorsError(f"{path} cannot be read: {error}") from error
+        raise VectorsError(f"{path} cannot be read: {reason_of(error)}") from error
     if checksum is not None:
         _check_sum(path, content, checksum)
     return content

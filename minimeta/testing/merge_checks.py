@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inner import InnerRule
+from ..inner import InnerRule, named_parts
 from .comparing import SINGLE, compare_states, form, map_arrays
 from .findings import Findings
 
@@ -177,8 +177,7 @@ class MergeCheck:
 def parts(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The arrays and numbers of a state, and their names, in order."""
     if isinstance(state, tuple):
-        names = getattr(state, "_fields", [f"part {i}" for i in range(len(state))])
-        for each, part in zip(names, state, strict=True):
+        for each, part in named_parts(state, "part {}"):
             yield from parts(part, f"{each} of {name}")
     else:
         yield name, state

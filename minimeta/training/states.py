@@ -8,7 +8,7 @@ structure of its state.
 from __future__ import annotations
 
 import cmath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ import numpy as np
 from ..algorithms import Algorithm
 from ..arrays.backend import array_module, to_host
 from ..errors import CheckpointError, DivergenceError, SettingsError
-from ..inner import InnerRule, with_parts
+from ..inner import InnerRule, named_parts, with_parts
+from ..objectives import Differentiable
 from .meta_training import MetaState
 
 _NONE = "None"  # the word that stands for None in a file
@@ -33,6 +34,20 @@ class Rules(NamedTuple):
     outer: InnerRule
     inner: InnerRule
     like: MetaState | None = None
+
+    @classmethod
+    def of(
+        cls, outer: InnerRule, algorithm: Algorithm, objective: Differentiable, meta: np.ndarray
+    ) -> Rules:
+        """The rules of a run of ``algorithm`` on ``objective``.
+
+        The shapes are those of a run with the meta-parameters ``meta: (M,)``.
+        The inner loop's number of parameters is not known where an algorithm
+        adapts in its own way.
+        """
+        own = type(algorithm).adapt is not Algorithm.adapt
+        phi = None if own else algorithm.problem(objective, meta).start.shape[-1]
+        return cls(outer, algorithm.rule).at_sizes(meta, phi)
 
     def at_sizes(self, meta: np.ndarray, phi: int | None) -> Rules:
         """These rules, with the shapes of a run.
@@ -214,7 +229,7 @@ def packed(name: str, state: Any) -> dict[str, np.ndarray]:
 def _leaves(name: str, state: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a state that are no tuples, each with its name."""
     if isinstance(state, tuple):
-        for key, part in _parts(state):
+        for key, part in named_parts(state):
             yield from _leaves(f"{name}.{key}", part)
     else:
         yield name, state
@@ -233,19 +248,13 @@ def _as_array(name: str, leaf: Any) -> np.ndarray:
     return array
 
 
-def _parts(state: tuple) -> Iterable[tuple[str, Any]]:
-    """The parts of a tuple, each with its field name or its place."""
-    names = getattr(state, "_fields", None) or [str(place) for place in range(len(state))]
-    return zip(names, state, strict=True)
-
-
 def unpacked(left: dict[str, np.ndarray], name: str, structure: Any, xp: ModuleType) -> Any:
     """The part of a state called ``name``, taken out of ``left``."""
     if name in left and left[name].dtype.kind == "U" and left[name].tolist() == _NONE:
         del left[name]
         return None
     if isinstance(structure, tuple):
-        parts = [unpacked(left, f"{name}.{key}", part, xp) for key, part in _parts(structure)]
+        parts = [unpacked(left, f"{name}.{key}", part, xp) for key, part in named_parts(structure)]
         return with_parts(structure, parts)
     array = taken(left, name)
     for kind in (bool, int, float, complex):  # bool first, since a bool is an int
@@ -272,7 +281,9 @@ def _item(array: np.ndarray, kind: type, name: str) -> Any:
     return value
 
 
-def read_meta(left: dict[str, np.ndarray], algorithm: Any, objective: Any) -> np.ndarray:
+def read_meta(
+    left: dict[str, np.ndarray], algorithm: Algorithm, objective: Differentiable
+) -> np.ndarray:
     """The meta-parameters, taken out of ``left``.
 
     Raises
@@ -282,11 +293,16 @@ def read_meta(left: dict[str, np.ndarray], algorithm: Any, objective: Any) -> np
         objective.
     """
     meta = taken(left, "meta")
-    wanted = algorithm.init(objective, np.random.default_rng(0), meta.dtype).shape
-    if meta.dtype.kind != "f" or meta.shape != wanted:
+    if meta.dtype not in (np.float32, np.float64) or not meta.dtype.isnative:
+        raise CheckpointError(f"meta must be float32 or float64, got {meta.dtype}")
+    # A network that a file merely describes may be larger than any memory.
+    if meta.ndim != 1 or meta.size < objective.size:
         raise CheckpointError(
-            f"meta must hold real numbers of shape {wanted}, got {meta.dtype} of shape {meta.shape}"
+            f"meta must hold the {objective.size} parameters of the network, got {meta.shape}"
         )
+    wanted = algorithm.init(objective, np.random.default_rng(0), meta.dtype).shape
+    if meta.shape != wanted:
+        raise CheckpointError(f"meta must have shape {wanted}, got {meta.shape}")
     if not np.isfinite(meta).all():
         raise CheckpointError("meta is not finite")
     return meta
@@ -295,8 +311,8 @@ def read_meta(left: dict[str, np.ndarray], algorithm: Any, objective: Any) -> np
 def state_of(
     left: dict[str, np.ndarray],
     name: str,
-    algorithm: Any,
-    objective: Any,
+    algorithm: Algorithm,
+    objective: Differentiable,
     meta: np.ndarray,
     xp: ModuleType,
 ) -> Any:
@@ -307,8 +323,10 @@ def state_of(
     CheckpointError
         if it is missing, not finite, or does not fit the objective.
     """
-    own = type(algorithm).adapt is not Algorithm.adapt
-    phi = None if own else algorithm.problem(objective, meta).start.shape[-1]
-    like = Rules(algorithm.rule, algorithm.rule).at_sizes(meta, phi).like
+    like = Rules.of(algorithm.rule, algorithm, objective, meta).like
     _check_arrays({each: left[each] for each in left if each.startswith(name)}, like)
-    return unpacked(left, name, structure_of(algorithm.rule), xp)
+    state = unpacked(left, name, structure_of(algorithm.rule), xp)
+    fault_in = getattr(algorithm.rule, "fault_in", None)
+    if state is not None and fault_in is not None and (fault := fault_in(state, None)):
+        raise CheckpointError(f"{name}.{fault}")
+    return state

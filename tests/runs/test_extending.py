@@ -65,6 +65,15 @@ def test_a_run_with_a_falling_step_size_is_not_extended(tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
 
+def test_a_run_that_would_be_extended_unasked_is_told_how(tmp_path):
+    _train(CONSTANT, tmp_path / "run")
+    told = r"iterations is 40 in the run, 90 here; --iterations 90 \(in Python iterations=90\)"
+    with pytest.raises(CheckpointError, match=told):
+        _train(CONSTANT.changed(iterations=90), tmp_path / "run", resume=True, extend=False)
+    with pytest.raises(CheckpointError, match="in the run, 30 here$"):
+        _train(CONSTANT.changed(iterations=30), tmp_path / "run", resume=True)
+
+
 class _Killed(BaseException):
     """The process ends here."""
 

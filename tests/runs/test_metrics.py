@@ -168,6 +168,27 @@ def test_a_row_that_was_removed_is_kept_in_the_row_that_tells_it(tmp_path):
     assert [row["doubled"] for row in _rows(folder) if "doubled" in row] == [[other]]
 
 
+@pytest.mark.parametrize(("doubled", "gaps"), [(9_000, 0), (100, 60_000)])
+def test_a_repair_of_any_size_is_read_again_and_told_once(tmp_path, doubled, gaps):
+    folder, end = RunFolder(tmp_path), 10 * max(doubled, gaps)
+    losses = [
+        {"iteration": 10 * i, "loss": 0.1 + i, "steps": 5 if i <= gaps else 10, "seconds": 0.0}
+        for i in range(1, end // 10 + 1)
+    ]
+    removed = [row | {"loss": 7.0, "epsilon": 0.123456789, "notes": 60 * "x"} for row in losses]
+    _write(folder, [*removed[:doubled], *losses])
+    for told in (True, False):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            folder.clear_after(end)
+        assert bool(warned) == told
+        rows = [row for row in folder.metrics() if row.get("event") == "repaired"]
+        assert [row for each in rows for row in each["doubled"]] == removed[:doubled]
+        want = [[10 * i - 9, 10 * i - 5] for i in range(1, gaps + 1)]
+        assert [gap for each in rows for gap in each["gaps"]] == want
+        assert [row for row in folder.metrics() if "loss" in row] == losses
+
+
 @given(st.permutations(range(8)), st.sets(st.integers(0, 7)), st.data())
 def test_gaps_are_the_meta_steps_that_no_row_covers(order, missing, data):
     """Rows in any order, some of them twice, give the same gaps."""

@@ -1,6 +1,7 @@
 """Runs on disk: interruptions change no bit, and errors are one line."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -86,63 +87,41 @@ def test_a_run_cut_off_again_and_again_and_resumed_ends_bit_identical(
         _same_state(end, whole)
 
 
-def _command(out, *more):
-    flags = [
-        "--iterations",
-        "400",
-        "--hidden",
-        "8",
-        "--inner",
-        "adam",
-        "--inner-lr",
-        "0.01",
-        "--meta-batch",
-        "3",
-    ]
-    return [
-        sys.executable,
-        "-m",
-        "minimeta",
-        "train",
-        "sine",
-        *flags,
-        "--out",
-        str(out),
-        "--quiet",
-        "--log-every",
-        "5",
-        "--checkpoint-seconds",
-        "0",
-        *more,
-    ]
+LONGER = SHORT.changed(iterations=400)
 
 
 def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(tmp_path):
-    subprocess.run(_command(tmp_path / "whole"), check=True, capture_output=True)
+    whole = _train(LONGER, tmp_path / "whole", workers=1, saving=Saving(5, 0))
     folder, chance, reached = RunFolder(tmp_path / "killed"), random.Random(0), []
     for kill in range(20):
         _kill_beyond(folder, chance.randrange(10 * kill, 10 * kill + 40), chance.uniform(0, 0.004))
         reached.append(open_run(folder.path)[1].iteration)
     assert reached == sorted(reached)
     assert len(set(reached)) >= 10  # the kills fell within the training, far apart
-    subprocess.run(_command(folder.path, "--resume"), check=True, capture_output=True)
-    _same_state(open_run(tmp_path / "whole")[1], open_run(folder.path)[1])
+    end = _train(LONGER, folder.path, workers=1, resume=True, saving=Saving(5, 0))
+    _same_state(end, whole)
     assert _losses(RunFolder(tmp_path / "whole")) == _losses(folder)
     assert not list(folder.path.glob(".*.part"))
 
 
 def _kill_beyond(folder, iteration, seconds):
-    """Start or resume the run, and kill it some time after ``iteration``.
+    """Start or resume the run in a process of its own, and kill it some time
+    after ``iteration``.
 
     The kill comes ``seconds`` after the metrics pass ``iteration``.
     """
-    more = ["--resume"] if folder.config_path.exists() else []
-    with subprocess.Popen(_command(folder.path, *more), stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and _last_line(folder) < iteration:
-            time.sleep(0.0005)
-        time.sleep(seconds)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    if (process := os.fork()) == 0:
+        try:
+            resume = folder.config_path.exists()
+            _train(LONGER, folder.path, workers=1, resume=resume, saving=Saving(5, 0))
+        finally:
+            os._exit(1)
+    until = time.monotonic() + 60
+    while _last_line(folder) < iteration and time.monotonic() < until:
+        time.sleep(0.0005)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
 
 
 def _last_line(folder):

@@ -9,16 +9,24 @@ import sys
 import threading
 import tracemalloc
 import zipfile
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from minimeta.errors import CheckpointError, DivergenceError, MinimetaError, SettingsError
+from minimeta.errors import (
+    CheckpointError,
+    DataError,
+    DivergenceError,
+    MinimetaError,
+    SettingsError,
+)
 from minimeta.runs.experiment import Experiment
 from minimeta.runs.folder import RunFolder
 from minimeta.runs.presets import PRESETS
 from minimeta.runs.sweep import Job, run_job
-from minimeta.runs.train import Saving, open_run, train
+from minimeta.runs.train import Saving, open_run, rules_of, train
 
 SHORT = PRESETS["sine"].settings.changed(
     iterations=40, hidden="8", inner="adam", inner_lr=0.01, meta_batch=2, outer="adam"
@@ -96,7 +104,8 @@ def test_what_is_no_file_is_one_line_and_no_wait(half, name, make):
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(60)
-    assert len(told) == 1 and name in told[0] and "where a file is expected" in told[0]
+    assert len(told) == 1 and name in told[0] and "it is a " in told[0]
+    assert told[0].count(str(half.path)) == 1 and "Errno" not in told[0]
 
 
 @pytest.mark.parametrize("name", [".job", "result.json", "look-20.json"])
@@ -135,6 +144,11 @@ JSON = [
     b'{"iteration": 10, "provenance": 1}',
     b'{"iteration": 10, "steps": 11}',
     b'{"iteration": 10, "gaps": 5}',
+    b'{"iteration": 10, "event": "diverged"}',
+    b'{"iteration": 10, "told": 1}',
+    b'{"iteration": 10, "event": "extended"}',
+    b'{"iteration": 10, "extended": {"from": 10, "to": "20", "config": {}}}',
+    b'{"iteration": 10, "extended": {"to": 20}}',
     b'{"iteration": 1' + b"0" * 400 + b"}",
     b'{"settings": null, "by": null, "result": null, "looks": null, "training": null}',
     b'{"settings": [1], "by": {}, "result": {}, "looks": {"x": {}}, "training": {}}',
@@ -224,13 +238,17 @@ def test_a_state_that_is_missing_is_noticed(half):
 
 
 def test_a_checkpoint_that_unpacks_to_far_more_is_not_unpacked(half):
-    file = io.BytesIO()
+    stored, file = _stored(half), io.BytesIO()
     np.save(file, np.zeros(10**7))
     with zipfile.ZipFile(half.checkpoint_path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.npy", file.getvalue())
+        for name in ("format", "config"):
+            file = io.BytesIO()
+            np.save(file, stored[name])
+            archive.writestr(f"{name}.npy", file.getvalue())
     del file
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match="it unpacks to 80000128 bytes"):
+    with pytest.raises(CheckpointError, match="it unpacks to 80000724 bytes"):
         open_run(half.path)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
@@ -360,11 +378,90 @@ def test_a_name_with_a_line_break_is_told_in_one_line(tmp_path):
     _one_line(caught)
 
 
-def test_sizes_beyond_this_machine_are_told(tmp_path):
-    _train(SHORT, tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    config["task"]["hidden"] = [10**9, 10**9]
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SettingsError, match="cannot be made: .*Memory") as caught:
-        open_run(tmp_path / "run")
+@pytest.mark.parametrize("name", ["notes", "notes/run"])
+def test_a_file_in_the_place_of_a_folder_is_told_without_a_number(tmp_path, name):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(CheckpointError, match="cannot be used as a run folder") as caught:
+        _train(SHORT, tmp_path / name)
+    assert "Errno" not in _one_line(caught) and (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.fixture
+def little_memory():
+    """Fail a test that takes 50 MB at any time."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+@pytest.mark.parametrize("hidden", [[10**8], [10**9, 10**9]])
+def test_altered_sizes_are_refused_before_parameters_are_made(half, little_memory, hidden):
+    config = json.loads(half.config_path.read_text())
+    config["task"]["hidden"] = hidden
+    half.config_path.write_text(json.dumps(config))
+    altered = SHORT.changed(hidden=hidden)
+    for attempt in (lambda: open_run(half.path), lambda: _train(altered, half.path, resume=True)):
+        with pytest.raises(CheckpointError, match="settings other than those in") as caught:
+            attempt()
+        _one_line(caught)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", "0.373"), ("float64", "0.745")])
+def test_sizes_beyond_this_machine_are_told(monkeypatch, little_memory, dtype, size):
+    monkeypatch.setattr("minimeta.arrays.memory.physical_memory", lambda: 10**8)
+    told = f"need at least {size} GiB of memory, but this machine has 0.0931 GiB"
+    with pytest.raises(SettingsError, match=told) as caught:
+        rules_of(SHORT.changed(hidden=[10_000, 10_000], dtype=dtype))
     _one_line(caught)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """``tasks``, which raise ``error`` in meta-step 5."""
+
+    tasks: Any
+    error: BaseException
+
+    def sample(self, rng, *how):
+        if rng.bit_generator.seed_seq.entropy[2] == 5:
+            raise self.error
+        return self.tasks.sample(rng, *how)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "none", "my.csv"), OSError("mine")])
+def test_an_error_of_the_users_own_tasks_stays_as_it_is(tmp_path, error):
+    experiment = Experiment(SHORT, workers=1)
+    experiment.__dict__["training"] = replace(
+        experiment.training, tasks=Missing(experiment.training.tasks, error)
+    )
+    with pytest.raises(OSError) as caught:
+        train(experiment, tmp_path / "run")
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "metrics.jsonl"])
+def test_a_file_that_cannot_be_written_is_named(half, monkeypatch, name):
+    rename = os.replace
+
+    def full(part, path):
+        if path.name == name:
+            raise OSError(28, "No space left on device", str(part))
+        rename(part, path)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(CheckpointError) as caught:
+        _train(SHORT, half.path, resume=True)
+    assert _one_line(caught) == f"{half.path / name} cannot be written: No space left on device"
+
+
+def test_a_folder_with_a_run_is_refused_before_images_are_loaded(half, tmp_path):
+    images = Experiment(PRESETS["omniglot-5way"].settings, data=str(tmp_path / "nowhere"))
+    before = sorted(path.name for path in half.path.iterdir())
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train(images, half.path)
+    assert sorted(path.name for path in half.path.iterdir()) == before
+    with pytest.raises(DataError):
+        train(images, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

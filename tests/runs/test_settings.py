@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,7 +270,9 @@ def test_other_words_of_the_first_edition_are_read():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_learner_needs_no_data(name):
     experiment = Experiment(PRESETS[name].settings, data="nowhere")
-    assert experiment.objective.size > 0 and experiment.algorithm.rule is not None
+    assert experiment.objective.size > 0
+    meta = experiment.algorithm.init(experiment.objective, np.random.default_rng(0))
+    assert meta.ndim == 1 and len(meta) >= experiment.objective.size
 
 
 def test_no_hidden_layer_is_a_linear_model_in_both_editions():

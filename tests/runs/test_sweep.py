@@ -30,18 +30,42 @@ from minimeta.runs.task_settings import TaskData
 from minimeta.runs.train import Saving, open_run, train
 
 SHORT = PRESETS["sine"].settings.changed(iterations=120, meta_batch=2, hidden="8")
+TINY = SHORT.changed(iterations=3)
 LONG = SHORT.changed(iterations=4_000)
 ENDLESS = SHORT.changed(iterations=1_000_000)
 
 # In its own file, because another process must be able to import it.
-MEASURING = """
+MEASURING = '''
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from minimeta.runs.sweep import Job
+
+GO = Path(FOLDER) / "go"
+
+@dataclass(frozen=True)
+class Gated:
+    """Tasks that wait in meta-step 60 until the file ``GO`` exists."""
+
+    tasks: Any
+
+    def sample(self, rng, *how):
+        while rng.bit_generator.seed_seq.entropy[2] == 60 and not GO.exists():
+            time.sleep(0.01)
+        return self.tasks.sample(rng, *how)
+
+def gated(name, settings):
+    """A job that waits half way; its numbers are those of the same job."""
+    tasks = settings.task.tasks(None, settings.training.seed, None)
+    return Job(name, settings, own=tasks._replace(train=Gated(tasks.train)))
 
 def parameters(experiment, state, **by):
     with open(Path(FOLDER) / f"seed-{experiment.settings.training.seed}", "a") as file:
         file.write("once\\n")
     return {"phi": state.meta.tolist()} | by
-"""
+'''
 
 
 @pytest.fixture
@@ -135,16 +159,16 @@ def begin(tmp_path, parameters, ctrl_c):
     """Start a sweep of jobs, two at once, in a new process group."""
     with contextlib.ExitStack() as stack:
 
-        def begin(jobs, folder):
+        def begin(jobs, folder, kind="Job"):
             told = [(job.name, job.settings.to_dict()) for job in jobs]
             program = tmp_path / "program.py"
             program.write_text(
                 "from minimeta.runs.settings import Settings\n"
                 "from minimeta.runs.train import Saving\n"
                 "from minimeta.runs.sweep import Job, sweep\n"
-                f"from measuring import parameters\nJOBS = {told!r}\n"
+                f"from measuring import gated, parameters\nJOBS = {told!r}\n"
                 "if __name__ == '__main__':\n"
-                "    jobs = [Job(n, Settings.from_dict(s)) for n, s in JOBS]\n"
+                f"    jobs = [{kind}(n, Settings.from_dict(s)) for n, s in JOBS]\n"
                 f"    sweep(jobs, {str(folder)!r}, parameters, processes=2, saving={OFTEN!r})\n"
             )
             words = [sys.executable, program]
@@ -178,8 +202,8 @@ def _two_begun(folder):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(begin, tmp_path, parameters):
-    jobs, folder = _jobs(LONG, 2), tmp_path / "sweep"
-    process = begin(jobs, folder)
+    jobs, folder = _jobs(SHORT, 2), tmp_path / "sweep"
+    process = begin(jobs, folder, "gated")
     _wait_for(lambda: _on_the_way(folder) == 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -268,15 +292,18 @@ def failing(tmp_path, monkeypatch):
     del sys.modules["failing"]
 
 
-def _failed(names, folder, measure):
+def _failed(names, folder, measure, processes=2):
+    jobs = [Job(name, TINY, by={"fails": name}) for name in names]
     with pytest.raises(mm.SweepError) as caught:
-        sweep(
-            [Job(name, SHORT, by={"fails": name}) for name in names], folder, measure, processes=2
-        )
+        sweep(jobs, folder, measure, processes=processes)
     return caught.value
 
 
-def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
+@pytest.mark.parametrize(
+    ("processes", "names"),
+    [(2, ("odd", "exits", "killed")), (0, ("value", "odd", "nan", "set", "list", "data"))],
+)
+def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing, processes, names):
     told = {
         "value": "ValueError: a bad value",
         "odd": "Odd: odd",
@@ -287,11 +314,14 @@ def test_whatever_a_measure_does_fails_its_own_job_alone(tmp_path, failing):
         "list": "TypeError: measure must return a JSON object, got list",
         "killed": "its process was killed by SIGKILL",
     }
-    error = _failed([*told, "good"], tmp_path / "runs", failing)
+    error = _failed([*names, "good"], tmp_path / "runs", failing, processes)
     lines = dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
-    assert str(error).startswith("8 of 9 runs failed") and lines.keys() == told.keys()
-    assert all(lines[name].startswith(start) for name, start in told.items())
-    assert len(error.__cause__.exceptions) == 5  # the unexpected errors
+    count = len(names)
+    assert str(error).startswith(f"{count} of {count + 1} runs failed")
+    assert lines.keys() == set(names)
+    assert all(lines[name].startswith(told[name]) for name in names)
+    unexpected = getattr(error.__cause__, "exceptions", [error.__cause__])
+    assert len(unexpected) == len({*names} & {"value", "odd", "nan", "set", "list"})
     assert json.loads((tmp_path / "runs" / "good" / "result.json").read_text())["result"] == {
         "x": 1
     }
@@ -733,11 +763,13 @@ def test_a_cluster_with_a_worker_killed_in_the_middle_gives_the_same_bits(
     cluster, tmp_path, parameters
 ):
     scheduler, client = cluster
-    jobs, folder = _jobs(LONG, 3), tmp_path / "sweep"
+    jobs, folder = _jobs(SHORT, 3), tmp_path / "sweep"
+    gated = [sys.modules["measuring"].gated(job.name, job.settings) for job in jobs]
     with ThreadPoolExecutor(1) as pool:
-        results = pool.submit(sweep, jobs, folder, parameters, scheduler=scheduler, saving=OFTEN)
+        results = pool.submit(sweep, gated, folder, parameters, scheduler=scheduler, saving=OFTEN)
         _wait_for(lambda: _on_the_way(folder) == 2)
         os.kill(client.run(os.getpid).popitem()[1], signal.SIGKILL)
+        sys.modules["measuring"].GO.touch()
         assert _results(results.result(120)) == _alone(jobs, tmp_path / "alone")
     assert _gone_on_with(folder) == 1
 
@@ -803,6 +835,7 @@ def test_a_cluster_that_goes_away_is_told(cluster, tmp_path, parameters):
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, parameters, monkeypatch):
     pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
+    monkeypatch.setattr("minimeta.runs.cluster.CONNECT_WITHIN", 0.5)
     for address in ("tcp://127.0.0.1:9", "tcp://127.0.0.1:port", "nothing://here", "nowhere"):
         with pytest.raises(mm.SettingsError, match="no Dask scheduler answers"):
             sweep(_jobs(SHORT, 1), tmp_path, parameters, scheduler=address)

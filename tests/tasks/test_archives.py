@@ -38,7 +38,7 @@ def test_mistakes_of_a_program_keep_their_names():
 def test_any_name_and_any_reason_give_one_printable_line(name):
     with pytest.raises(DataError) as caught, damage_told(Path(name)):
         raise ValueError("first\nsecond" + "x" * 1000)
-    assert str(caught.value).isprintable() and str(caught.value).endswith(" is damaged: first")
+    assert str(caught.value).isprintable() and " is damaged: first second" in str(caught.value)
     with pytest.raises(DataError) as caught, damage_told(Path(name)):
         raise ValueError("x" * 1000)
     assert len(str(caught.value)) < 250

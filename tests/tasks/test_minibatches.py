@@ -74,11 +74,12 @@ def test_by_default_no_example_is_used_twice(k, size, tail, ways, seed):
 
 
 def test_minibatches_are_a_sequence_whose_last_may_be_larger():
-    x, y = np.zeros((3, 2, 4, 5)), np.zeros((3, 2, 4))
+    x, y = np.arange(120.0).reshape(3, 2, 4, 5), np.arange(24.0).reshape(3, 2, 4)
     batches = mm.Minibatches(x, y)
     assert len(batches) == 3 and batches.tasks == 2
     assert [part.shape for part in batches[-1]] == [(2, 4, 5), (2, 4)]
-    assert len(batches[:-1]) == 2 and batches[:-1].x is not None
+    first = batches[:-1]
+    assert len(first) == 2 and np.array_equal(first.x, x[:2]) and np.array_equal(first.y, y[:2])
     ragged = mm.Minibatches([x[0], x[1], np.zeros((2, 9, 5))], [y[0], y[1], np.zeros((2, 9))])
     assert ragged.of_tasks(1, 2)[-1][0].shape == (1, 9, 5)
     assert len(list(ragged)) == 3

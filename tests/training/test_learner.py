@@ -1,12 +1,15 @@
 """A learner adapts to users' tasks as its own algorithm does, and is stored
 whole."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import minimeta as mm
+from minimeta.inner import AdamState
 from minimeta.losses import Summed
 from minimeta.objectives import part_of
 from minimeta.training.learner_file import arrays_of
@@ -284,6 +287,59 @@ def test_a_learner_needs_an_algorithm():
         mm.Learner(SINE, mm.SGD(0.1), np.zeros(SINE.size))
 
 
+def _tell(arrays, **changes):
+    """Change the description in a file."""
+    arrays["learner"] = np.array(json.dumps(json.loads(str(arrays["learner"])) | changes))
+
+
+def _layers(arrays, **changes):
+    """Change the last layer that a file describes."""
+    objective = json.loads(str(arrays["learner"]))["objective"]
+    objective["layers"][-1] |= changes
+    _tell(arrays, objective=objective)
+
+
+def test_a_loss_in_itself_is_stored_as_it_is(tmp_path):
+    """Each sum multiplies the loss by the number of examples."""
+    loss = Summed(Summed(mm.MeanSquaredError()))
+    learner = _learner(mm.MAML(mm.SGD(0.1)), mm.Objective(SINE.network, loss))
+    learner.save(tmp_path / "learner.npz")
+    assert mm.load(tmp_path / "learner.npz").objective.loss == loss
+
+
+@pytest.mark.parametrize(("steps", "v"), [(-1, 1.0), (-50, 1.0), (3, -1.0), (0, 1.0), (2**70, 1.0)])
+def test_moments_that_no_training_leaves_are_told(steps, v, tmp_path):
+    algorithm = mm.Reptile(mm.Adam(0.01))
+    fresh = _learner(algorithm)
+    state = AdamState(5, 0 * fresh.meta, 0 * fresh.meta + 1)
+    arrays = arrays_of(mm.Learner(fresh.objective, algorithm, fresh.meta, state))
+    arrays["inner.steps"] = np.array(steps)
+    arrays["inner.v"] = v * arrays["inner.v"]
+    np.savez(tmp_path / "learner.npz", **arrays)
+    with pytest.raises(mm.CheckpointError, match="inner.(steps|v)|damaged"):
+        mm.load(tmp_path / "learner.npz")
+
+
+@pytest.mark.parametrize("meta", [np.full(19, np.nan), np.zeros(5), np.zeros(20)])
+def test_what_could_not_be_loaded_is_not_saved(meta, tmp_path):
+    learner = mm.Learner(SINE, mm.MAML(mm.SGD(0.1)), meta)
+    with pytest.raises(mm.SettingsError, match="could not be read back: meta"):
+        learner.save(tmp_path / "learner.npz")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("meta", ["abc", None, np.zeros((2, 3)), np.zeros(19, int), [0.0]])
+def test_meta_is_a_vector_of_real_numbers(meta):
+    with pytest.raises(mm.ShapeError, match="meta must be an array"):
+        mm.Learner(SINE, mm.MAML(mm.SGD(0.1)), meta)
+
+
+@pytest.mark.parametrize("inputs", [5, (1,), (2, 1), (np.nan, 1), ("a", "b"), None])
+def test_a_range_is_two_numbers(inputs):
+    with pytest.raises(mm.SettingsError, match="inputs must be two numbers, the lower first"):
+        _learner(mm.MAML(mm.SGD(0.1)), inputs=inputs)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -292,9 +348,21 @@ def test_a_learner_needs_an_algorithm():
         (lambda arrays: arrays.update(format=np.array("x")), "not a whole file"),
         (lambda arrays: arrays.update(learner=np.array("[" * 100_000)), "description is damaged"),
         (lambda arrays: arrays.update(learner=np.array("[]")), "description is damaged"),
-        (lambda arrays: arrays.update(meta=np.zeros(3)), "meta must hold real numbers of shape"),
+        (lambda arrays: arrays.update(meta=np.zeros(3)), "meta must hold the 19 parameters"),
         (lambda arrays: arrays.update(meta=arrays["meta"] * np.nan), "meta is not finite"),
-        (lambda arrays: arrays.update(meta=arrays["meta"].astype(int)), "meta must hold real"),
+        (lambda arrays: arrays.update(meta=arrays["meta"].astype(int)), "float32 or float64"),
+        (lambda arrays: arrays.update(meta=arrays["meta"].astype(">f8")), "float32 or float64"),
+        (lambda arrays: arrays.update(meta=arrays["meta"].astype("f2")), "float32 or float64"),
+        (lambda arrays: _tell(arrays, inputs="12"), "inputs must be two numbers"),
+        (lambda arrays: _tell(arrays, inputs=[2, 1]), "inputs must be two numbers"),
+        (lambda arrays: _tell(arrays, inputs=["nan", "nan"]), "inputs must be two numbers"),
+        (lambda arrays: _tell(arrays, scoring=[]), "Scoring must be an object"),
+        (lambda arrays: _tell(arrays, more=1), "it must be an object of algorithm, inputs"),
+        (lambda arrays: _layers(arrays, outputs=10**9), "meta must hold the 70000000"),
+        (lambda arrays: _layers(arrays, outputs=10**18), "meta must hold the 70000000"),
+        (lambda arrays: _layers(arrays, outputs=0), "outputs must be at least 1"),
+        (lambda arrays: _layers(arrays, outputs=-1), "outputs must be at least 1"),
+        (lambda arrays: _layers(arrays, outputs="1"), "outputs must be a whole number"),
     ],
 )
 def test_a_damaged_file_is_told_in_one_line(change, told, tmp_path):
