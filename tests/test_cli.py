@@ -462,6 +462,14 @@ def test_help_is_there(words, capsys):
     assert end.value.code == 0 and capsys.readouterr().out.strip()
 
 
+def test_the_help_of_train_tells_that_a_run_can_be_extended(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--resume --iterations N extends a run whose outer step size is constant" in told
+    assert "with more --iterations, extend the run" in told
+
+
 def test_importing_the_package_loads_neither_matplotlib_nor_cupy_nor_hypothesis():
     heavy = ("matplotlib", "cupy", "hypothesis", "pooch")
     code = f"import sys, minimeta; print([name for name in {heavy} if name in sys.modules])"
