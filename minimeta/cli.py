@@ -18,7 +18,6 @@ from typing import Any
 from .algorithms import ADML
 from .arguments import LARGEST, Parser, not_among, not_negative, refuse_huge, whole_number
 from .arrays.backend import DEVICES, device_module
-from .arrays.memory import refuse_beyond_memory
 from .errors import MinimetaError, SettingsError, VectorsError, one_line, reason_of, shown
 from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_new
@@ -90,7 +89,6 @@ def _train(options: argparse.Namespace) -> None:
     if options.show:
         print(json.dumps(settings.to_dict(), indent=2, allow_nan=False))
         return
-    refuse_beyond_memory(_numbers_in_training(settings))
     started = time.monotonic()
     xp = device_module(options.device)
     state = train(
@@ -104,23 +102,6 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{state.iteration} meta-steps done in {took:.1f} s: {out} (minimeta eval {out})")
     if told := _told_loss(RunFolder(out), settings):
         print(told)
-
-
-def _numbers_in_training(settings: Settings) -> int:
-    """A lower bound of the numbers that a meta-step holds at once.
-
-    It counts the examples and directions of a meta-batch.
-    """
-    schedule, flags = settings.schedule, settings.flags()
-    examples = sum(schedule.shots_each(flags.get("ways", 1))) * flags.get("ways", 1)
-    examples = max(examples, schedule.k * schedule.size, flags.get("grid") or 0)
-    return settings.training.meta_batch * (examples + settings.objective().size)
-
-
-def _numbers_in_evaluation(settings: Settings) -> int:
-    """A lower bound of the numbers that the evaluation of a task holds."""
-    told = settings.evaluation
-    return max(told.steps * told.size, told.shots + (told.queries or 0))
 
 
 def _told_loss(folder: RunFolder, settings: Settings) -> str:
@@ -166,7 +147,6 @@ def _eval(options: argparse.Namespace) -> None:
     experiment, state = open_run(run, options.data, device_module(options.device), options.workers)
     settings = experiment.settings.changed(**_given(options))
     experiment = replace(experiment, settings=settings)
-    refuse_beyond_memory(_numbers_in_evaluation(settings))
     facts = RunFolder(run).facts()
     print(f"{run} after {state.iteration} of {settings.training.iterations} meta-steps:")
     for remark in (remarks := _remarks(run, experiment, state)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import COMBINERS, Algorithm
+from ..arrays.memory import refuse_beyond_memory
 from ..errors import SettingsError, ShapeError
 from ..objectives import Differentiable, HasExamples
 from ..tasks import Minibatches
@@ -103,6 +104,7 @@ class Experiment:
         DataError, SettingsError, ShapeError
             if the data do not suffice for a task, or do not fit the network.
         """
+        refuse_beyond_memory(self._numbers())
         training, schedule = self.training, self.settings.schedule
         rng = np.random.default_rng(self.settings.training.seed)
         batches = training.tasks.sample(rng, 2, schedule, training.dtype, self.xp)
@@ -117,6 +119,15 @@ class Experiment:
                 self.objective.at(start, batch)
         except ShapeError as error:
             raise ShapeError(f"the tasks do not fit the network and its loss: {error}") from error
+
+    def _numbers(self) -> int:
+        """A lower bound of the numbers that a meta-step holds at once: the
+        examples and the directions of a meta-batch."""
+        schedule, flags = self.settings.schedule, self.settings.flags()
+        ways = flags.get("ways", 1)
+        examples = max(sum(schedule.shots_each(ways)) * ways, schedule.k * schedule.size)
+        examples = max(examples, flags.get("grid") or 0)
+        return self.settings.training.meta_batch * (examples + self.objective.size)
 
 
 def _check_sample(tasks: Any, batches: Any, k: int, dtype: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..arrays import threads
 from ..arrays.backend import Array, array_module, to_host
+from ..arrays.memory import refuse_beyond_memory
 from ..errors import DivergenceError, SettingsError, ShapeError
 from ..objectives import Differentiable, HasExamples
 from ..tasks import Episode, EpisodeDistribution, ExampleTasks, Minibatches
@@ -111,6 +112,7 @@ def score(
     holds the other arguments of ``accuracy`` and ``adaptation_errors``.
     """
     objective = learner.objective
+    refuse_beyond_memory(max(scoring.steps * scoring.size, scoring.shots + (scoring.queries or 0)))
     if isinstance(objective, HasExamples) and objective.examples().classes is not None:
         return accuracy(learner, tasks, scoring, modes=modes, **how)
     return adaptation_errors(learner, tasks, scoring, **how)

@@ -10,6 +10,7 @@ import pytest
 
 import minimeta as mm
 from minimeta.layers import LAYERS, Dense, ReLU, Tanh
+from minimeta.losses import Summed
 from minimeta.runs.sweep import Job, sweep
 from minimeta.runs.train import open_run
 from minimeta.runs.train import train as train_in_folder
@@ -47,6 +48,12 @@ class Returning:
 
     def __init__(self, sample):
         self.sample = sample
+
+
+def _with_inputs(inputs):
+    tasks = Lines()
+    tasks.inputs = inputs
+    return tasks
 
 
 def _one_more(rng, tasks, schedule, dtype, xp):
@@ -271,6 +278,19 @@ def test_an_evaluation_is_what_fit_and_predict_give(tmp_path):
         (lambda to: mm.train("sine", to, tasks=Returning(_one_more)), "2 tasks where 2 are asked"),
         (lambda to: mm.train("sine", to, tasks=Returning(_doubles)), "x of dtype float32, got fl"),
         (lambda to: mm.train("sine", to, tasks=Signs()), "real numbers, since the loss predicts"),
+        (lambda to: mm.train("sine", to, meta_batch=10**9), "need at least .* GiB of memory"),
+        (lambda to: mm.evaluate(_small(), Lines(), queries=10**12), "GiB of memory"),
+        (lambda to: mm.evaluate(_small(), Lines(), count=10**10), "count must be at most"),
+        (lambda to: mm.train("sine", to, resume="no"), "resume must be True or False"),
+        (lambda to: mm.train("sine", to, checkpoint_seconds="5"), "checkpoint_seconds must be"),
+        (lambda to: mm.train("sine", to, until="5"), "until must be a whole number"),
+        (lambda to: mm.train("sine", to, device=np.zeros(2)), "device must be one of cpu, gpu"),
+        (lambda to: mm.train("sine", to, tasks=_with_inputs("ab")), "inputs must be"),
+        (lambda to: mm.train("sine", to, tasks=_with_inputs((1,))), "inputs must be two numbers"),
+        (lambda to: mm.train("sine", to, tasks=_with_inputs((2, 1))), "inputs must be two numbers"),
+        (lambda to: mm.train("sine", to, tasks=_with_inputs(5)), "inputs must be"),
+        (lambda to: mm.load("x" * 300), "no run folder and no learner"),
+        (lambda to: mm.train("sine", "x" * 300), "cannot be used as a run folder"),
         (lambda to: mm.train("sine", to, log_every=2.5), "log_every must be a whole number"),
         (lambda to: mm.train("sine", to, until=-1), "until must be a whole number"),
         (lambda to: mm.train("sine", to, workers="2"), "workers must be a whole number"),
@@ -439,3 +459,9 @@ def test_a_change_to_a_presets_tasks_drops_ones_own():
 def test_own_waves_keep_their_range():
     tasks = mm.Sinusoid(domain=(-2.0, 3.0))
     assert mm.experiment("sine-maml", tasks=tasks).settings.task.inputs == (-2, 3)
+
+
+def test_a_loss_in_itself_is_trained_as_it_is(tmp_path):
+    loss = Summed(Summed(mm.MeanSquaredError()))
+    assert _train(tmp_path, loss=loss).objective.loss == loss
+    assert mm.load(tmp_path).objective.loss == loss
