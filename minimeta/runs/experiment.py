@@ -106,8 +106,7 @@ class Experiment:
         """
         refuse_beyond_memory(self._numbers())
         training, schedule = self.training, self.settings.schedule
-        rng = np.random.default_rng(self.settings.training.seed)
-        batches = training.tasks.sample(rng, 2, schedule, training.dtype, self.xp)
+        batches = training.sample(0, tasks=2)
         _check_sample(training.tasks, batches, schedule.k, training.dtype)
         meta = training.start().meta
         start = self.algorithm.problem(self.objective, meta).start

@@ -100,10 +100,12 @@ class MetaTraining:
         done = iteration / self.iterations
         return (1 - done) * self.outer.lr + done * self.epsilon_final
 
-    def sample(self, iteration: int) -> Minibatches:
-        """The meta-batch of meta-step ``iteration``."""
+    def sample(self, iteration: int, tasks: int | None = None) -> Minibatches:
+        """The meta-batch of meta-step ``iteration``, or one of ``tasks``
+        tasks."""
         rng = np.random.default_rng([self.seed, _TASKS, iteration])
-        return self.tasks.sample(rng, self.meta_batch, self.schedule, self.dtype, self.xp)
+        count = self.meta_batch if tasks is None else tasks
+        return self.tasks.sample(rng, count, self.schedule, self.dtype, self.xp)
 
     @contextmanager
     def stepper(self) -> Iterator[Callable[[MetaState], tuple[MetaState, Array]]]:
