@@ -129,6 +129,10 @@ def read_json(path: Path, limit: int = MEBIBYTE) -> Any:
     return parsed_json(read_bytes(path, limit))
 
 
+_DEEPEST = 100
+_DEEP = "its values are nested too deeply"
+
+
 def parsed_json(text: bytes) -> Any:
     """The JSON value of ``text`` in UTF-8.
 
@@ -140,7 +144,7 @@ def parsed_json(text: bytes) -> Any:
         refused, although Python's own reader takes them.
     """
     try:
-        return json.loads(
+        value = json.loads(
             text.decode(),
             object_pairs_hook=_object,
             parse_constant=_refused_constant,
@@ -148,9 +152,24 @@ def parsed_json(text: bytes) -> Any:
             parse_int=_whole,
         )
     except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
+        raise ValueError(_DEEP) from None
     except ValueError as error:
         raise ValueError(one_line(error)) from error
+    # Fewer brackets than this cannot be nested more deeply.
+    if text.count(b"{") + text.count(b"[") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise ValueError(_DEEP)
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested in a JSON value."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, (dict, list))]:
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -290,3 +290,18 @@ def test_an_error_is_one_printable_line(text):
     if text.isprintable() and text == text.strip() and len(text) <= 2000:
         assert one_line(text) == text
     assert str(SweepError(text)) == text  # one line for each run
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_json_is_read_to_a_depth_of_a_hundred(brackets):
+    """Beyond that depth, code that walks a value may exhaust its stack."""
+    opening = {"[]": "[", "{}": '{"a":'}[brackets]
+    for depth, fits in ((100, True), (101, False), (900, False), (10**6, False)):
+        text = (opening * (depth - 1) + brackets + brackets[1] * (depth - 1)).encode()
+        if fits:
+            assert parsed_json(text) == json.loads(text)
+        else:
+            with pytest.raises(ValueError, match="nested too deeply"):
+                parsed_json(text)
+    wide = b"[" + b",".join([b"[]"] * 500) + b"]"
+    assert parsed_json(wide) == [[]] * 500

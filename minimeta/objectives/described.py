@@ -58,5 +58,8 @@ def objective_in(stored: Any) -> Objective:
         raise SettingsError(f"input_shape must be a list of whole numbers above 0, got {shape!r}")
     if not isinstance(layers, list):
         raise SettingsError(f"layers must be a list of layers, got {layers!r}")
-    network = Network(tuple(shape), tuple(made_of_json(LAYERS, layer) for layer in layers))
-    return Objective(network, made_of_json(LOSSES, stored["loss"]))
+    try:
+        network = Network(tuple(shape), tuple(made_of_json(LAYERS, layer) for layer in layers))
+        return Objective(network, made_of_json(LOSSES, stored["loss"]))
+    except RecursionError:
+        raise SettingsError("layers or losses are nested too deeply") from None
