@@ -21,6 +21,7 @@ from .arrays.backend import DEVICES, device_module
 from .errors import MinimetaError, SettingsError, VectorsError, one_line, reason_of, shown
 from .fields import Field, Owner, every_flag, kinds_of, reader, written
 from .files import write_new
+from .runs.bars import of_evaluation
 from .runs.experiment import Experiment, evaluate
 from .runs.first_edition import refuse_moved
 from .runs.folder import RunFolder
@@ -183,7 +184,7 @@ def _scores(
         count=options.tasks,
         modes=_MODES[options.transduction],
         seed=options.eval_seed,
-        progress=_progress(options),
+        progress=of_evaluation(False if options.quiet else None),
     )
     tell = _told_accuracy if isinstance(scores, Accuracy) else _told_errors
     results = tell(scores, experiment, options.tasks)
@@ -219,21 +220,6 @@ def _written(path: Path, text: str) -> Path:
         with suppress(FileExistsError):
             write_new(each, lambda file: file.write(text.encode()))
             return each
-
-
-def _progress(options: argparse.Namespace):
-    def wrap(batches):
-        from tqdm import tqdm
-
-        return tqdm(
-            list(batches),
-            desc="evaluating",
-            unit=" chunks",
-            disable=options.quiet or None,
-            leave=False,
-        )
-
-    return wrap
 
 
 def _told_errors(errors: Evaluation, experiment: Experiment, tasks: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ on. They put together what the other files of this folder do.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..tasks.minibatches import check_counts, check_seed
 from ..training.evaluation import Accuracy, Evaluation, score
 from ..training.learner import Learner
 from ..training.scoring import Scoring
+from .bars import of_evaluation
 from .experiment import Experiment
 from .folder import RunFolder
 from .presets import PRESETS, Preset
@@ -276,7 +276,7 @@ def evaluate(
         count=count,
         seed=seed,
         workers=workers,
-        progress=_bar if progress else iter,
+        progress=of_evaluation(progress),
     )
 
 
@@ -384,10 +384,3 @@ def _path(name: str, path: Any) -> str:
     if not isinstance(path, (str, os.PathLike)) or "\0" in str(os.fspath(path)):
         raise SettingsError(f"{name} must be a path, got {path!r}")
     return str(os.fspath(path))
-
-
-def _bar(chunks: Iterable) -> Iterable:
-    """The chunks of an evaluation behind a progress bar."""
-    from tqdm.auto import tqdm
-
-    return tqdm(list(chunks), desc="evaluating", unit=" chunks", leave=False)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..algorithms import Algorithm
-from ..arrays.backend import Array, array_module
+from ..arrays.backend import Array, array_module, to_host
 from ..errors import CheckpointError, DivergenceError, SettingsError, ShapeError
 from ..files import read_arrays, write_new
 from ..inner import InnerRule
@@ -218,11 +218,8 @@ class Learner:
             losses = [self.objective.at(phi, fit.support).loss for phi in iterates]
         xp, tasks = array_module(self.meta), len(fit.phi)
         rows = [xp.broadcast_to(phi, (tasks, phi.shape[-1])) for phi in iterates]
-        parameters, loss = (as_given(xp.stack(each, axis=1), False) for each in (rows, losses))
-        by_task = zip(parameters, loss, strict=True)
-        if fit.inputs.one:
-            return InnerPath(*next(by_task))
-        return InnerPath(parameters.swapaxes(0, 1), loss.swapaxes(0, 1))
+        path = InnerPath(*(to_host(xp.stack(each)) for each in (rows, losses)))
+        return InnerPath(*(each[:, 0] for each in path)) if fit.inputs.one else path
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the learner to a new file, which ``minimeta.load`` reads.
@@ -342,7 +339,7 @@ class Learner:
         mode: Mode = "transductive" if transductive else "inductive"
         with np.errstate(all="ignore"):
             z = predictions(self.objective, fit.phi, fit.support[0], self._here(inputs.x), mode)
-        z = as_given(z, False)
+        z = to_host(z)
         if not np.isfinite(z).all():
             raise DivergenceError("predictions are not finite: check the scale of x")
         return z
