@@ -427,3 +427,21 @@ def locked(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def cache_folder(chosen: str | os.PathLike | None = None) -> Path | None:
+    """The folder for caches: ``chosen``, else ``MINIMETA_CACHE``, else the one
+    in the user's home.
+
+    None for a user without a home.
+    """
+    from platformdirs import user_cache_dir
+
+    named = chosen or os.environ.get("MINIMETA_CACHE")
+    if named:
+        return Path(named)
+    try:
+        folder = Path(user_cache_dir("minimeta"))
+    except (RuntimeError, KeyError):  # no HOME, and no such user in the system
+        return None
+    return None if folder.parts[:1] == ("~",) else folder

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import device_kernels
 from .backend import Array, array_module
+from .compiled import DTYPES, fast
 from .elementwise import compiles_kernels, elementwise
 from .windows import Windows
 
@@ -36,8 +38,8 @@ def channel_sums(a: Array) -> Array:
     It is a matrix product because BLAS sums columns at the speed of memory.
     NumPy's own reduction over a middle axis is five times slower.
     """
-    if compiles_kernels(a):
-        return device_kernels.channel_sums(a)
+    if twin := _twin(a):
+        return twin.channel_sums(a)
     if a.ndim != 3:
         a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     return (_ones(a) @ a)[:, 0]
@@ -45,15 +47,15 @@ def channel_sums(a: Array) -> Array:
 
 def channel_means(a: Array) -> Array:
     """Mean over the rows, ``(T, ..., C) -> (T, C)``."""
-    if compiles_kernels(a):
-        return device_kernels.channel_means(a)
+    if twin := _twin(a):
+        return twin.channel_means(a)
     return channel_sums(a) / math.prod(a.shape[1:-1])
 
 
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
-    if compiles_kernels(a):
-        return device_kernels.channel_dots(a, b)
+    if twin := _twin(a, b):
+        return twin.channel_dots(a, b)
     return channel_sums(a * b)
 
 
@@ -64,8 +66,8 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if compiles_kernels(terms[0][1]):
-        return device_kernels.channel_combination(*terms, shift=shift)
+    if twin := _twin(*(a for _, a in terms)):
+        return twin.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
@@ -97,8 +99,8 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
-    if compiles_kernels(pairs[0][0]):
-        return device_kernels.product_sum(*pairs, shift=shift)
+    if twin := _twin(*(each for pair in pairs for each in pair)):
+        return twin.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
         term = a * b if a.shape[-1] == 1 else a @ b
@@ -119,8 +121,8 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     TensorFlow's "same" padding: just enough for the last window, an odd row
     below, an odd column to the right.
     """
-    if compiles_kernels(x):
-        return device_kernels.patches(x, kernel, stride)
+    if twin := _twin(x):
+        return twin.patches(x, kernel, stride)
     xp = array_module(x)
     padded, inside, (high, wide) = _padded_zeros(x.shape, x.dtype, kernel, stride, xp)
     padded[inside] = x
@@ -145,10 +147,8 @@ def patches_transpose(
     tap by tap, because all patches at once are nine times an image, and outgrow
     the caches.
     """
-    if compiles_kernels(pairs[0][0]):
-        return device_kernels.patches_transpose(
-            *pairs, image_shape=image_shape, kernel=kernel, stride=stride
-        )
+    if twin := _twin(*(each for pair in pairs for each in pair)):
+        return twin.patches_transpose(*pairs, image_shape=image_shape, kernel=kernel, stride=stride)
     a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
     dtype = np.promote_types(a.dtype, b.dtype)
@@ -186,7 +186,48 @@ def masked(a: Array, mask: Array) -> Array:
     ``mask`` has the shape of a. A product is faster than a choice, and it lets
     NaN through.
     """
+    if twin := _host_twin(a):
+        return twin.masked(a, mask)
     return a * mask
+
+
+def dots_and_sums(a: Array, b: Array) -> tuple[Array, Array]:
+    """The sums of a o b and of a over the rows, each ``(T, C)``."""
+    if twin := _host_twin(a, b):
+        return twin.dots_and_sums(a, b)
+    return channel_dots(a, b), channel_sums(a)
+
+
+def centred(x: Array, other: Array | None = None) -> tuple[Array, Array]:
+    """u = x - 1 mean(x)^T, and the sum of u o ``other`` over the rows.
+
+    ``other`` has the shape of x. None stands for u itself.
+    """
+    if twin := _host_twin(x, x if other is None else other):
+        return twin.centred(x, other)
+    u = channel_combination((1, x), shift=-channel_means(x))
+    return u, channel_dots(u, u if other is None else other)
+
+
+def rectified(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
+    """y = M z with z = a o u + 1 shift^T, and the mask of M: where z > 0.
+
+    ``a`` and ``shift`` are ``(T or 1, C)``, one number a channel. The mask is
+    for ``rectified_dots`` and ``masked``.
+    """
+    if twin := _host_twin(u, a, shift):
+        return twin.rectified(a, u, shift)
+    z = channel_combination((a, u), shift=shift)
+    mask = z.real > 0
+    return masked(z, mask), mask
+
+
+def rectified_dots(mask: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
+    """dz = M dy, and the sums of dz o u and of dz over the rows."""
+    if twin := _host_twin(dy, u):
+        return twin.rectified_dots(mask, dy, u)
+    dz = masked(dy, mask)
+    return dz, *dots_and_sums(dz, u)
 
 
 def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
@@ -253,8 +294,27 @@ def adam_moments(
     return g if beta1 == 0 else beta1 * m + (1 - beta1) * g, beta2 * v + square
 
 
-@elementwise
 def adam_update(
+    phi: Array,
+    g: Array,
+    m: Array | None,
+    v: Array | None,
+    rate: float | Array,
+    beta1: float,
+    beta2: float,
+    c1: float,
+    c2: float,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    moments = () if v is None else (v,)
+    if beta1 == 0 and isinstance(rate, float) and (twin := _host_twin(g, phi, *moments)):
+        after, v = twin.adam_update(phi, g, v, rate, beta2, c2, eps)
+        return after, g, v
+    return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
+
+
+@elementwise
+def _adam_update(
     phi: Array,
     g: Array,
     m: Array | None,
@@ -278,6 +338,31 @@ def adam_update(
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
+
+
+def _twin(*arrays: Array) -> ModuleType | None:
+    """The module of the twins that take ``arrays``; None where there is
+    none."""
+    return _host_twin(*arrays) or (device_kernels if compiles_kernels(arrays[0]) else None)
+
+
+def _host_twin(*arrays: Array) -> ModuleType | None:
+    """The module of the compiled twins, if they take ``arrays``: of one dtype,
+    on the host."""
+    if not fast():
+        return None
+    dtype = arrays[0].dtype
+    if dtype not in DTYPES or any(each.dtype != dtype for each in arrays):
+        return None
+    twin = _host_kernels()
+    return twin if all(type(each) in twin.TAKEN for each in arrays) else None
+
+
+@cache
+def _host_kernels() -> ModuleType:
+    from . import host_kernels  # imports Numba, in a fifth of a second
+
+    return host_kernels
 
 
 def _ones(a: Array) -> Array:

@@ -39,7 +39,15 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..arrays.elementwise import elementwise
-from ..arrays.kernels import channel_combination, channel_dots, channel_means, channel_sums
+from ..arrays.kernels import (
+    centred,
+    channel_combination,
+    channel_dots,
+    dots_and_sums,
+    masked,
+    rectified,
+    rectified_dots,
+)
 from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape
 
@@ -80,39 +88,81 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, theta, x):
-        mu = channel_means(x)
-        u = channel_combination((1, x), shift=-mu)
-        a, r = _scales(theta["scale"], channel_dots(u, u), _count(x), self.eps)
+        a, u, r = self._scaled(theta, x)
         return channel_combination((a, u), shift=theta["shift"]), (u, r)
 
     def backward(self, theta, cache, dy, on_data=False):
-        (u, r), P = cache, _count(dy)
-        sigma, total = channel_dots(dy, u), channel_sums(dy)
-        a, of_u, shift, dgamma = _pulled(theta["scale"], r, sigma, total, P)
-        dx = channel_combination((a, dy), (of_u, u), shift=shift)
-        return dx, {"scale": dgamma, "shift": total}
+        return self._pulled(theta, cache, dy, *dots_and_sums(dy, cache[0]))
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         (u, r), P = cache, _count(x_dot)
-        u_dot = channel_combination((1, x_dot), shift=-channel_means(x_dot))
+        u_dot, dot = centred(x_dot, u)
         scales = theta["scale"], theta_dot["scale"]
-        a, a_dot, r_dot = _moving_scales(*scales, r, channel_dots(u, u_dot), P)
+        a, a_dot, r_dot = _moving_scales(*scales, r, dot, P)
         y_dot = channel_combination((a, u_dot), (a_dot, u), shift=theta_dot["shift"])
         return y_dot, (u_dot, r_dot)
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
-        (u, r), (u_dot, r_dot), P = cache, cache_dot, _count(dy)
-        sigma, total = channel_dots(dy, u), channel_sums(dy)
-        sigma_dot = channel_dots(dy_dot, u) + channel_dots(dy, u_dot)
-        total_dot = channel_sums(dy_dot)
+        sums = *dots_and_sums(dy, cache[0]), *dots_and_sums(dy_dot, cache[0])
+        return self._pulled_dot(theta, theta_dot, cache, cache_dot, dy, dy_dot, *sums)
+
+    def _scaled(self, theta, x):
+        """a, u and r."""
+        u, square = centred(x)
+        a, r = _scales(theta["scale"], square, _count(x), self.eps)
+        return a, u, r
+
+    def _pulled(self, theta, cache, dy, sigma, total):
+        """dx and the gradients, where ``total`` is sum(dy)."""
+        u, r = cache
+        a, of_u, shift, dgamma = _pulled(theta["scale"], r, sigma, total, _count(dy))
+        dx = channel_combination((a, dy), (of_u, u), shift=shift)
+        return dx, {"scale": dgamma, "shift": total}
+
+    def _pulled_dot(
+        self, theta, theta_dot, cache, cache_dot, dy, dy_dot, sigma, total, sum_dot, total_dot
+    ):
+        """The dots of ``_pulled``, where ``sum_dot`` is sum(dy_dot o u)."""
+        (u, r), (u_dot, r_dot) = cache, cache_dot
+        sigma_dot = sum_dot + channel_dots(dy, u_dot)
         moving = theta_dot["scale"], r_dot, sigma_dot, total_dot
         a, a_dot, of_u_dot, of_u, shift, dgamma_dot = _pulled_dots(
-            theta["scale"], r, sigma, total, *moving, P
+            theta["scale"], r, sigma, total, *moving, _count(dy)
         )
         dx_dot = channel_combination(
             (a, dy_dot), (a_dot, dy), (of_u_dot, u_dot), (of_u, u), shift=shift
         )
         return dx_dot, {"scale": dgamma_dot, "shift": total_dot}
+
+
+@dataclass(frozen=True)
+class RectifiedBatchNorm(BatchNorm):
+    """``BatchNorm``, then ``ReLU``, in fewer passes over memory.
+
+    With M the mask of ReLU and y of BatchNorm, the passes are the chain rule:
+
+        M y;  backward of M dy;  M y_dot;  backward_tangent of M dy and M dy_dot.
+    """
+
+    def forward(self, theta, x):
+        a, u, r = self._scaled(theta, x)
+        y, mask = rectified(a, u, theta["shift"])
+        return y, (u, r, mask)
+
+    def backward(self, theta, cache, dy, on_data=False):
+        u, r, mask = cache
+        return self._pulled(theta, (u, r), *rectified_dots(mask, dy, u))
+
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
+        u, r, mask = cache
+        y_dot, cache_dot = super().forward_tangent(theta, theta_dot, (u, r), x_dot)
+        return masked(y_dot, mask), cache_dot
+
+    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
+        u, r, mask = cache
+        (dz, *sums), (dz_dot, *sums_dot) = (rectified_dots(mask, each, u) for each in (dy, dy_dot))
+        given = theta, theta_dot, (u, r), cache_dot, dz, dz_dot
+        return self._pulled_dot(*given, *sums, *sums_dot)
 
 
 # The numbers of a channel, of shape (T, channels). Each function is one kernel

@@ -21,6 +21,7 @@ from ..arrays.backend import Array, array_module
 from ..arrays.kernels import beside
 from ..errors import SettingsError, ShapeError
 from ..layers.base import Layer, Parameters, Shape
+from ..layers.joined import Stage, joined
 from .protocols import check_float, check_generator
 
 Theta = tuple[Parameters, ...]
@@ -103,6 +104,11 @@ class Network:
         return shapes[1:]
 
     @cached_property
+    def _stages(self) -> tuple[Stage, ...]:
+        """The layers as they are computed, some together."""
+        return joined(self.layers)
+
+    @cached_property
     def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
         """For each layer, the name, slice of phi and shape of each
         parameter."""
@@ -167,32 +173,32 @@ class Network:
         return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
 
     def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
-        """y, and the layers' caches. ``theta`` is an unpacked phi."""
+        """y, and the stages' caches. ``theta`` is an unpacked phi."""
         if x.ndim < 2 or x.shape[2:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise ShapeError(f"x must have shape (tasks, examples, {wanted}), got {x.shape}")
         caches = []
-        for layer, parameters in zip(self.layers, theta, strict=True):
-            x, cache = layer.forward(parameters, x)
+        for first, _, layer in self._stages:
+            x, cache = layer.forward(theta[first], x)
             caches.append(cache)
         return x, caches
 
     def backward(
         self, theta: Theta, caches: Sequence[Any], dy: Array, on_data: bool = False
     ) -> tuple[Array | None, Array, list[Array]]:
-        """dx, dphi ``(T, D)``, and dy of every layer, which backward_tangent
+        """dx, dphi ``(T, D)``, and dy of every stage, which backward_tangent
         needs.
 
         With ``on_data`` dx is not needed and may be None.
         """
         dz, dthetas = dy, [{}] * len(self.layers)
-        dys: list[Any] = [dy] * len(self.layers)
-        for i in reversed(range(len(self.layers))):
+        dys: list[Any] = [dy] * len(self._stages)
+        for i, (first, _, layer) in reversed(list(enumerate(self._stages))):
             dys[i] = dy
             if on_data and i == 0:
-                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy, on_data=True)
+                dy, dthetas[first] = layer.backward(theta[first], caches[i], dy, on_data=True)
             else:
-                dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy)
+                dy, dthetas[first] = layer.backward(theta[first], caches[i], dy)
         return dy, self._as_rows(dthetas, dz), dys
 
     def forward_tangent(
@@ -206,8 +212,8 @@ class Network:
         """y_dot, and the dots of the caches. ``on_data`` states that x_dot is
         zero."""
         caches_dot = []
-        for i, layer in enumerate(self.layers):
-            given = theta[i], theta_dot[i], caches[i], x_dot
+        for i, (first, _, layer) in enumerate(self._stages):
+            given = theta[first], theta_dot[first], caches[i], x_dot
             if on_data and i == 0:
                 x_dot, cache_dot = layer.forward_tangent(*given, on_data=True)
             else:
@@ -231,12 +237,12 @@ class Network:
         None.
         """
         dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
-        for i in reversed(range(len(self.layers))):
-            given = theta[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
+        for i, (first, _, layer) in reversed(list(enumerate(self._stages))):
+            given = theta[first], theta_dot[first], caches[i], caches_dot[i], dys[i], dy_dot
             if on_data and i == 0:
-                dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given, on_data=True)
+                dy_dot, dthetas_dot[first] = layer.backward_tangent(*given, on_data=True)
             else:
-                dy_dot, dthetas_dot[i] = self.layers[i].backward_tangent(*given)
+                dy_dot, dthetas_dot[first] = layer.backward_tangent(*given)
         return dy_dot, self._as_rows(dthetas_dot, dz_dot)
 
     def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError, reason_of, shown
-from ..files import opened
+from ..files import cache_folder, opened
 from .images import UnreadableImage, is_hidden
 
 _DAMAGE = (  # raised by readers of archives and images on damaged bytes
@@ -72,25 +72,6 @@ def data_folder(data: str | os.PathLike | None) -> Path:
             "with --data or MINIMETA_DATA"
         )
     return folder / "data"
-
-
-def cache_folder(cache: str | os.PathLike | None) -> Path | None:
-    """``cache``, else ``MINIMETA_CACHE``, else the user's cache folder, if the
-    user has one."""
-    chosen = cache or os.environ.get("MINIMETA_CACHE")
-    return Path(chosen) if chosen else _user_folder()
-
-
-def _user_folder() -> Path | None:
-    """The folder for caches in the user's home, or None for a user without a
-    home."""
-    import pooch
-
-    try:
-        folder = Path(pooch.os_cache("minimeta"))
-    except (RuntimeError, KeyError):  # no HOME, and no such user in the system
-        return None
-    return None if folder.parts[:1] == ("~",) else folder
 
 
 def first_of(places: Iterable[Path]) -> Path | None:

@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, SettingsError, shown
-from ..files import read_bytes
+from ..files import cache_folder, read_bytes
 from .archives import (
     Limits,
     Source,
-    cache_folder,
     damage_told,
     data_folder,
     files_below,

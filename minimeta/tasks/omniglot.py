@@ -23,11 +23,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..errors import DataError, SettingsError, ShapeError
-from ..files import read_bytes
+from ..files import cache_folder, read_bytes
 from .archives import (
     Limits,
     Source,
-    cache_folder,
     damage_told,
     data_folder,
     files_below,

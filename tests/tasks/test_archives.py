@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minimeta.errors import DataError
-from minimeta.files import opened, read_bytes
+from minimeta.files import cache_folder, opened, read_bytes
 from minimeta.tasks import archives
 from minimeta.tasks.archives import (
     Limits,
@@ -181,7 +181,7 @@ def homeless(monkeypatch):
 def test_a_user_without_a_home_is_told_to_name_a_folder(homeless, monkeypatch, tmp_path):
     with pytest.raises(DataError, match="no home folder.*MINIMETA_DATA"):
         data_folder(None)
-    assert archives.cache_folder(None) is None
+    assert cache_folder(None) is None
     assert data_folder(tmp_path) == tmp_path
     monkeypatch.setenv("MINIMETA_CACHE", str(tmp_path))
-    assert data_folder(None) == tmp_path / "data" and archives.cache_folder(None) == tmp_path
+    assert data_folder(None) == tmp_path / "data" and cache_folder(None) == tmp_path

@@ -1,0 +1,682 @@
+"""The twins of kernels.py on the host, compiled by Numba.
+
+Each computes what the function of its name in kernels.py says, in as few passes
+over memory as it can. It makes its sums in an order of its own, which depends on
+the shapes alone. So its results may differ from those of kernels.py in the last
+digits, and depend neither on threads nor on other tasks.
+
+Arrays ``(T, ..., C)`` are rows here, ``(T, P, C)``. Every function takes the
+tasks one after another, because a task fits about into a core's caches. A sum
+adds 64 rows before their sum is added to the total, so that its rounding grows
+with 64 + P / 64 and not with P.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from .compiled import OPTIONS, compiles
+from .host_blas import gemm, gemm_address
+from .windows import Windows
+
+BLOCK = 1 << 19  # bytes of patches that stay in a core's cache until their product
+
+_helper = numba.njit(**OPTIONS)
+
+
+# Rows and channels.
+
+
+def channel_sums(a: np.ndarray) -> np.ndarray:
+    """One pass."""
+    a = _rows(a)
+    sums = np.empty((a.shape[0], a.shape[2]), a.dtype)
+    _sums(a.dtype, a, sums)
+    return sums
+
+
+def channel_means(a: np.ndarray) -> np.ndarray:
+    """The sums, divided."""
+    return channel_sums(a) / math.prod(a.shape[1:-1])
+
+
+def channel_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """One pass."""
+    return dots_and_sums(a, b)[0]
+
+
+def dots_and_sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One pass."""
+    a, b = _rows(a), _rows(b)
+    dots, sums = np.empty((2, a.shape[0], a.shape[2]), a.dtype)
+    _dots_and_sums(a.dtype, a, b, dots, sums)
+    return dots, sums
+
+
+def centred(x: np.ndarray, other: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Two passes."""
+    rows = _rows(x)
+    u = np.empty(rows.shape, x.dtype)
+    dots = np.empty((rows.shape[0], rows.shape[2]), x.dtype)
+    if other is None:
+        _centred_squares(x.dtype, rows, u, dots)
+    else:
+        _centred_dots(x.dtype, rows, _rows(other), u, dots)
+    return u.reshape(x.shape), dots
+
+
+def channel_combination(
+    *terms: tuple[float | np.ndarray, np.ndarray], shift: np.ndarray | None = None
+) -> np.ndarray:
+    """One pass for the first two terms, and one for each other."""
+    shape, dtype = terms[0][1].shape, terms[0][1].dtype
+    given = [(_factor(factor, dtype), _rows(a)) for factor, a in terms]
+    shift = _factor(0, dtype) if shift is None else shift
+    total = np.empty(given[0][1].shape, dtype)
+    if len(given) == 1:
+        _combine_one(dtype, *given[0], shift, total)
+    else:
+        _combine_two(dtype, *given[0], *given[1], shift, total)
+    for factor, a in given[2:]:
+        _add_term(dtype, factor, a, total)
+    return total.reshape(shape)
+
+
+def _factor(factor: float | np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return factor if isinstance(factor, np.ndarray) else _one_for_all(factor, dtype)
+
+
+@cache
+def _one_for_all(factor: float, dtype: np.dtype) -> np.ndarray:
+    """One number for all tasks and channels."""
+    constant = np.full((1, 1), factor, dtype)
+    constant.flags.writeable = False
+    return constant
+
+
+def masked(a: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """One pass."""
+    y = np.empty(a.shape, a.dtype)
+    _masked(a.dtype, _flat(a), _flat(mask), y.reshape(-1))
+    return y
+
+
+@_helper
+def _fill(v, t, into):
+    """``into`` is row t of ``v: (T or 1, C or 1)``."""
+    row = v[t if v.shape[0] > 1 else 0]
+    for c in range(into.shape[0]):
+        into[c] = row[c if row.shape[0] > 1 else 0]
+
+
+@compiles("in t[:, :, ::1]", "t[:, ::1]")
+def _sums(a, sums):
+    tasks, count, channels = a.shape
+    part = np.empty(channels, a.dtype)
+    for t in range(tasks):
+        total = sums[t]
+        total[:] = 0
+        for first in range(0, count, 64):
+            part[:] = 0
+            for p in range(first, min(first + 64, count)):
+                for c in range(channels):
+                    part[c] += a[t, p, c]
+            for c in range(channels):
+                total[c] += part[c]
+
+
+@compiles("in t[:, :, ::1]", "in t[:, :, ::1]", "t[:, ::1]", "t[:, ::1]")
+def _dots_and_sums(a, b, dots, sums):
+    tasks, count, channels = a.shape
+    part, part_dot = np.empty((2, channels), a.dtype)
+    for t in range(tasks):
+        total, total_dot = sums[t], dots[t]
+        total[:] = 0
+        total_dot[:] = 0
+        for first in range(0, count, 64):
+            part[:] = 0
+            part_dot[:] = 0
+            for p in range(first, min(first + 64, count)):
+                for c in range(channels):
+                    v = a[t, p, c]
+                    part[c] += v
+                    part_dot[c] += v * b[t, p, c]
+            for c in range(channels):
+                total[c] += part[c]
+                total_dot[c] += part_dot[c]
+
+
+@_helper
+def _mean(rows, part, mean):
+    count, channels = rows.shape
+    mean[:] = 0
+    for first in range(0, count, 64):
+        part[:] = 0
+        for p in range(first, min(first + 64, count)):
+            for c in range(channels):
+                part[c] += rows[p, c]
+        for c in range(channels):
+            mean[c] += part[c]
+    for c in range(channels):
+        mean[c] = mean[c] / count
+
+
+@compiles("in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
+def _centred_squares(x, u, squares):
+    tasks, count, channels = x.shape
+    part, mean = np.empty((2, channels), x.dtype)
+    for t in range(tasks):
+        _mean(x[t], part, mean)
+        total = squares[t]
+        total[:] = 0
+        for first in range(0, count, 64):
+            part[:] = 0
+            for p in range(first, min(first + 64, count)):
+                for c in range(channels):
+                    v = x[t, p, c] - mean[c]
+                    u[t, p, c] = v
+                    part[c] += v * v
+            for c in range(channels):
+                total[c] += part[c]
+
+
+@compiles("in t[:, :, ::1]", "in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
+def _centred_dots(x, other, u, dots):
+    tasks, count, channels = x.shape
+    part, mean = np.empty((2, channels), x.dtype)
+    for t in range(tasks):
+        _mean(x[t], part, mean)
+        total = dots[t]
+        total[:] = 0
+        for first in range(0, count, 64):
+            part[:] = 0
+            for p in range(first, min(first + 64, count)):
+                for c in range(channels):
+                    v = x[t, p, c] - mean[c]
+                    u[t, p, c] = v
+                    part[c] += v * other[t, p, c]
+            for c in range(channels):
+                total[c] += part[c]
+
+
+@compiles("in t[:, :]", "in t[:, :, ::1]", "in t[:, :]", "t[:, :, ::1]")
+def _combine_one(f, a, shift, y):
+    tasks, count, channels = a.shape
+    factor, constant = np.empty((2, channels), a.dtype)
+    for t in range(tasks):
+        _fill(f, t, factor)
+        _fill(shift, t, constant)
+        for p in range(count):
+            for c in range(channels):
+                y[t, p, c] = factor[c] * a[t, p, c] + constant[c]
+
+
+@compiles(
+    "in t[:, :]", "in t[:, :, ::1]", "in t[:, :]", "in t[:, :, ::1]", "in t[:, :]", "t[:, :, ::1]"
+)
+def _combine_two(f, a, g, b, shift, y):
+    tasks, count, channels = a.shape
+    factor, other, constant = np.empty((3, channels), a.dtype)
+    for t in range(tasks):
+        _fill(f, t, factor)
+        _fill(g, t, other)
+        _fill(shift, t, constant)
+        for p in range(count):
+            for c in range(channels):
+                y[t, p, c] = factor[c] * a[t, p, c] + other[c] * b[t, p, c] + constant[c]
+
+
+@compiles("in t[:, :]", "in t[:, :, ::1]", "t[:, :, ::1]")
+def _add_term(f, a, y):
+    tasks, count, channels = a.shape
+    factor = np.empty(channels, a.dtype)
+    for t in range(tasks):
+        _fill(f, t, factor)
+        for p in range(count):
+            for c in range(channels):
+                y[t, p, c] += factor[c] * a[t, p, c]
+
+
+@compiles("in t[::1]", "in b1[::1]", "t[::1]")
+def _masked(a, mask, y):
+    for i in range(a.shape[0]):
+        y[i] = a[i] * mask[i]
+
+
+# ReLU after a combination.
+
+
+def rectified(a: np.ndarray, u: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One pass."""
+    rows = _rows(u)
+    y, mask = np.empty(rows.shape, u.dtype), np.empty(rows.shape, np.bool_)
+    _rectified(u.dtype, rows, a, shift, y, mask)
+    return y.reshape(u.shape), mask.reshape(u.shape)
+
+
+def rectified_dots(
+    mask: np.ndarray, dy: np.ndarray, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pass."""
+    rows = _rows(dy)
+    dz = np.empty(rows.shape, dy.dtype)
+    dots, sums = np.empty((2, rows.shape[0], rows.shape[2]), dy.dtype)
+    _rectified_dots(dy.dtype, _rows(mask), rows, _rows(u), dz, dots, sums)
+    return dz.reshape(dy.shape), dots, sums
+
+
+@compiles("in t[:, :, ::1]", "in t[:, :]", "in t[:, :]", "t[:, :, ::1]", "b1[:, :, ::1]")
+def _rectified(u, a, shift, y, mask):
+    tasks, count, channels = u.shape
+    factor, constant = np.empty((2, channels), u.dtype)
+    for t in range(tasks):
+        _fill(a, t, factor)
+        _fill(shift, t, constant)
+        for p in range(count):
+            for c in range(channels):
+                v = factor[c] * u[t, p, c] + constant[c]
+                positive = v.real > 0
+                mask[t, p, c] = positive
+                y[t, p, c] = v if positive else v * 0
+
+
+@compiles(
+    "in b1[:, :, ::1]",
+    "in t[:, :, ::1]",
+    "in t[:, :, ::1]",
+    "t[:, :, ::1]",
+    "t[:, ::1]",
+    "t[:, ::1]",
+)
+def _rectified_dots(mask, dy, u, dz, dots, sums):
+    tasks, count, channels = u.shape
+    part, part_dot = np.empty((2, channels), u.dtype)
+    for t in range(tasks):
+        total, total_dot = sums[t], dots[t]
+        total[:] = 0
+        total_dot[:] = 0
+        for first in range(0, count, 64):
+            part[:] = 0
+            part_dot[:] = 0
+            for p in range(first, min(first + 64, count)):
+                for c in range(channels):
+                    v = dy[t, p, c] * mask[t, p, c]
+                    dz[t, p, c] = v
+                    part[c] += v
+                    part_dot[c] += v * u[t, p, c]
+            for c in range(channels):
+                total[c] += part[c]
+                total_dot[c] += part_dot[c]
+
+
+# Products with patches.
+
+
+class Patches:
+    """S x, which is built a few rows of pixels at a time, where a product needs
+    it.
+
+    It has the shape of the array that ``kernels.patches`` returns, and becomes
+    that array under ``np.asarray``.
+    """
+
+    def __init__(self, x: np.ndarray, kernel: int, stride: int) -> None:
+        self.x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
+        self.dtype, self.geometry = x.dtype, geometry(x.shape, kernel, stride)
+        tasks, examples, *_, channels = x.shape
+        pixels = self.geometry.high * self.geometry.wide
+        self.shape = (tasks, examples * pixels, kernel * kernel * channels)
+
+    def lines(self) -> np.ndarray:
+        """x with the pixels of a row side by side,
+        ``(T, N, height, width * C)``."""
+        return self.x.reshape(*self.x.shape[:3], -1)
+
+    def swapaxes(self, one: int, other: int) -> PatchesTransposed:
+        """(S x)^T."""
+        return PatchesTransposed(self)
+
+    def __array_namespace__(self) -> Any:
+        return np
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        seen = np.empty(self.shape, self.dtype)
+        _all_patches(self.dtype, self.lines(), seen, *self.geometry)
+        return np.asarray(seen, dtype)
+
+
+class PatchesTransposed:
+    """(S x)^T, of ``patches``."""
+
+    def __init__(self, patches: Patches) -> None:
+        self.patches, self.dtype = patches, patches.dtype
+        self.shape = (patches.shape[0], patches.shape[2], patches.shape[1])
+
+    def __array_namespace__(self) -> Any:
+        return np
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.patches, dtype).swapaxes(1, 2)
+
+
+# The types of the arrays that twins take.
+TAKEN = (np.ndarray, Patches, PatchesTransposed)
+
+
+class Geometry(NamedTuple):
+    """The numbers that place windows in an image: of channels, of taps along an
+    axis, of pixels between windows, of zeros above and to the left, and of
+    windows down and across."""
+
+    channels: int
+    kernel: int
+    stride: int
+    top: int
+    left: int
+    high: int
+    wide: int
+
+
+@cache
+def geometry(shape: tuple[int, ...], kernel: int, stride: int) -> Geometry:
+    """The geometry of images of ``shape``, ``(T, N, height, width, C)``."""
+    windows = Windows(shape[2:4], kernel, stride)
+    return Geometry(shape[4], kernel, stride, *windows.before, *windows.counts)
+
+
+def patches(x: np.ndarray, kernel: int, stride: int) -> Patches:
+    """The patches, not built yet."""
+    return Patches(x, kernel, stride)
+
+
+def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None) -> np.ndarray:
+    """A product each. With patches, all products of some rows follow each
+    other, while the rows are in the cache."""
+    (a, b), dtype = pairs[0], pairs[0][0].dtype
+    if isinstance(a, Patches):
+        y = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
+        (one, W), (two, V) = _two(pairs)
+        start = _factor(0, dtype) if shift is None else shift
+        lines = one.lines(), _matrices(W), two.lines(), _matrices(V)
+        _convolve(dtype, gemm_address(dtype), len(pairs), *lines, start, y, *a.geometry)
+        return y
+    if isinstance(a, PatchesTransposed):
+        y = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
+        (one, dy), (two, dy_two) = _two(pairs)
+        lines = one.patches.lines(), _rows(dy), two.patches.lines(), _rows(dy_two)
+        _correlate(dtype, gemm_address(dtype), len(pairs), *lines, y, *a.patches.geometry)
+        return y
+    total = None
+    for a, b in pairs:
+        term = a * b if a.shape[-1] == 1 else a @ b
+        if total is not None:
+            total += term
+            continue
+        total = term
+        if shift is not None:
+            _add_shift(dtype, shift, total)
+    return total
+
+
+def patches_transpose(
+    *pairs: tuple[np.ndarray, np.ndarray], image_shape: tuple[int, ...], kernel: int, stride: int
+) -> np.ndarray:
+    """S^T of some rows of the product, while the rows are in the cache."""
+    (dy, W), (dy_two, V) = _two(pairs)
+    x = np.empty((*image_shape[:3], image_shape[3] * image_shape[4]), dy.dtype)
+    given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
+    address = gemm_address(x.dtype)
+    _convolve_transpose(
+        x.dtype, address, len(pairs), *given, x, *geometry(image_shape, kernel, stride)
+    )
+    return x.reshape(image_shape)
+
+
+def _two(pairs: Sequence[tuple]) -> Sequence[tuple]:
+    """The one or two pairs as two; compiled code does not look at a second that
+    is not there."""
+    return pairs if len(pairs) == 2 else (*pairs, *pairs)
+
+
+def _matrices(b: np.ndarray) -> np.ndarray:
+    """``b`` with contiguous matrices."""
+    rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize
+    return b if rows_are else np.ascontiguousarray(b)
+
+
+@_helper
+def _gather(x, seen, first, channels, kernel, stride, top, left, high, wide):
+    """The patches of some rows of windows, of which ``first`` is the first.
+
+    ``x: (N, height, width * C)`` and ``seen: (rows * wide, kernel^2 C)``.
+    """
+    height, line = x.shape[1:]
+    run, zero = kernel * channels, x.dtype.type(0)
+    for g in range(seen.shape[0] // wide):
+        n, r = (first + g) // high, (first + g) % high
+        for i in range(kernel):
+            row = r * stride + i - top
+            inside = 0 <= row < height
+            for q in range(wide):
+                into = seen[g * wide + q, i * run : (i + 1) * run]
+                start = (q * stride - left) * channels
+                if not inside or start < 0 or start + run > line:
+                    for m in range(run):
+                        at = start + m
+                        into[m] = x[n, row, at] if inside and 0 <= at < line else zero
+                elif run < 16:  # too short for a copy of its own
+                    for m in range(run):
+                        into[m] = x[n, row, start + m]
+                else:
+                    source = x[n, row, start : start + run]
+                    for m in range(run):
+                        into[m] = source[m]
+
+
+@_helper
+def _scatter(seen, x, first, channels, kernel, stride, top, left, high, wide):
+    """Add to x what ``_gather`` took from it."""
+    height, line = x.shape[1:]
+    run = kernel * channels
+    for g in range(seen.shape[0] // wide):
+        n, r = (first + g) // high, (first + g) % high
+        for i in range(kernel):
+            row = r * stride + i - top
+            if row < 0 or row >= height:
+                continue
+            for q in range(wide):
+                start = (q * stride - left) * channels
+                low, stop = max(0, -start), min(run, line - start)
+                source = seen[g * wide + q, i * run + low : i * run + stop]
+                into = x[n, row, start + low : start + stop]
+                for m in range(stop - low):
+                    into[m] += source[m]
+
+
+@_helper
+def _rows_together(lines, wide, width, itemsize):
+    """How many rows of windows a block of patches holds."""
+    return max(1, min(lines, BLOCK // max(1, wide * width * itemsize)))
+
+
+@compiles(
+    "in t[:, :, :, ::1]", "t[:, :, ::1]", "intp", "intp", "intp", "intp", "intp", "intp", "intp"
+)
+def _all_patches(x, seen, channels, kernel, stride, top, left, high, wide):
+    for t in range(x.shape[0]):
+        _gather(x[t], seen[t], 0, channels, kernel, stride, top, left, high, wide)
+
+
+@compiles(
+    "intp",
+    "intp",
+    "in t[:, :, :, ::1]",
+    "in t[:, :, :]",
+    "in t[:, :, :, ::1]",
+    "in t[:, :, :]",
+    "in t[:, :]",
+    "t[:, :, ::1]",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+)
+def _convolve(
+    address, count, x, W, z, V, shift, y, channels, kernel, stride, top, left, high, wide
+):
+    """y = (S x) W + 1 shift^T, and + (S z) V where ``count`` is 2."""
+    lines, width = x.shape[1] * high, kernel * kernel * channels
+    together = _rows_together(lines, wide, width, y.itemsize)
+    seen = np.empty((together * wide, width), y.dtype)
+    constant = np.empty(y.shape[2], y.dtype)
+    for t in range(y.shape[0]):
+        _fill(shift, t, constant)
+        for first in range(0, lines, together):
+            stop = min(first + together, lines)
+            rows, block = y[t, first * wide : stop * wide], seen[: (stop - first) * wide]
+            for p in range(rows.shape[0]):
+                for c in range(rows.shape[1]):
+                    rows[p, c] = constant[c]
+            _gather(x[t], block, first, channels, kernel, stride, top, left, high, wide)
+            gemm(address, False, False, block, W[t if W.shape[0] > 1 else 0], 1, rows)
+            if count == 2:
+                _gather(z[t], block, first, channels, kernel, stride, top, left, high, wide)
+                gemm(address, False, False, block, V[t if V.shape[0] > 1 else 0], 1, rows)
+
+
+@compiles(
+    "intp",
+    "intp",
+    "in t[:, :, :, ::1]",
+    "in t[:, :, ::1]",
+    "in t[:, :, :, ::1]",
+    "in t[:, :, ::1]",
+    "t[:, :, ::1]",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+)
+def _correlate(address, count, x, dy, z, dz, dW, channels, kernel, stride, top, left, high, wide):
+    """dW = (S x)^T dy, and + (S z)^T dz where ``count`` is 2."""
+    lines, width = x.shape[1] * high, kernel * kernel * channels
+    together = _rows_together(lines, wide, width, dW.itemsize)
+    seen = np.empty((together * wide, width), dW.dtype)
+    for t in range(dW.shape[0]):
+        dW[t] = 0
+        for first in range(0, lines, together):
+            stop = min(first + together, lines)
+            rows, block = slice(first * wide, stop * wide), seen[: (stop - first) * wide]
+            _gather(x[t], block, first, channels, kernel, stride, top, left, high, wide)
+            gemm(address, True, False, block, dy[t, rows], 1, dW[t])
+            if count == 2:
+                _gather(z[t], block, first, channels, kernel, stride, top, left, high, wide)
+                gemm(address, True, False, block, dz[t, rows], 1, dW[t])
+
+
+@compiles(
+    "intp",
+    "intp",
+    "in t[:, :, ::1]",
+    "in t[:, :, :]",
+    "in t[:, :, ::1]",
+    "in t[:, :, :]",
+    "t[:, :, :, ::1]",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+    "intp",
+)
+def _convolve_transpose(
+    address, count, dy, W, dz, V, x, channels, kernel, stride, top, left, high, wide
+):
+    """x = S^T (dy W^T), and + S^T (dz V^T) where ``count`` is 2."""
+    lines, width = x.shape[1] * high, kernel * kernel * channels
+    together = _rows_together(lines, wide, width, x.itemsize)
+    seen = np.empty((together * wide, width), x.dtype)
+    for t in range(x.shape[0]):
+        x[t] = 0
+        for first in range(0, lines, together):
+            stop = min(first + together, lines)
+            rows, block = slice(first * wide, stop * wide), seen[: (stop - first) * wide]
+            gemm(address, False, True, dy[t, rows], W[t if W.shape[0] > 1 else 0], 0, block)
+            if count == 2:
+                gemm(address, False, True, dz[t, rows], V[t if V.shape[0] > 1 else 0], 1, block)
+            _scatter(block, x[t], first, channels, kernel, stride, top, left, high, wide)
+
+
+@compiles("in t[:, :]", "t[:, :, ::1]")
+def _add_shift(shift, y):
+    tasks, count, channels = y.shape
+    constant = np.empty(channels, y.dtype)
+    for t in range(tasks):
+        _fill(shift, t, constant)
+        for p in range(count):
+            for c in range(channels):
+                y[t, p, c] += constant[c]
+
+
+# Inner rules.
+
+
+def adam_update(
+    phi: np.ndarray,
+    g: np.ndarray,
+    v: np.ndarray | None,
+    rate: float,
+    beta2: float,
+    c2: float,
+    eps: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """phi' and v' of a step with beta1 = 0, in one pass."""
+    after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
+    before = np.zeros((1, g.shape[1]), g.dtype) if v is None else v
+    given = [_contiguous(each.reshape(-1, g.shape[1])) for each in (phi, g, before)]
+    _adam(g.dtype, *given, after, v_after, rate, beta2, 1 / c2, eps)
+    return after, v_after
+
+
+@compiles(
+    "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "t[:, ::1]", "f8", "f8", "f8", "f8"
+)
+def _adam(phi, g, v, phi_after, v_after, rate, beta2, correction, eps):
+    real = g.real.dtype.type
+    kept, added, correction = real(beta2), real(1 - beta2), real(correction)
+    rate, eps = real(rate), real(eps)
+    for t in range(g.shape[0]):
+        p, w = phi[t if phi.shape[0] > 1 else 0], v[t if v.shape[0] > 1 else 0]
+        for d in range(g.shape[1]):
+            square = kept * w[d] + added * g[t, d] * g[t, d]
+            v_after[t, d] = square
+            phi_after[t, d] = p[d] - rate * (g[t, d] / (np.sqrt(square * correction) + eps))
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """``(T, ..., C)`` as contiguous rows, ``(T, P, C)``."""
+    if a.ndim != 3:
+        a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+    return _contiguous(a)
+
+
+def _flat(a: np.ndarray) -> np.ndarray:
+    """All numbers on one axis."""
+    return _contiguous(a).reshape(-1)
+
+
+def _contiguous(a: np.ndarray) -> np.ndarray:
+    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
