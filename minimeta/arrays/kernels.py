@@ -395,11 +395,11 @@ def _host_twin(*arrays: Array) -> ModuleType | None:
     on the host."""
     if not fast():
         return None
-    dtype = arrays[0].dtype
-    if dtype not in DTYPES or any(each.dtype != dtype for each in arrays):
-        return None
-    twin = _host_kernels()
-    return twin if all(type(each) in twin.TAKEN for each in arrays) else None
+    twin, dtype = _host_kernels(), arrays[0].dtype
+    for each in arrays:
+        if each.dtype != dtype or (type(each) is not np.ndarray and type(each) not in twin.TAKEN):
+            return None
+    return twin if dtype in DTYPES else None
 
 
 def has_twins(*arrays: Array) -> bool:
