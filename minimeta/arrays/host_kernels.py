@@ -164,7 +164,7 @@ def _mean(rows, part, mean):
         for c in range(channels):
             mean[c] += part[c]
     for c in range(channels):
-        mean[c] = mean[c] / count
+        mean[c] = mean[c] / max(count, 1)
 
 
 @compiles("in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
@@ -336,7 +336,7 @@ class Patches:
     def lines(self) -> np.ndarray:
         """x with the pixels of a row side by side,
         ``(T, N, height, width * C)``."""
-        return self.x.reshape(*self.x.shape[:3], -1)
+        return self.x.reshape(*self.x.shape[:3], self.x.shape[3] * self.x.shape[4])
 
     def swapaxes(self, one: int, other: int) -> PatchesTransposed:
         """(S x)^T."""
@@ -418,7 +418,7 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
         if total is not None:
             total += term
             continue
-        total = term
+        total = _contiguous(term)
         if shift is not None:
             _add_shift(dtype, shift, total)
     return total
@@ -646,7 +646,7 @@ def adam_update(
     """phi' and v' of a step with beta1 = 0, in one pass."""
     after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
     before = np.zeros((1, g.shape[1]), g.dtype) if v is None else v
-    given = [_contiguous(each.reshape(-1, g.shape[1])) for each in (phi, g, before)]
+    given = [_contiguous(np.atleast_2d(each)) for each in (phi, g, before)]
     _adam(g.dtype, *given, after, v_after, rate, beta2, 1 / c2, eps)
     return after, v_after
 
