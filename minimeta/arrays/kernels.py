@@ -30,6 +30,7 @@ from .windows import Windows
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
 # fast. Arrays of at least _LARGE numbers are worth making their rows that long.
 _LARGE, _LONG_ROW = 1 << 16, 6144
+TWIN_DTYPES = DTYPES
 
 
 def channel_sums(a: Array) -> Array:
@@ -361,6 +362,21 @@ def _host_twin(*arrays: Array) -> ModuleType | None:
         return None
     twin = _host_kernels()
     return twin if all(type(each) in twin.TAKEN for each in arrays) else None
+
+
+def has_twins(*arrays: Array) -> bool:
+    """Whether compiled twins take ``arrays``: of one dtype, on the host, with
+    Numba."""
+    return _host_twin(*arrays) is not None
+
+
+@cache
+def perceptron() -> ModuleType:
+    """The passes of Dense layers with ReLU between them, for arrays that have
+    twins. The layers one by one are their plain definition."""
+    from . import host_perceptron
+
+    return host_perceptron
 
 
 @cache

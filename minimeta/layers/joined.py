@@ -1,44 +1,45 @@
 """Layers that compute as one where they follow each other.
 
-A network goes through its layers in stages: a layer, or several that a layer of
-their own computes in fewer passes over memory. Such a layer has the parameters
-of the first of them, and the others have none.
+Where arrays have twins, a network goes through its layers in stages: a layer,
+or several that a layer of their own computes in fewer passes over memory. Such
+a layer has the parameters of those it stands for, in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from .base import Layer
 from .batch_norm import BatchNorm, RectifiedBatchNorm
+from .dense import Dense
+from .perceptron import Perceptron
 from .relu import ReLU
 
-_JOINED: dict[tuple[type[Layer], ...], Callable[..., Layer]] = {
-    (BatchNorm, ReLU): lambda norm, _: RectifiedBatchNorm(norm.channels, norm.eps),
-}
 
-
-class Stage(NamedTuple):
-    """``layer`` computes ``count`` layers, from number ``first`` on."""
-
-    first: int
-    count: int
-    layer: Layer
-
-
-def joined(layers: Sequence[Layer]) -> tuple[Stage, ...]:
+def joined(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The stages of ``layers``."""
-    stages, first = [], 0
-    while first < len(layers):
-        stages.append(_stage(layers, first))
-        first += stages[-1].count
-    return tuple(stages)
+    return tuple(_stages(list(layers)))
 
 
-def _stage(layers: Sequence[Layer], first: int) -> Stage:
-    for kinds, join in _JOINED.items():
-        several = layers[first : first + len(kinds)]
-        if tuple(map(type, several)) == kinds:
-            return Stage(first, len(kinds), join(*several))
-    return Stage(first, 1, layers[first])
+def _stages(rest: list[Layer]) -> Iterator[Layer]:
+    while rest:
+        kinds = [type(each) for each in rest]
+        count = _alternating(kinds)
+        if count > 1:
+            dense = rest[:count:2]
+            yield Perceptron((dense[0].inputs, *(each.outputs for each in dense)))
+        elif kinds[:2] == [BatchNorm, ReLU]:
+            count = 2
+            yield RectifiedBatchNorm(rest[0].channels, rest[0].eps)
+        else:
+            count = 1
+            yield rest[0]
+        rest = rest[count:]
+
+
+def _alternating(kinds: Sequence[type]) -> int:
+    """How many layers at the start are Dense, ReLU, Dense, ..., Dense."""
+    count = int(kinds[0] is Dense)
+    while count and list(kinds[count : count + 2]) == [ReLU, Dense]:
+        count += 2
+    return count

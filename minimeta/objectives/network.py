@@ -13,18 +13,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from operator import index
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays.backend import Array, array_module
-from ..arrays.kernels import beside
+from ..arrays.kernels import beside, has_twins
 from ..errors import SettingsError, ShapeError
 from ..layers.base import Layer, Parameters, Shape
-from ..layers.joined import Stage, joined
+from ..layers.joined import joined
 from .protocols import check_float, check_generator
 
-Theta = tuple[Parameters, ...]
+
+class Theta(NamedTuple):
+    """Parameters as the passes of a network take them.
+
+    ``stages`` are the layers, or layers that stand for several of them
+    (layers/joined.py). ``parameters`` are those of each stage.
+    """
+
+    stages: tuple[Layer, ...]
+    parameters: tuple[Parameters, ...]
 
 
 @dataclass(frozen=True)
@@ -104,28 +113,15 @@ class Network:
         return shapes[1:]
 
     @cached_property
-    def _stages(self) -> tuple[Stage, ...]:
-        """The layers as they are computed, some together."""
-        return joined(self.layers)
+    def _slots(self) -> Slots:
+        return _slots_of(self.layers)
 
     @cached_property
-    def _slots(self) -> tuple[tuple[tuple[str, slice, Shape], ...], ...]:
-        """For each layer, the name, slice of phi and shape of each
-        parameter."""
-        start, slots = 0, []
-        for layer in self.layers:
-            of_layer = []
-            for name, shape in layer.shapes.items():
-                stop = start + math.prod(shape)
-                of_layer.append((name, slice(start, stop), shape))
-                start = stop
-            slots.append(tuple(of_layer))
-        return tuple(slots)
-
-    @cached_property
-    def _parameters(self) -> tuple[tuple[int, str], ...]:
-        """The layer and the name of each parameter, in the order of phi."""
-        return tuple((i, name) for i, slots in enumerate(self._slots) for name, _, _ in slots)
+    def _joined(self) -> tuple[tuple[Layer, ...], Slots]:
+        """The stages of the network where arrays have twins, and their
+        parameters."""
+        stages = joined(self.layers)
+        return stages, _slots_of(stages)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32, xp: ModuleType = np) -> Array:
         """A fresh phi ``(D,)`` of ``dtype`` in the array module ``xp``: drawn
@@ -137,7 +133,7 @@ class Network:
             parts += [np.ravel(values[name]) for name in layer.shapes]
         return xp.asarray(np.concatenate(parts) if parts else np.empty(0), dtype=dtype)
 
-    def unpack(self, phi: Array) -> Theta:
+    def unpack(self, phi: Array) -> tuple[Parameters, ...]:
         """Views of ``phi``, never copies: for each layer a dict from name to
         ``(T or 1, *shape)``.
 
@@ -146,40 +142,60 @@ class Network:
         ShapeError
             if ``phi`` is neither ``(D,)`` nor ``(T, D)``.
         """
+        return _views(self._rows(phi), self._slots)
+
+    def theta(self, phi: Array, *others: Array) -> Theta:
+        """``phi`` as the passes take it.
+
+        ``others`` are the arrays that a pass computes with: stages that need
+        twins are chosen where all have one dtype.
+
+        Raises
+        ------
+        ShapeError
+            if ``phi`` is neither ``(D,)`` nor ``(T, D)``.
+        """
+        rows = self._rows(phi)
+        if has_twins(rows, *others):
+            stages, slots = self._joined
+            return Theta(stages, _views(rows, slots))
+        return Theta(self.layers, _views(rows, self._slots))
+
+    def _rows(self, phi: Array) -> Array:
+        """``phi`` with a task axis, of length 1 where tasks share it."""
         if phi.ndim not in (1, 2) or phi.shape[-1] != self.size:
             raise ShapeError(
                 f"phi must have shape ({self.size},) or (tasks, {self.size}), got {phi.shape}"
             )
-        rows = phi if phi.ndim == 2 else phi[None]
-        count = rows.shape[0]
-        return tuple(
-            {
-                name: rows[:, place] if len(shape) == 1 else rows[:, place].reshape(count, *shape)
-                for name, place, shape in of_layer
-            }
-            for of_layer in self._slots
-        )
+        return phi if phi.ndim == 2 else phi[None]
+
+    def dot(self, theta: Theta, phi_dot: Array) -> tuple[Parameters, ...]:
+        """A direction ``phi_dot: (D,) or (T, D)`` as the parameters of the
+        stages of ``theta``."""
+        slots = self._slots if theta.stages is self.layers else self._joined[1]
+        return _views(self._rows(phi_dot), slots)
 
     def forward(self, phi: Array, x: Array) -> Array:
         """Predictions ``(T, N, *output_shape)`` for
         ``x: (T, N, *input_shape)``."""
         check_float("phi", phi)
-        theta = self.unpack(phi)
+        inputs = as_inputs(x, phi.dtype)
+        theta = self.theta(phi, inputs)
         if phi.ndim == 2 and phi.shape[0] != x.shape[0]:
             raise ShapeError(
                 f"phi and x must hold equally many tasks: phi {phi.shape} holds {phi.shape[0]}, "
                 f"x {x.shape} holds {x.shape[0]}"
             )
-        return self.forward_cached(theta, as_inputs(x, phi.dtype))[0]
+        return self.forward_cached(theta, inputs)[0]
 
     def forward_cached(self, theta: Theta, x: Array) -> tuple[Array, list[Any]]:
-        """y, and the stages' caches. ``theta`` is an unpacked phi."""
+        """y, and the stages' caches. ``theta`` is that of ``Network.theta``."""
         if x.ndim < 2 or x.shape[2:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise ShapeError(f"x must have shape (tasks, examples, {wanted}), got {x.shape}")
         caches = []
-        for first, _, layer in self._stages:
-            x, cache = layer.forward(theta[first], x)
+        for stage, parameters in zip(*theta, strict=True):
+            x, cache = stage.forward(parameters, x)
             caches.append(cache)
         return x, caches
 
@@ -191,40 +207,44 @@ class Network:
 
         With ``on_data`` dx is not needed and may be None.
         """
-        dz, dthetas = dy, [{}] * len(self.layers)
-        dys: list[Any] = [dy] * len(self._stages)
-        for i, (first, _, layer) in reversed(list(enumerate(self._stages))):
+        dz, count = dy, len(theta.stages)
+        dys, dthetas = [dy] * count, [{}] * count
+        for i in reversed(range(count)):
             dys[i] = dy
+            given = theta.parameters[i], caches[i], dy
             if on_data and i == 0:
-                dy, dthetas[first] = layer.backward(theta[first], caches[i], dy, on_data=True)
+                dy, dthetas[i] = theta.stages[i].backward(*given, on_data=True)
             else:
-                dy, dthetas[first] = layer.backward(theta[first], caches[i], dy)
-        return dy, self._as_rows(dthetas, dz), dys
+                dy, dthetas[i] = theta.stages[i].backward(*given)
+        return dy, _as_rows(theta.stages, dthetas, dz), dys
 
     def forward_tangent(
         self,
         theta: Theta,
-        theta_dot: Theta,
+        theta_dot: Sequence[Parameters],
         caches: Sequence[Any],
         x_dot: Array,
         on_data: bool = False,
     ) -> tuple[Array, list[Any]]:
-        """y_dot, and the dots of the caches. ``on_data`` states that x_dot is
-        zero."""
+        """y_dot, and the dots of the caches.
+
+        ``theta_dot`` is that of ``Network.dot``. ``on_data`` states that x_dot
+        is zero.
+        """
         caches_dot = []
-        for i, (first, _, layer) in enumerate(self._stages):
-            given = theta[first], theta_dot[first], caches[i], x_dot
+        for i, stage in enumerate(theta.stages):
+            given = theta.parameters[i], theta_dot[i], caches[i], x_dot
             if on_data and i == 0:
-                x_dot, cache_dot = layer.forward_tangent(*given, on_data=True)
+                x_dot, cache_dot = stage.forward_tangent(*given, on_data=True)
             else:
-                x_dot, cache_dot = layer.forward_tangent(*given)
+                x_dot, cache_dot = stage.forward_tangent(*given)
             caches_dot.append(cache_dot)
         return x_dot, caches_dot
 
     def backward_tangent(
         self,
         theta: Theta,
-        theta_dot: Theta,
+        theta_dot: Sequence[Parameters],
         caches: Sequence[Any],
         caches_dot: Sequence[Any],
         dys: Sequence[Array],
@@ -236,23 +256,57 @@ class Network:
         ``on_data`` is for the lowest layer: dx_dot is not needed, and may be
         None.
         """
-        dz_dot, dthetas_dot = dy_dot, [{}] * len(self.layers)
-        for i, (first, _, layer) in reversed(list(enumerate(self._stages))):
-            given = theta[first], theta_dot[first], caches[i], caches_dot[i], dys[i], dy_dot
+        dz_dot, count = dy_dot, len(theta.stages)
+        dthetas_dot = [{}] * count
+        for i in reversed(range(count)):
+            given = theta.parameters[i], theta_dot[i], caches[i], caches_dot[i], dys[i], dy_dot
             if on_data and i == 0:
-                dy_dot, dthetas_dot[first] = layer.backward_tangent(*given, on_data=True)
+                dy_dot, dthetas_dot[i] = theta.stages[i].backward_tangent(*given, on_data=True)
             else:
-                dy_dot, dthetas_dot[first] = layer.backward_tangent(*given)
-        return dy_dot, self._as_rows(dthetas_dot, dz_dot)
+                dy_dot, dthetas_dot[i] = theta.stages[i].backward_tangent(*given)
+        return dy_dot, _as_rows(theta.stages, dthetas_dot, dz_dot)
 
-    def _as_rows(self, dthetas: Sequence[Parameters], like: Array) -> Array:
-        """Arrays by name, layer by layer, as rows ``(T, D)`` in the order of
-        phi."""
-        tasks = like.shape[0]
-        parts = [dthetas[i][name].reshape(tasks, -1) for i, name in self._parameters]
-        if not parts:
-            return array_module(like).empty((tasks, 0), dtype=like.dtype)
-        return beside(parts)
+
+# The name, slice of phi and shape of each parameter, layer by layer.
+Slots = tuple[tuple[tuple[str, slice, Shape], ...], ...]
+
+
+def _slots_of(layers: Sequence[Layer]) -> Slots:
+    start, slots = 0, []
+    for layer in layers:
+        of_layer = []
+        for name, shape in layer.shapes.items():
+            stop = start + math.prod(shape)
+            of_layer.append((name, slice(start, stop), shape))
+            start = stop
+        slots.append(tuple(of_layer))
+    return tuple(slots)
+
+
+def _views(rows: Array, slots: Slots) -> tuple[Parameters, ...]:
+    """Views of ``rows: (T or 1, D)`` by name, for each layer."""
+    count = rows.shape[0]
+    return tuple(
+        {
+            name: rows[:, place] if len(shape) == 1 else rows[:, place].reshape(count, *shape)
+            for name, place, shape in of_layer
+        }
+        for of_layer in slots
+    )
+
+
+def _as_rows(stages: Sequence[Layer], dthetas: Sequence[Parameters], like: Array) -> Array:
+    """Arrays by name, stage by stage, as rows ``(T, D)`` in the order of
+    phi."""
+    tasks = like.shape[0]
+    parts = [
+        dtheta[name].reshape(tasks, -1)
+        for stage, dtheta in zip(stages, dthetas, strict=True)
+        for name in stage.shapes
+    ]
+    if not parts:
+        return array_module(like).empty((tasks, 0), dtype=like.dtype)
+    return beside(parts)
 
 
 def _checked_shape(shape: Any) -> Shape:

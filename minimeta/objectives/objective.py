@@ -132,7 +132,7 @@ class NetworkPoint:
 
     def __init__(self, network: Network, loss: Loss, phi: Array, x: Array, y: Array) -> None:
         self._network, self._loss, self._x = network, loss, x
-        self._theta = network.unpack(phi)
+        self._theta = network.theta(phi, x)
         prediction, self._caches = network.forward_cached(self._theta, x)
         self._scored = prediction, y
         self.loss, self._loss_cache = loss.forward(prediction, y)
@@ -181,7 +181,8 @@ class NetworkPoint:
             if ``v`` is neither ``(D,)`` nor ``(T, D)``.
         """
         check_vectors("v", v, self._network.size, self._x.shape[0])
-        network, theta, theta_dot = self._network, self._theta, self._network.unpack(v)
+        network, theta = self._network, self._theta
+        theta_dot = network.dot(theta, v)
         x_dot = array_module(self._x).zeros_like(self._x)
         z_dot, caches_dot = network.forward_tangent(
             theta, theta_dot, self._caches, x_dot, on_data=True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -400,53 +399,24 @@ class _AsLayer(Layer):
         return self.wrapped.output_shape
 
     def forward(self, theta, x):
-        return self.wrapped.forward_cached(self.wrapped.unpack(theta["phi"]), x)
+        taken = self.wrapped.theta(theta["phi"], x)
+        y, caches = self.wrapped.forward_cached(taken, x)
+        return y, (taken, caches)
 
-    def backward(self, theta, caches, dy, on_data=False):
-        dx, dphi, _ = self.wrapped.backward(self.wrapped.unpack(theta["phi"]), caches, dy, on_data)
+    def backward(self, theta, cache, dy, on_data=False):
+        dx, dphi, _ = self.wrapped.backward(*cache, dy, on_data)
         return dx, {"phi": dphi}
 
-    def forward_tangent(self, theta, theta_dot, caches, x_dot, on_data=False):
-        parameters, parameters_dot = (
-            self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
-        )
-        return self.wrapped.forward_tangent(parameters, parameters_dot, caches, x_dot, on_data)
+    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
+        taken, caches = cache
+        moving = self.wrapped.dot(taken, theta_dot["phi"])
+        return self.wrapped.forward_tangent(taken, moving, caches, x_dot, on_data)
 
-    def backward_tangent(self, theta, theta_dot, caches, caches_dot, dy, dy_dot, on_data=False):
-        parameters, parameters_dot = (
-            self.wrapped.unpack(each["phi"]) for each in (theta, theta_dot)
-        )
-        _, _, dys = self.wrapped.backward(parameters, caches, dy, on_data)
+    def backward_tangent(self, theta, theta_dot, cache, caches_dot, dy, dy_dot, on_data=False):
+        taken, caches = cache
+        moving = self.wrapped.dot(taken, theta_dot["phi"])
+        _, _, dys = self.wrapped.backward(taken, caches, dy, on_data)
         dx_dot, dphi_dot = self.wrapped.backward_tangent(
-            parameters, parameters_dot, caches, caches_dot, dys, dy_dot, on_data
+            taken, moving, caches, caches_dot, dys, dy_dot, on_data
         )
         return dx_dot, {"phi": dphi_dot}
-
-
-def _name(layer: Layer) -> str:
-    """The name of the layer's class, or of the class that a wrapper wraps.
-
-    A wrapper holds the wrapped layer in an attribute ``wrapped``.
-    """
-    return type(getattr(layer, "wrapped", layer)).__name__
-
-
-def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
-    """Small input shapes of one and of three axes that the layer accepts.
-
-    The layer's own integer fields are tried first as the number of channels.
-    """
-    sizes = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
-    channels = list(
-        dict.fromkeys(
-            [size for size in sizes if type(size) is int and 0 < size < 1000] + [1, 2, 3, 4]
-        )
-    )
-    for axes in ((), (5, 4)):
-        for count in channels:
-            try:
-                layer.output_shape((*axes, count))
-            except Exception:  # a layer may refuse a shape by any exception
-                continue
-            yield (*axes, count)
-            break
