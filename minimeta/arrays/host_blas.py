@@ -52,9 +52,10 @@ def _call(typingctx, address, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc):
     def codegen(context, builder, signature, arguments):
         address, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc = arguments
         size, enum, place = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
+        kinds = signature.args[6], signature.args[8], signature.args[11]
         a, b, c = (
             builder.bitcast(context.make_array(kind)(context, builder, value).data, place)
-            for kind, value in zip(signature.args[6:13:2][:2] + signature.args[11:12], (a, b, c))
+            for kind, value in zip(kinds, (a, b, c), strict=True)
         )
         alpha = context.get_constant_generic(builder, number, 1)
         scale = context.get_value_type(number)
@@ -86,32 +87,44 @@ def gemm(address, ta, tb, a, b, beta, c):
     """
     m, n = c.shape
     k = a.shape[0] if ta else a.shape[1]
-    if m == 0 or n == 0:
-        return
-    if address != 0 and k > 0:
-        _call(
-            address,
-            _TRANSPOSED if ta else _PLAIN,
-            _TRANSPOSED if tb else _PLAIN,
-            m,
-            n,
-            k,
-            a,
-            max(a.strides[0] // a.itemsize, a.shape[1]),
-            b,
-            max(b.strides[0] // b.itemsize, b.shape[1]),
-            c.dtype.type(beta),
-            c,
-            max(c.strides[0] // c.itemsize, n),
-        )
+    if address != 0 and m > 0 and n > 0 and k > 0:
+        left, right = _TRANSPOSED if ta else _PLAIN, _TRANSPOSED if tb else _PLAIN
+        lda, ldb = max(a.strides[0] // a.itemsize, 1), max(b.strides[0] // b.itemsize, 1)
+        ldc, scale = max(c.strides[0] // c.itemsize, 1), c.dtype.type(beta)
+        _call(address, left, right, m, n, k, a, lda, b, ldb, scale, c, ldc)
         return
     if beta == 0:
         c[:] = 0
-    left = np.ascontiguousarray(a.T) if ta else np.ascontiguousarray(a)
-    right = np.ascontiguousarray(b.T) if tb else np.ascontiguousarray(b)
-    for i in range(m):
+    _add_by_loops(a.T if ta else a, b.T if tb else b, c)
+
+
+@numba.njit(**OPTIONS)
+def gemm_of_flat(address, ta, tb, m, n, k, a, b, beta, c):
+    """``gemm`` for contiguous matrices that are given as vectors.
+
+    op(A) is ``(m, k)``, op(B) is ``(k, n)``. A reshape in compiled code takes
+    about as long as a product of small matrices.
+    """
+    if address != 0:
+        left, right = _TRANSPOSED if ta else _PLAIN, _TRANSPOSED if tb else _PLAIN
+        lda, ldb = m if ta else k, k if tb else n
+        _call(address, left, right, m, n, k, a, lda, b, ldb, c.dtype.type(beta), c, n)
+        return
+    into = c.reshape(m, n)
+    if beta == 0:
+        into[:] = 0
+    A = a.reshape(k, m).T.copy() if ta else a.reshape(m, k).copy()
+    B = b.reshape(n, k).T.copy() if tb else b.reshape(k, n).copy()
+    _add_by_loops(A, B, into)
+
+
+@numba.njit(**OPTIONS)
+def _add_by_loops(a, b, c):
+    """C += A B."""
+    right = np.ascontiguousarray(b)
+    for i in range(c.shape[0]):
         row = c[i]
-        for h in range(k):
-            factor = left[i, h]
-            for j in range(n):
-                row[j] += factor * right[h, j]
+        for h in range(right.shape[0]):
+            factor, other = a[i, h], right[h]
+            for j in range(row.shape[0]):
+                row[j] += factor * other[j]

@@ -315,6 +315,97 @@ def _rectified_dots(mask, dy, u, dz, dots, sums):
                 total_dot[c] += part_dot[c]
 
 
+# 2x2 max pooling and ReLU after a combination.
+
+
+def rectified_maxima(
+    a: np.ndarray, u: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One pass."""
+    tasks, examples, height, width, channels = u.shape
+    shape = (tasks, examples, -(-height // 2), -(-width // 2), channels)
+    y, chosen = np.empty(shape, u.dtype), np.empty(shape, np.uint8)
+    _rectified_maxima(u.dtype, _contiguous(u), a, shift, y, chosen)
+    return y, chosen
+
+
+def maxima_dots(
+    chosen: np.ndarray, dy: np.ndarray, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pass."""
+    dz = np.empty(u.shape, u.dtype)
+    dots, sums = np.empty((2, u.shape[0], u.shape[4]), u.dtype)
+    given = _contiguous(chosen), _contiguous(dy), _contiguous(u)
+    _maxima_dots(u.dtype, *given, dz, dots, sums)
+    return dz, dots, sums
+
+
+@compiles(
+    "in t[:, :, :, :, ::1]", "in t[:, :]", "in t[:, :]", "t[:, :, :, :, ::1]", "u1[:, :, :, :, ::1]"
+)
+def _rectified_maxima(u, a, shift, y, chosen):
+    tasks, examples, height, width, channels = u.shape
+    factor, constant = np.empty((2, channels), u.dtype)
+    four = np.uint8(4)
+    for t in range(tasks):
+        _fill(a, t, factor)
+        _fill(shift, t, constant)
+        for n in range(examples):
+            for r in range(y.shape[2]):
+                for q in range(y.shape[3]):
+                    best, which = y[t, n, r, q], chosen[t, n, r, q]
+                    values = u[t, n, 2 * r, 2 * q]
+                    for c in range(channels):
+                        best[c] = factor[c] * values[c] + constant[c]
+                        which[c] = 0
+                    for k in range(1, 4):
+                        row, column = 2 * r + k % 2, 2 * q + k // 2
+                        if row < height and column < width:
+                            values, number = u[t, n, row, column], np.uint8(k)
+                            for c in range(channels):
+                                v, known = factor[c] * values[c] + constant[c], best[c]
+                                larger = v.real > known.real
+                                best[c] = v if larger or v != v else known
+                                which[c] = number if larger else which[c]
+                    for c in range(channels):
+                        v = best[c]
+                        positive = v.real > 0
+                        best[c] = v if positive else v * 0
+                        which[c] = which[c] if positive else four
+
+
+@compiles(
+    "in u1[:, :, :, :, ::1]", "in t[:, :, :, :, ::1]", "in t[:, :, :, :, ::1]",
+    "t[:, :, :, :, ::1]", "t[:, ::1]", "t[:, ::1]",
+)  # fmt: skip
+def _maxima_dots(chosen, dy, u, dz, dots, sums):
+    tasks, examples, height, width, channels = u.shape
+    part, part_dot = np.empty((2, channels), u.dtype)
+    for t in range(tasks):
+        total, total_dot = sums[t], dots[t]
+        total[:] = 0
+        total_dot[:] = 0
+        for n in range(examples):
+            for r in range(dy.shape[2]):
+                part[:] = 0
+                part_dot[:] = 0
+                for q in range(dy.shape[3]):
+                    given, which = dy[t, n, r, q], chosen[t, n, r, q]
+                    for k in range(4):
+                        row, column = 2 * r + k % 2, 2 * q + k // 2
+                        if row < height and column < width:
+                            values, into = u[t, n, row, column], dz[t, n, row, column]
+                            number = np.uint8(k)
+                            for c in range(channels):
+                                v = given[c] * (which[c] == number)
+                                into[c] = v
+                                part[c] += v
+                                part_dot[c] += v * values[c]
+                for c in range(channels):
+                    total[c] += part[c]
+                    total_dot[c] += part_dot[c]
+
+
 # Products with patches.
 
 

@@ -29,7 +29,7 @@ import numba
 import numpy as np
 
 from .compiled import OPTIONS, compiles
-from .host_blas import gemm, gemm_address
+from .host_blas import gemm_address, gemm_of_flat
 
 _helper = numba.njit(**OPTIONS)
 Widths = tuple[int, ...]
@@ -40,7 +40,7 @@ def forward(phi: np.ndarray, x: np.ndarray, widths: Widths) -> tuple[np.ndarray,
     (tasks, count), dtype = x.shape[:2], x.dtype
     a = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y = np.empty((tasks, count, widths[-1]), dtype)
-    _forward(dtype, gemm_address(dtype), _array(widths), _c(phi), _c(x), a, y)
+    _forward(dtype, gemm_address(dtype), count, _array(widths), _c(phi), _flat(x), a, _flat(y))
     return y, a
 
 
@@ -52,8 +52,8 @@ def backward(
     e = np.empty((tasks, count * sum(widths[1:])), dtype)
     dphi = np.empty((tasks, phi.shape[1]), dtype)
     dx = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
-    given = _array(widths), _c(phi), a, _c(dy), on_data
-    _backward(dtype, gemm_address(dtype), *given, e, dphi, dx)
+    given = count, _array(widths), _c(phi), a, _flat(dy), on_data
+    _backward(dtype, gemm_address(dtype), *given, e, dphi, _flat(dx))
     return None if on_data else dx, dphi, e
 
 
@@ -69,8 +69,8 @@ def forward_tangent(
     (tasks, count), dtype = x_dot.shape[:2], x_dot.dtype
     a_dot = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y_dot = np.empty((tasks, count, widths[-1]), dtype)
-    given = _array(widths), _c(phi), _c(phi_dot), a, _c(x_dot), on_data
-    _forward_tangent(dtype, gemm_address(dtype), *given, a_dot, y_dot)
+    given = count, _array(widths), _c(phi), _c(phi_dot), a, _flat(x_dot), on_data
+    _forward_tangent(dtype, gemm_address(dtype), *given, a_dot, _flat(y_dot))
     return y_dot, a_dot
 
 
@@ -88,8 +88,8 @@ def backward_tangent(
     (tasks, count), dtype = dy_dot.shape[:2], dy_dot.dtype
     dphi_dot = np.empty((tasks, phi.shape[1]), dtype)
     dx_dot = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
-    given = _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _c(dy_dot), on_data
-    _backward_tangent(dtype, gemm_address(dtype), *given, dphi_dot, dx_dot)
+    given = count, _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _flat(dy_dot), on_data
+    _backward_tangent(dtype, gemm_address(dtype), *given, dphi_dot, _flat(dx_dot))
     return None if on_data else dx_dot, dphi_dot
 
 
@@ -98,204 +98,234 @@ def _array(widths: Widths) -> np.ndarray:
     return np.array(widths, np.int64)
 
 
+def _flat(a: np.ndarray) -> np.ndarray:
+    """``(T, N, C)`` as a row a task, a view of a contiguous array."""
+    return _c(a).reshape(a.shape[0], a.shape[1] * a.shape[2])
+
+
 def _c(a: np.ndarray) -> np.ndarray:
     return a if a.flags.c_contiguous else np.ascontiguousarray(a)
 
 
+# The matrices below are contiguous and given as vectors, since making a matrix
+# of a vector takes about as long as a product with it.
+
+
 @_helper
-def _add_product(address, a, W, y):
+def _affine(address, count, n, m, a, W, b, y):
+    """y = a W + 1 b^T."""
+    for i in range(count):
+        row = y[i * m : (i + 1) * m]
+        for j in range(m):
+            row[j] = b[j]
+    _add_product(address, count, n, m, a, W, y)
+
+
+@_helper
+def _add_product(address, count, n, m, a, W, y):
     """y += a W."""
-    count, inputs = a.shape
-    if inputs == 1:
+    if n == 1:
         for i in range(count):
-            factor = a[i, 0]
-            for j in range(y.shape[1]):
-                y[i, j] += factor * W[0, j]
-    elif y.shape[1] == 1:
+            row, factor = y[i * m : (i + 1) * m], a[i]
+            for j in range(m):
+                row[j] += factor * W[j]
+    elif m == 1:
         for i in range(count):
-            total = y[i, 0]
-            for k in range(inputs):
-                total += a[i, k] * W[k, 0]
-            y[i, 0] = total
+            y[i] += _dot(a[i * n : (i + 1) * n], W)
     else:
-        gemm(address, False, False, a, W, 1, y)
+        gemm_of_flat(address, False, False, count, m, n, a, W, 1, y)
 
 
 @_helper
-def _gradient(address, a, e, beta, dW):
+def _dot(a, b):
+    """The sum of a o b. Four sums side by side do not wait for each other."""
+    one, two, three, four = a[0] * 0, a[0] * 0, a[0] * 0, a[0] * 0
+    size = a.shape[0]
+    for k in range(0, size - size % 4, 4):
+        one += a[k] * b[k]
+        two += a[k + 1] * b[k + 1]
+        three += a[k + 2] * b[k + 2]
+        four += a[k + 3] * b[k + 3]
+    for k in range(size - size % 4, size):
+        one += a[k] * b[k]
+    return (one + two) + (three + four)
+
+
+@_helper
+def _gradient(address, count, n, m, a, e, beta, dW):
     """dW = a^T e + beta dW."""
-    inputs, outputs = dW.shape
-    if inputs == 1 or outputs == 1:
-        if beta == 0:
-            dW[:] = 0
-        for i in range(a.shape[0]):
-            if outputs == 1:
-                factor = e[i, 0]
-                for k in range(inputs):
-                    dW[k, 0] += a[i, k] * factor
-            else:
-                factor = a[i, 0]
-                for j in range(outputs):
-                    dW[0, j] += factor * e[i, j]
-    else:
-        gemm(address, True, False, a, e, beta, dW)
+    if n > 1 and m > 1:
+        gemm_of_flat(address, True, False, n, m, count, a, e, beta, dW)
+        return
+    if beta == 0:
+        for k in range(n * m):
+            dW[k] = 0
+    for i in range(count):
+        if m == 1:
+            row, factor = a[i * n : (i + 1) * n], e[i]
+        else:
+            row, factor = e[i * m : (i + 1) * m], a[i]
+        for k in range(n * m):
+            dW[k] += row[k] * factor
 
 
 @_helper
-def _pulled(address, e, W, beta, before):
+def _pulled(address, count, n, m, e, W, beta, before):
     """before = e W^T + beta before."""
-    inputs, outputs = W.shape
-    if outputs == 1:
-        for i in range(e.shape[0]):
-            factor = e[i, 0]
-            for k in range(inputs):
-                kept = before[i, k] if beta else before.dtype.type(0)
-                before[i, k] = kept + factor * W[k, 0]
-    else:
-        gemm(address, False, True, e, W, beta, before)
+    if m > 1:
+        gemm_of_flat(address, False, True, count, n, m, e, W, beta, before)
+        return
+    for i in range(count):
+        row, factor = before[i * n : (i + 1) * n], e[i]
+        if beta == 0:
+            for k in range(n):
+                row[k] = factor * W[k]
+        else:
+            for k in range(n):
+                row[k] += factor * W[k]
 
 
 @_helper
-def _masked(a, values):
+def _copy(values, into):
+    for i in range(into.shape[0]):
+        into[i] = values[i]
+
+
+@_helper
+def _rectify(values):
+    for i in range(values.shape[0]):
+        v = values[i]
+        values[i] = v if v.real > 0 else v * 0
+
+
+@_helper
+def _mask(a, values):
     """``values`` where a > 0."""
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            values[i, j] = values[i, j] * (a[i, j].real > 0)
+    for i in range(values.shape[0]):
+        values[i] = values[i] * (a[i].real > 0)
 
 
 @_helper
-def _sums(e, sums):
-    sums[:] = 0
-    for i in range(e.shape[0]):
-        for j in range(e.shape[1]):
-            sums[j] += e[i, j]
+def _sums(count, m, e, sums):
+    for j in range(m):
+        sums[j] = 0
+    for i in range(count):
+        row = e[i * m : (i + 1) * m]
+        for j in range(m):
+            sums[j] += row[j]
 
 
 @compiles(
-    "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, :, ::1]", "t[:, ::1]", "t[:, :, ::1]"
+    "intp", "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "t[:, ::1]"
 )  # fmt: skip
-def _forward(address, widths, phi, x, a, y):
-    count, last = x.shape[1], len(widths) - 2
+def _forward(address, count, widths, phi, x, a, y):
+    last = len(widths) - 2
     for t in range(x.shape[0]):
         row, place, at = phi[t if phi.shape[0] > 1 else 0], 0, count * widths[0]
-        source = a[t, :at].reshape(count, widths[0])
-        source[:] = x[t]
+        source = a[t, :at]
+        _copy(x[t], source)
         for layer in range(last + 1):
             n, m = widths[layer], widths[layer + 1]
-            W, b = row[place : place + n * m].reshape(n, m), row[place + n * m :]
+            W, b = row[place : place + n * m], row[place + n * m : place + (n + 1) * m]
             place += (n + 1) * m
-            into = y[t] if layer == last else a[t, at : at + count * m].reshape(count, m)
+            into = y[t] if layer == last else a[t, at : at + count * m]
             at += count * m
-            for i in range(count):
-                for j in range(m):
-                    into[i, j] = b[j]
-            _add_product(address, source, W, into)
+            _affine(address, count, n, m, source, W, b, into)
             if layer < last:
-                for i in range(count):
-                    for j in range(m):
-                        v = into[i, j]
-                        into[i, j] = v if v.real > 0 else v * 0
+                _rectify(into)
             source = into
 
 
 @compiles(
-    "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, :, ::1]", "b1",
-    "t[:, ::1]", "t[:, ::1]", "t[:, :, ::1]",
+    "intp", "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "b1",
+    "t[:, ::1]", "t[:, ::1]", "t[:, ::1]",
 )  # fmt: skip
-def _backward(address, widths, phi, a, dy, on_data, e, dphi, dx):
-    count, last = dy.shape[1], len(widths) - 2
+def _backward(address, count, widths, phi, a, dy, on_data, e, dphi, dx):
+    last = len(widths) - 2
     for t in range(dy.shape[0]):
         row, into = phi[t if phi.shape[0] > 1 else 0], dphi[t]
-        place, at, below = row.shape[0], e.shape[1], a.shape[1]
-        above = e[t, at - count * widths[last + 1] :].reshape(count, widths[last + 1])
-        above[:] = dy[t]
-        at -= count * widths[last + 1]
+        place, at, below = row.shape[0], e.shape[1] - dy.shape[1], a.shape[1]
+        above = e[t, at:]
+        _copy(dy[t], above)
         for layer in range(last, -1, -1):
             n, m = widths[layer], widths[layer + 1]
             place -= (n + 1) * m
             below -= count * n
-            source = a[t, below : below + count * n].reshape(count, n)
-            W = row[place : place + n * m].reshape(n, m)
-            _gradient(address, source, above, 0, into[place : place + n * m].reshape(n, m))
-            _sums(above, into[place + n * m : place + (n + 1) * m])
+            source, W = a[t, below : below + count * n], row[place : place + n * m]
+            _gradient(address, count, n, m, source, above, 0, into[place : place + n * m])
+            _sums(count, m, above, into[place + n * m : place + (n + 1) * m])
             if layer > 0:
                 at -= count * n
-                before = e[t, at : at + count * n].reshape(count, n)
-                _pulled(address, above, W, 0, before)
-                _masked(source, before)
+                before = e[t, at : at + count * n]
+                _pulled(address, count, n, m, above, W, 0, before)
+                _mask(source, before)
                 above = before
             elif not on_data:
-                _pulled(address, above, W, 0, dx[t])
+                _pulled(address, count, n, m, above, W, 0, dx[t])
 
 
 @compiles(
-    "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, :, ::1]", "b1",
-    "t[:, ::1]", "t[:, :, ::1]",
+    "intp", "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]",
+    "b1", "t[:, ::1]", "t[:, ::1]",
 )  # fmt: skip
-def _forward_tangent(address, widths, phi, phi_dot, a, x_dot, on_data, a_dot, y_dot):
-    count, last = x_dot.shape[1], len(widths) - 2
-    for t in range(x_dot.shape[0]):
+def _forward_tangent(address, count, widths, phi, phi_dot, a, x_dot, on_data, a_dot, y_dot):
+    last = len(widths) - 2
+    for t in range(y_dot.shape[0]):
         row, row_dot = phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] > 1 else 0]
         place, at = 0, count * widths[0]
-        source_dot = a_dot[t, :at].reshape(count, widths[0])
-        source_dot[:] = x_dot[t]
+        source_dot = a_dot[t, :at]
+        _copy(x_dot[t], source_dot)
         for layer in range(last + 1):
             n, m = widths[layer], widths[layer + 1]
-            W = row[place : place + n * m].reshape(n, m)
-            W_dot, b_dot = row_dot[place : place + n * m].reshape(n, m), row_dot[place + n * m :]
+            W, W_dot = row[place : place + n * m], row_dot[place : place + n * m]
+            b_dot = row_dot[place + n * m : place + (n + 1) * m]
             place += (n + 1) * m
-            source = a[t, at - count * n : at].reshape(count, n)
-            into = y_dot[t] if layer == last else a_dot[t, at : at + count * m].reshape(count, m)
-            for i in range(count):
-                for j in range(m):
-                    into[i, j] = b_dot[j]
-            _add_product(address, source, W_dot, into)
+            source = a[t, at - count * n : at]
+            into = y_dot[t] if layer == last else a_dot[t, at : at + count * m]
+            _affine(address, count, n, m, source, W_dot, b_dot, into)
             if layer > 0 or not on_data:
-                _add_product(address, source_dot, W, into)
+                _add_product(address, count, n, m, source_dot, W, into)
             if layer < last:
-                _masked(a[t, at : at + count * m].reshape(count, m), into)
+                _mask(a[t, at : at + count * m], into)
             at += count * m
             source_dot = into
 
 
 @compiles(
-    "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]",
-    "in t[:, ::1]", "in t[:, :, ::1]", "b1", "t[:, ::1]", "t[:, :, ::1]",
+    "intp", "intp", "in i8[::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]",
+    "in t[:, ::1]", "in t[:, ::1]", "b1", "t[:, ::1]", "t[:, ::1]",
 )  # fmt: skip
 def _backward_tangent(
-    address, widths, phi, phi_dot, a, a_dot, e, dy_dot, on_data, dphi_dot, dx_dot
+    address, count, widths, phi, phi_dot, a, a_dot, e, dy_dot, on_data, dphi_dot, dx_dot
 ):
-    count, last = dy_dot.shape[1], len(widths) - 2
-    widest = 0
+    last, widest = len(widths) - 2, 0
     for width in widths:
         widest = max(widest, width)
-    spare = np.empty((2, count * widest), dy_dot.dtype)
-    for t in range(dy_dot.shape[0]):
+    spare = np.empty((2, count * widest), dphi_dot.dtype)
+    for t in range(dphi_dot.shape[0]):
         row, row_dot = phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] > 1 else 0]
         into, place, at, below = dphi_dot[t], row.shape[0], e.shape[1], a.shape[1]
-        above_dot = spare[0, : count * widths[last + 1]].reshape(count, widths[last + 1])
-        above_dot[:] = dy_dot[t]
+        above_dot = spare[0, : dy_dot.shape[1]]
+        _copy(dy_dot[t], above_dot)
         for layer in range(last, -1, -1):
             n, m = widths[layer], widths[layer + 1]
             place -= (n + 1) * m
             below -= count * n
             at -= count * m
-            above = e[t, at : at + count * m].reshape(count, m)
-            source = a[t, below : below + count * n].reshape(count, n)
-            W = row[place : place + n * m].reshape(n, m)
-            W_dot = row_dot[place : place + n * m].reshape(n, m)
-            dW_dot = into[place : place + n * m].reshape(n, m)
-            _gradient(address, source, above_dot, 0, dW_dot)
+            above, source = e[t, at : at + count * m], a[t, below : below + count * n]
+            W, W_dot = row[place : place + n * m], row_dot[place : place + n * m]
+            dW_dot = into[place : place + n * m]
+            _gradient(address, count, n, m, source, above_dot, 0, dW_dot)
             if layer > 0 or not on_data:
-                source_dot = a_dot[t, below : below + count * n].reshape(count, n)
-                _gradient(address, source_dot, above, 1, dW_dot)
-            _sums(above_dot, into[place + n * m : place + (n + 1) * m])
+                source_dot = a_dot[t, below : below + count * n]
+                _gradient(address, count, n, m, source_dot, above, 1, dW_dot)
+            _sums(count, m, above_dot, into[place + n * m : place + (n + 1) * m])
             if layer > 0:
-                before_dot = spare[(last - layer + 1) % 2, : count * n].reshape(count, n)
-                _pulled(address, above_dot, W, 0, before_dot)
-                _pulled(address, above, W_dot, 1, before_dot)
-                _masked(source, before_dot)
+                before_dot = spare[(last - layer + 1) % 2, : count * n]
+                _pulled(address, count, n, m, above_dot, W, 0, before_dot)
+                _pulled(address, count, n, m, above, W_dot, 1, before_dot)
+                _mask(source, before_dot)
                 above_dot = before_dot
             elif not on_data:
-                _pulled(address, above_dot, W, 0, dx_dot[t])
-                _pulled(address, above, W_dot, 1, dx_dot[t])
+                _pulled(address, count, n, m, above_dot, W, 0, dx_dot[t])
+                _pulled(address, count, n, m, above, W_dot, 1, dx_dot[t])

@@ -231,6 +231,49 @@ def rectified_dots(mask: Array, dy: Array, u: Array) -> tuple[Array, Array, Arra
     return dz, *dots_and_sums(dz, u)
 
 
+def rectified_maxima(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
+    """y = M P z with z = a o u + 1 shift^T, and what M P selects.
+
+    P takes the largest value of each 2x2 window, as two ``pair_maxima`` do, and
+    M clears those that are not above zero. ``a`` and ``shift`` are
+    ``(T or 1, C)``. ``u: (T, N, height, width, C)``; y has
+    ceil(height / 2) x ceil(width / 2) pixels, and ``chosen`` has an integer for
+    each number of y: i + 2 j for the pixel i below and j to the right of the
+    window's first, 4 where M clears it.
+    """
+    if twin := _host_twin(u, a, shift):
+        return twin.rectified_maxima(a, u, shift)
+    columns, second = pair_maxima(channel_combination((a, u), shift=shift), 2)
+    y, right = pair_maxima(columns, 3)
+    mask, lower = y.real > 0, np.zeros(columns.shape, bool)
+    lower[:, :, : second.shape[2]] = second
+    chosen = pair_selection(right, lower, 3).astype(np.uint8)
+    chosen[:, :, :, : right.shape[3]] += 2 * right.astype(np.uint8)
+    return masked(y, mask), np.where(mask, chosen, np.uint8(4))
+
+
+def selected_maxima(chosen: Array, z: Array) -> Array:
+    """M P z, for what ``rectified_maxima`` has ``chosen``."""
+    y = np.zeros(chosen.shape, z.dtype)
+    for k in range(4):
+        of_k = z[:, :, k % 2 :: 2, k // 2 :: 2]
+        there = slice(of_k.shape[2]), slice(of_k.shape[3])
+        y[:, :, *there] += of_k * (chosen[:, :, *there] == k)
+    return y
+
+
+def maxima_dots(chosen: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
+    """dz = P^T M dy, and the sums of dz o u and of dz over the rows."""
+    if twin := _host_twin(dy, u):
+        return twin.maxima_dots(chosen, dy, u)
+    dz = np.zeros(u.shape, dy.dtype)
+    for k in range(4):
+        of_k = dz[:, :, k % 2 :: 2, k // 2 :: 2]
+        there = slice(of_k.shape[2]), slice(of_k.shape[3])
+        of_k[...] = (dy * (chosen == k))[:, :, *there]
+    return dz, *dots_and_sums(dz, u)
+
+
 def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
     """The larger, by real part, of each pair of neighbours along ``axis``.
 
@@ -357,11 +400,11 @@ def _host_twin(*arrays: Array) -> ModuleType | None:
     on the host."""
     if not fast():
         return None
-    dtype = arrays[0].dtype
-    if dtype not in DTYPES or any(each.dtype != dtype for each in arrays):
-        return None
-    twin = _host_kernels()
-    return twin if all(type(each) in twin.TAKEN for each in arrays) else None
+    twin, dtype = _host_kernels(), arrays[0].dtype
+    for each in arrays:
+        if each.dtype != dtype or (type(each) is not np.ndarray and type(each) not in twin.TAKEN):
+            return None
+    return twin if dtype in DTYPES else None
 
 
 def has_twins(*arrays: Array) -> bool:

@@ -21,11 +21,15 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import SettingsError
+from .compiled import fast
 from .memory import keep_freed_memory
 
 Result = TypeVar("Result")
 
-_WORTH_SHARING = 3e7  # multiply-adds: about a millisecond
+# Multiply-adds of a forward pass, from which threads save more than they cost:
+# about a millisecond where they wait for each other between any two NumPy calls,
+# a quarter of one where compiled functions hold no lock.
+_WORTH_SHARING, _WORTH_SHARING_COMPILED = 3e7, 8e5
 # Bytes of activations that fit about into a core's caches from one layer to the
 # next.
 TOGETHER_BYTES = 6 << 20
@@ -38,7 +42,8 @@ def default_workers(work: float, tasks: int) -> int:
     is 1 where a meta-step is so short that sharing it among threads costs more
     than it saves.
     """
-    return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
+    least = _WORTH_SHARING_COMPILED if fast() else _WORTH_SHARING
+    return max(1, min(tasks, available_cores())) if work >= least else 1
 
 
 def check_workers(workers: int | None, xp: ModuleType) -> None:
@@ -120,8 +125,12 @@ def workers(
                 def starmap(f: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
                     # A context holds the caller's handling of float errors.
                     contexts = [copy_context() for _ in arguments]
-                    calls = zip(contexts, arguments, strict=True)
-                    return list(pool.map(lambda call: call[0].run(f, *call[1]), calls))
+                    calls = list(zip(contexts, arguments, strict=True))
+                    here = len(calls) - 1 if 0 < len(calls) <= count else len(calls)
+                    others = [pool.submit(each.run, f, *given) for each, given in calls[:here]]
+                    # This thread is one of them: it need not wake another.
+                    own = [f(*given) for _, given in calls[here:]]
+                    return [each.result() for each in others] + own
 
                 yield starmap
 

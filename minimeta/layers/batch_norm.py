@@ -45,11 +45,15 @@ from ..arrays.kernels import (
     channel_dots,
     dots_and_sums,
     masked,
+    maxima_dots,
     rectified,
     rectified_dots,
+    rectified_maxima,
+    selected_maxima,
 )
 from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape
+from .max_pool2d import MaxPool2D
 
 
 @LAYERS.register("BatchNorm")
@@ -139,30 +143,43 @@ class BatchNorm(Layer):
 class RectifiedBatchNorm(BatchNorm):
     """``BatchNorm``, then ``ReLU``, in fewer passes over memory.
 
-    With M the mask of ReLU and y of BatchNorm, the passes are the chain rule:
-
-        M y;  backward of M dy;  M y_dot;  backward_tangent of M dy and M dy_dot.
+    With ``pooled`` there is a ``MaxPool2D`` between them. Both are selections:
+    y is R of what BatchNorm gives, with R = M or R = M P. So the passes are, by
+    the chain rule, R y; backward of R^T dy; R y_dot; backward_tangent of R^T dy
+    and R^T dy_dot.
     """
+
+    pooled: bool = False
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shape = super().output_shape(input_shape)
+        return MaxPool2D().output_shape(shape) if self.pooled else shape
 
     def forward(self, theta, x):
         a, u, r = self._scaled(theta, x)
-        y, mask = rectified(a, u, theta["shift"])
-        return y, (u, r, mask)
+        y, R = (rectified_maxima if self.pooled else rectified)(a, u, theta["shift"])
+        return y, (u, r, R)
 
     def backward(self, theta, cache, dy, on_data=False):
-        u, r, mask = cache
-        return self._pulled(theta, (u, r), *rectified_dots(mask, dy, u))
+        u, r, R = cache
+        return self._pulled(theta, (u, r), *self._pulled_through(R, dy, u))
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
-        u, r, mask = cache
+        u, r, R = cache
         y_dot, cache_dot = super().forward_tangent(theta, theta_dot, (u, r), x_dot)
-        return masked(y_dot, mask), cache_dot
+        return selected_maxima(R, y_dot) if self.pooled else masked(y_dot, R), cache_dot
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
-        u, r, mask = cache
-        (dz, *sums), (dz_dot, *sums_dot) = (rectified_dots(mask, each, u) for each in (dy, dy_dot))
+        u, r, R = cache
+        (dz, *sums), (dz_dot, *sums_dot) = (
+            self._pulled_through(R, each, u) for each in (dy, dy_dot)
+        )
         given = theta, theta_dot, (u, r), cache_dot, dz, dz_dot
         return self._pulled_dot(*given, *sums, *sums_dot)
+
+    def _pulled_through(self, R, dy, u):
+        """R^T dy, and its sums with u and alone."""
+        return (maxima_dots if self.pooled else rectified_dots)(R, dy, u)
 
 
 # The numbers of a channel, of shape (T, channels). Each function is one kernel

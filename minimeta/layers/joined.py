@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from .base import Layer
 from .batch_norm import BatchNorm, RectifiedBatchNorm
 from .dense import Dense
+from .max_pool2d import MaxPool2D
 from .perceptron import Perceptron
 from .relu import ReLU
 
@@ -31,6 +32,9 @@ def _stages(rest: list[Layer]) -> Iterator[Layer]:
         elif kinds[:2] == [BatchNorm, ReLU]:
             count = 2
             yield RectifiedBatchNorm(rest[0].channels, rest[0].eps)
+        elif kinds[:3] == [BatchNorm, MaxPool2D, ReLU]:
+            count = 3
+            yield RectifiedBatchNorm(rest[0].channels, rest[0].eps, pooled=True)
         else:
             count = 1
             yield rest[0]

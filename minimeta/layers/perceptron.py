@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -37,6 +38,10 @@ class Perceptron(Layer):
 
     @property
     def shapes(self) -> dict[str, Shape]:
+        return self._shapes
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
         return {"phi": (sum((n + 1) * m for n, m in pairwise(self.widths)),)}
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -420,3 +421,32 @@ class _AsLayer(Layer):
             taken, moving, caches, caches_dot, dys, dy_dot, on_data
         )
         return dx_dot, {"phi": dphi_dot}
+
+
+def _name(layer: Layer) -> str:
+    """The name of the layer's class, or of the class that a wrapper wraps.
+
+    A wrapper holds the wrapped layer in an attribute ``wrapped``.
+    """
+    return type(getattr(layer, "wrapped", layer)).__name__
+
+
+def _shapes_taken(layer: Layer) -> Iterator[tuple[int, ...]]:
+    """Small input shapes of one and of three axes that the layer accepts.
+
+    The layer's own integer fields are tried first as the number of channels.
+    """
+    sizes = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
+    channels = list(
+        dict.fromkeys(
+            [size for size in sizes if type(size) is int and 0 < size < 1000] + [1, 2, 3, 4]
+        )
+    )
+    for axes in ((), (5, 4)):
+        for count in channels:
+            try:
+                layer.output_shape((*axes, count))
+            except Exception:  # a layer may refuse a shape by any exception
+                continue
+            yield (*axes, count)
+            break

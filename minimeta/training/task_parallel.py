@@ -66,10 +66,13 @@ class Share(NamedTuple):
 def wrap_around(tasks: int, steps: int, threads: int) -> list[Share]:
     """McNaughton's plan for ``tasks`` of ``steps`` inner steps each.
 
-    A task has at most one thread.
+    A task has at most one thread. Tasks stay whole where that leaves the
+    threads idle for less than a tenth of their time, since a cut has a cost.
     """
     threads = min(threads, tasks)
-    edges = [tasks * steps * i // threads for i in range(threads + 1)]
+    idle = -(-tasks // threads) * threads / tasks - 1
+    length = steps if idle < 0.1 else 1
+    edges = [length * (tasks * steps // length * i // threads) for i in range(threads + 1)]
     shares = []
     for begin, end in pairwise(edges):
         (task, before), (stop, after) = divmod(begin, steps), divmod(end, steps)

