@@ -63,6 +63,10 @@ class Draw:
     def mask(self, *shape: int) -> None:
         self._note(self.rng.random((self.tasks, *shape)) < 0.5, True)
 
+    def chosen(self, *shape: int) -> None:
+        """Numbers of the pixels of a 2x2 window, or 4 for none."""
+        self._note(self.rng.integers(0, 5, (self.tasks, *shape), np.uint8), True)
+
     def flat(self, size: int) -> None:
         """An array without a task axis."""
         self._note(self._normal((size,)), False)
@@ -180,6 +184,47 @@ def rectified_dots(draw: Draw) -> Case:
     draw.array(*shape)
     draw.array(*shape)
     return draw.case(kernels.rectified_dots, 0, count, count)
+
+
+def halved_image_of(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of a task's images, of odd and even sides, and after a 2x2
+    maximum."""
+    examples, channels = draw.one_of(0, 1, 2), draw.one_of(1, 3, 8)
+    height, width = draw.one_of(1, 2, 5, 6), draw.one_of(1, 2, 5, 6)
+    return (
+        (examples, height, width, channels),
+        (examples, -(-height // 2), -(-width // 2), channels),
+    )
+
+
+def rectified_maxima(draw: Draw) -> Case:
+    shape, _ = halved_image_of(draw)
+    draw.array(shape[-1], shared=None)
+    draw.array(*shape)
+    draw.array(shape[-1], shared=None)
+
+    def call(a, u, shift):
+        y, chosen = kernels.rectified_maxima(a, u, shift)
+        assert chosen.dtype == np.uint8 and chosen.flags.c_contiguous
+        assert_same(chosen < 4, y.real > 0, "what is chosen")
+        a, shift = (each[:, None, None, None] for each in (a, shift))
+        z, size = a * u + shift, np.abs(a) * np.abs(u) + np.abs(shift)
+        if np.isfinite(z).all():  # the product with zero clears nothing else
+            error = np.abs(kernels.selected_maxima(chosen, z) - y)
+            bound = rounding(coarsest([a, u, shift]), 2) * kernels.selected_maxima(chosen, size)
+            assert (error <= bound).all()
+        return y
+
+    return draw.case(call, 2)
+
+
+def maxima_dots(draw: Draw) -> Case:
+    shape, halved = halved_image_of(draw)
+    draw.chosen(*halved)
+    draw.array(*halved)
+    draw.array(*shape)
+    count = int(np.prod(shape[:-1]))
+    return draw.case(kernels.maxima_dots, 0, count, count)
 
 
 def image_of(draw: Draw) -> tuple[tuple[int, ...], int, int, tuple[int, int]]:
@@ -321,6 +366,7 @@ CASES = {
     "channel_sums": channel_sums,
     "dots_and_sums": dots_and_sums,
     "masked": masked,
+    "maxima_dots": maxima_dots,
     "patches": patches,
     "patches_transpose": patches_transpose,
     "product_sum of matrices": matrices,
@@ -328,6 +374,7 @@ CASES = {
     "product_sum of transposed patches": products_of_transposed_patches,
     "rectified": rectified,
     "rectified_dots": rectified_dots,
+    "rectified_maxima": rectified_maxima,
 }
 BY_BLOCKS = {name: CASES[name] for name in CASES if "patches" in name and name != "patches"}
 every_twin = pytest.mark.parametrize("name", CASES)
@@ -348,7 +395,7 @@ def results(case: Case, arrays, on: bool) -> tuple[np.ndarray, ...]:
 
 def sizes(case: Case) -> tuple[np.ndarray, ...]:
     if case.sizes is None:
-        absolute = [a if a.dtype == bool else np.abs(a).astype(float) for a in case.arrays]
+        absolute = [np.abs(a).astype(float) if of_numbers(a) else a for a in case.arrays]
         return results(case, absolute, False)
     with np.errstate(all="ignore"):
         return case.sizes(*case.arrays)
@@ -360,9 +407,14 @@ def rounding(dtype, terms):
     return 2 * (terms + 2) * np.finfo(dtype).eps
 
 
-def coarsest(case: Case) -> np.dtype:
+def of_numbers(a: np.ndarray) -> bool:
+    """Whether ``a`` is no mask and holds no places."""
+    return a.dtype.kind in "fc"
+
+
+def coarsest(arrays) -> np.dtype:
     """The dtype of the fewest digits among the arrays."""
-    return max((a.dtype for a in case.arrays if a.dtype != bool), key=lambda t: np.finfo(t).eps)
+    return max((a.dtype for a in arrays if of_numbers(a)), key=lambda t: np.finfo(t).eps)
 
 
 def assert_equal_to_rounding(case: Case, arrays) -> None:
@@ -371,14 +423,14 @@ def assert_equal_to_rounding(case: Case, arrays) -> None:
     got, want = results(case, arrays, True), results(case, case.arrays, False)
     for a, b, size, terms in zip(got, want, sizes(case), case.terms, strict=True):
         assert type(a) is np.ndarray and a.dtype == b.dtype and a.shape == b.shape
-        assert a.flags.c_contiguous or len({each.dtype for each in arrays} - {np.dtype(bool)}) > 1
+        assert a.flags.c_contiguous or len({each.dtype for each in arrays if of_numbers(each)}) > 1
         assert not any(np.shares_memory(a, each) for each in arrays)
         if terms == 0:
             assert np.array_equal(a, b, equal_nan=True)
             continue
         known = np.isfinite(b)
         assert np.array_equal(a[~known], b[~known], equal_nan=True), "NaN and infinity"
-        error, bound = np.abs(a - b)[known], rounding(coarsest(case), terms) * size[known]
+        error, bound = np.abs(a - b)[known], rounding(coarsest(case.arrays), terms) * size[known]
         assert (error <= bound).all(), f"{(error / bound).max():.1f} times the rounding"
 
 
@@ -439,7 +491,7 @@ def test_images_of_several_blocks_of_patches(name, dtype, data):
 
 def with_one(case: Case, number: float, data) -> Case:
     """``case`` with ``number`` in one place of one array."""
-    places = [i for i, a in enumerate(case.arrays) if a.dtype != bool and a.size]
+    places = [i for i, a in enumerate(case.arrays) if of_numbers(a) and a.size]
     arrays = [a.copy() for a in case.arrays]
     if places:
         array = arrays[data.draw(st.sampled_from(places))]
@@ -469,7 +521,7 @@ def test_one_array_may_have_another_dtype(name, data):
     case = data.draw(cases(name))
     another = {"float32": np.float64, "float64": np.float32, "complex128": np.float64}
     arrays = list(case.arrays)
-    one = data.draw(st.sampled_from([i for i, a in enumerate(arrays) if a.dtype != bool]))
+    one = data.draw(st.sampled_from([i for i, a in enumerate(arrays) if of_numbers(a)]))
     arrays[one] = arrays[one].real.astype(another[arrays[one].dtype.name])
     assert_equal_to_rounding(case._replace(arrays=tuple(arrays)), arrays)
 
@@ -488,7 +540,7 @@ def test_a_task_has_the_same_bits_alone_and_among_others(name, data):
     t = data.draw(st.integers(0, tasks - 1))
     spoiled = [a.copy() for a in case.arrays]
     for a, of_tasks in zip(spoiled, case.of_tasks, strict=True):
-        if of_tasks and a.dtype != bool:
+        if of_tasks and of_numbers(a):
             a[np.arange(tasks) != t] = np.nan
     alone, among, beside_nan = (
         results(case, arrays, True) for arrays in (of_one_task(case, t), case.arrays, spoiled)
