@@ -4,6 +4,10 @@ There are no deadlines, because machines are shared. HYPOTHESIS_PROFILE=thorough
 tries more examples. ``needs_data(NAME)`` skips a test unless MINIMETA_DATA
 names a folder that holds NAME. A test that takes the fixture ``cupy`` is
 skipped where no GPU computes.
+
+Compiled twins may differ from the plain kernels in the last digits. A test that
+claims the bits of the plain ones uses the fixture ``plain_kernels``. A test of
+bits that hold on either path uses ``either_kernels``, and runs on both.
 """
 
 import os
@@ -13,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from minimeta.arrays.backend import device_module
+from minimeta.arrays.compiled import twins
 from minimeta.errors import DeviceError
 
 settings.register_profile(
@@ -35,3 +40,19 @@ def cupy():
         return device_module("gpu")
     except DeviceError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def plain_kernels():
+    """Kernels as they are defined, without compiled twins."""
+    with twins(False):
+        yield
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def either_kernels(request):
+    """First the plain kernels, then their compiled twins."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    with twins(request.param == "compiled"):
+        yield request.param

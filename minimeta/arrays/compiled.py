@@ -35,7 +35,7 @@ DTYPES = frozenset(_TYPES)  # of the arrays that compiled functions take
 # A product and a sum may become one operation with one rounding. No other order
 # of operations changes.
 OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-_SLOW = 0.2  # seconds; reading a compiled function takes a hundredth
+_SLOW = 0.2  # seconds of compiling that are worth a message
 _lock = threading.Lock()
 _chosen: bool | None = None  # by ``twins``; None: by the environment
 _told = False
@@ -116,7 +116,9 @@ class Compiled:
 
     def _compile(self, dtype: np.dtype) -> Callable[..., None]:
         with _lock:
-            if dtype not in self._made:
+            if _numba().config.DISABLE_JIT:  # interpreted, for debuggers and mutants
+                self._made[dtype] = self.function
+            elif dtype not in self._made:
                 types = [_type_of(kind, dtype) for kind in self.kinds]
                 self._made[dtype] = _compiled(self.function, tuple(types))
         return self._made[dtype]
@@ -157,7 +159,7 @@ def _compiled(function: Callable[..., None], types: tuple) -> Callable[..., None
             numba.config.CACHE_DIR = before
     if made is None:
         made = numba.njit([types], **OPTIONS)(function)
-    if time.perf_counter() - started > _SLOW:
+    if not made.stats.cache_hits and time.perf_counter() - started > _SLOW:
         _tell(folder)
     return made
 

@@ -164,7 +164,7 @@ def _mean(rows, part, mean):
         for c in range(channels):
             mean[c] += part[c]
     for c in range(channels):
-        mean[c] = mean[c] / count
+        mean[c] = mean[c] / max(count, 1)
 
 
 @compiles("in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
@@ -427,7 +427,7 @@ class Patches:
     def lines(self) -> np.ndarray:
         """x with the pixels of a row side by side,
         ``(T, N, height, width * C)``."""
-        return self.x.reshape(*self.x.shape[:3], -1)
+        return self.x.reshape(*self.x.shape[:3], self.x.shape[3] * self.x.shape[4])
 
     def swapaxes(self, one: int, other: int) -> PatchesTransposed:
         """(S x)^T."""
@@ -509,7 +509,7 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
         if total is not None:
             total += term
             continue
-        total = term
+        total = _contiguous(term)
         if shift is not None:
             _add_shift(dtype, shift, total)
     return total
@@ -748,6 +748,7 @@ def adam_update(
     none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is None else None
     m_after = g if beta1 == 0 else np.empty(g.shape, g.dtype)
     after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
+<<<<<<< HEAD
     given = [
         _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
     ]
@@ -768,6 +769,12 @@ def _sgd(phi, g, after, rate):
         p = phi[t if phi.shape[0] > 1 else 0]
         for d in range(g.shape[1]):
             after[t, d] = p[d] - step * g[t, d]
+=======
+    before = np.zeros((1, g.shape[1]), g.dtype) if v is None else v
+    given = [_contiguous(np.atleast_2d(each)) for each in (phi, g, before)]
+    _adam(g.dtype, *given, after, v_after, rate, beta2, 1 / c2, eps)
+    return after, v_after
+>>>>>>> 298afe936d806fcaf371cc1ccac139635f135a7b
 
 
 @compiles(

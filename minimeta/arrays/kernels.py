@@ -67,7 +67,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if twin := _twin(*(a for _, a in terms)):
+    if twin := _twin(*_arrays(*(each for factor, a in terms for each in (a, factor)), shift)):
         return twin.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
@@ -100,7 +100,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
-    if twin := _twin(*(each for pair in pairs for each in pair)):
+    if twin := _twin(*_arrays(*(each for pair in pairs for each in pair), shift)):
         return twin.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
@@ -360,6 +360,7 @@ def adam_update(
     c2: float,
     eps: float,
 ) -> tuple[Array, Array, Array]:
+<<<<<<< HEAD
     """One step of Adam from ``phi: (D,) or (T, D)``, after ``adam_moments``.
 
         phi' = phi - rate o (m' / c1) / (sqrt(v' / c2) + eps).
@@ -371,6 +372,12 @@ def adam_update(
     given = [each for each in (g, phi, m, v) if each is not None]
     if isinstance(rate, (int, float)) and (twin := _host_twin(*given)):
         return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
+=======
+    simple = beta1 == 0 and type(rate) is float and g.ndim == 2
+    if simple and (twin := _host_twin(*_arrays(g, phi, v))):
+        after, v = twin.adam_update(phi, g, v, rate, beta2, c2, eps)
+        return after, g, v
+>>>>>>> 298afe936d806fcaf371cc1ccac139635f135a7b
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
 
@@ -391,6 +398,11 @@ def _adam_update(
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
+
+
+def _arrays(*arguments: Any) -> list[Array]:
+    """Those that are arrays; the others are numbers and None."""
+    return [each for each in arguments if hasattr(each, "dtype")]
 
 
 def _twin(*arrays: Array) -> ModuleType | None:

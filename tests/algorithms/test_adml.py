@@ -222,6 +222,7 @@ def test_it_is_two_runs_of_maml_and_its_state_is_that_of_the_clean_one(problem, 
     )
 
 
+@pytest.mark.usefixtures("either_kernels")
 @given(attackable(), inner_rules, boxes())
 def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(problem, rule, box):
     objective, phi, batches = problem
@@ -234,6 +235,7 @@ def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(problem, rule
             assert_same(their, losses[start:stop], "the loss")
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(attackable(), inner_rules, boxes(), st.sampled_from([np.float32, np.float64]))
 def test_another_array_module_gives_the_same_bits_and_the_host_never_waits(
     problem, rule, box, dtype
@@ -275,6 +277,7 @@ def test_images_of_bytes_are_attacked_in_the_precision_of_phi():
     assert set(np.unique(attacked)) == set(levels)
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01)], ids=["sgd", "adam"])
 @pytest.mark.parametrize("task", ["sine", "images"])
 def test_training_gives_the_same_bits_for_any_number_of_workers(task, rule):

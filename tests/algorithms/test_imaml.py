@@ -304,6 +304,7 @@ def _network_problem(tasks=4, dtype=np.float64):
     return objective, objective.init(rng, dtype), mm.Minibatches(*data)
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize("kind", ["network", "quadratic"])
 def test_a_task_gives_the_same_bits_whatever_tasks_stand_beside_it(kind):
     """Tasks that stop at different steps do not affect each other.
@@ -402,6 +403,7 @@ def test_the_inner_rules_state_goes_in_and_comes_out():
         assert_same(got, want, "an iterate")
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @pytest.mark.parametrize("rule", [mm.SGD(0.1), mm.Adam(0.01, beta1=0.5)], ids=["sgd", "adam"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_another_array_module_gives_the_same_numbers_and_the_host_never_waits(rule, dtype):

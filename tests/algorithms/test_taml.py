@@ -231,6 +231,7 @@ def test_the_task_with_the_largest_loss_is_weighed_up_and_that_with_the_smallest
     assert slopes[point.loss.argmax()] > 0 > slopes[point.loss.argmin()]
 
 
+@pytest.mark.usefixtures("either_kernels")
 @given(with_losses, inner_rules, stores, measures, st.integers(1, 3), st.integers(1, 3))
 def test_the_same_bits_for_any_threads(problem, rule, store, measure, threads, together):
     objective, phi, batches = problem
@@ -247,6 +248,7 @@ def test_the_same_bits_for_any_threads(problem, rule, store, measure, threads, t
     assert type(shared).__name__ == "Outcome"
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize("inner", [mm.SGD(0.02), mm.Adam(0.01)], ids=["sgd", "adam"])
 def test_meta_training_is_the_same_for_any_workers(inner):
     ends = []
@@ -271,6 +273,7 @@ def test_meta_training_is_the_same_for_any_workers(inner):
     assert_same(ends[2], ends[0], "three workers")
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(classified(k=st.integers(2, 3), convnets=False), inner_rules, stores, measures)
 def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(
     problem, rule, store, measure

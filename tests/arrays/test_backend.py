@@ -37,6 +37,7 @@ def _moved(minibatches):
     )
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(problems(), inner_rules)
 def test_every_algorithm_runs_on_a_strict_module_with_the_same_numbers(problem, rule):
     objective, phi, batches = problem
@@ -58,6 +59,7 @@ def test_every_algorithm_runs_on_a_strict_module_with_the_same_numbers(problem, 
         assert_same(loss_there.get(), loss, type(algorithm).__name__)
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(problems(), inner_rules)
 def test_rates_gradient_and_points_on_a_strict_module(problem, rule):
     objective, phi, batches = problem
@@ -73,6 +75,7 @@ def test_rates_gradient_and_points_on_a_strict_module(problem, rule):
         assert isinstance(point.input_grad(), StrictArray)
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @pytest.mark.parametrize("outer", [mm.SGD(0.1), mm.Adam(0.1, beta1=0.9)], ids=["sgd", "adam"])
 def test_meta_training_and_evaluation_run_on_a_strict_module_with_the_same_numbers(outer):
     results = []
@@ -143,6 +146,7 @@ def test_a_meta_step_never_waits_for_the_device(algorithm, rule):
             state.meta[state.meta > 0]
 
 
+@pytest.mark.usefixtures("plain_kernels")
 def test_few_shot_images_are_gathered_where_they_live():
     images = np.random.default_rng(0).integers(0, 2, (7, 6, 28, 28, 1), dtype=np.uint8)
     schedule, scores = mm.MinibatchSchedule(3, 4, shots=3), []

@@ -1,5 +1,9 @@
 """Every kernel computes its plainest expression, and leaves its inputs as they
-are."""
+are.
+
+These are the plain definitions. Compiled twins are held equal to them in
+test_host_kernels.py.
+"""
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from minimeta.arrays import kernels
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import dtypes, seeds, small
 from minimeta.testing.strict import module as strict
+
+pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 def draw(rng, shape, dtype):

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import minimeta as mm
 from minimeta.testing import assert_same
@@ -18,6 +19,7 @@ def _noted(function, phi):
     return np.asarray(function(phi.view(breakdown.Noting))), breakdown.Noting.notes
 
 
+@pytest.mark.usefixtures("plain_kernels")  # operations of NumPy are noted
 def test_noting_changes_no_bit_and_finds_every_product_of_a_gradient():
     rng = np.random.default_rng(0)
     objective = mm.Objective(mm.mlp([2, 3, 4, 5]), mm.MeanSquaredError())

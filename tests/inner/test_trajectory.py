@@ -77,6 +77,7 @@ def _assert_same_numbers(trajectory, kept, v):
             assert_same(a, b, "pullback")
 
 
+@pytest.mark.usefixtures("either_kernels")
 @given(problems(), inner_rules, seeds)
 def test_storing_less_gives_the_same_numbers(problem, rule, seed):
     objective, phi, batches = problem
@@ -87,6 +88,7 @@ def test_storing_less_gives_the_same_numbers(problem, rule, seed):
     assert_same(adapt(objective, phi, batches, rule), kept.last + np.zeros_like(v), "adapt")
 
 
+@pytest.mark.usefixtures("either_kernels")
 @given(
     st.integers(0, 17),
     kinds_of_rates,

@@ -164,6 +164,7 @@ def test_own_tasks_are_learned_stored_and_used_elsewhere(tmp_path):
     assert loaded.fit(x, 2 * x).predict(x).shape == (5,)
 
 
+@pytest.mark.usefixtures("either_kernels")
 def test_a_run_of_own_tasks_goes_on_with_the_same_bits(tmp_path):
     whole = _train(tmp_path / "whole", tasks=Lines())
     _train(tmp_path / "parts", tasks=Lines(), resume=True, until=3)

@@ -34,6 +34,7 @@ def _same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(*flat, strict=True))
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("done", [40, 25, 0])
 def test_an_extended_run_has_the_bits_of_a_longer_one(tmp_path, dtype, done):

@@ -42,6 +42,7 @@ class _Stop(Exception):
     """A run that was killed."""
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize(
     "changes",
     [{"inner": inner, "outer": outer} for inner in ("sgd", "adam") for outer in ("sgd", "adam")]
@@ -307,6 +308,7 @@ def test_divergence_names_the_meta_step_and_leaves_the_last_good_checkpoint(tmp_
     assert 0 < state.iteration < failed and np.isfinite(state.meta).all()
 
 
+@pytest.mark.usefixtures("either_kernels")
 def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path):
     states = [
         _train(SHORT.changed(meta_batch=5), tmp_path / str(count), workers=count)

@@ -241,6 +241,7 @@ def test_a_zero_direction_has_no_cosine_and_raises_nothing():
     assert np.isnan(found.of_mean.cosines[MAML]).all() and np.isnan(found.of_mean.second_order)
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(problems(max_k=2), rates, st.sampled_from([1, 2]))
 def test_on_a_strict_module_the_numbers_are_the_same_and_nothing_waits(problem, alpha, order):
     objective, phi, batches = problem

@@ -23,6 +23,7 @@ def _errors(count, workers=1):
     return adaptation_errors(learner, mm.Sinusoid(), Scoring(5, 3, 5), count=count, workers=workers)
 
 
+@pytest.mark.usefixtures("either_kernels")
 def test_more_tasks_begin_with_the_same_tasks_whatever_the_workers():
     assert _errors(25).values.shape == (25, 4)
     assert_same(_errors(12).values, _errors(25).values[:12], "prefix")
@@ -31,6 +32,7 @@ def test_more_tasks_begin_with_the_same_tasks_whatever_the_workers():
         _errors(1)
 
 
+@pytest.mark.usefixtures("either_kernels")
 @pytest.mark.parametrize("together", [1, 3, 10])
 def test_accuracy_does_not_depend_on_how_many_tasks_are_taken_through_a_layer_at_once(
     monkeypatch, together

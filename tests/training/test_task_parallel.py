@@ -100,6 +100,7 @@ def _outcome(algorithm, problem, state, threads, together):
         )
 
 
+@pytest.mark.usefixtures("either_kernels")
 @given(
     problems(),
     inner_rules,
@@ -134,6 +135,7 @@ def test_an_error_in_one_part_reaches_the_caller():
         _outcome(mm.Reptile(mm.SGD(0.1)), (Quadratic(4), np.zeros(4), batches), None, 2, 1)
 
 
+@pytest.mark.usefixtures("either_kernels")
 def test_more_threads_in_the_plan_than_run_end_all_the_same():
     rng = np.random.default_rng(0)
     objective = mm.Objective(mm.mlp([1, 3, 1]), mm.MeanSquaredError())
