@@ -748,7 +748,6 @@ def adam_update(
     none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is None else None
     m_after = g if beta1 == 0 else np.empty(g.shape, g.dtype)
     after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
-<<<<<<< HEAD
     given = [
         _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
     ]
@@ -769,12 +768,6 @@ def _sgd(phi, g, after, rate):
         p = phi[t if phi.shape[0] > 1 else 0]
         for d in range(g.shape[1]):
             after[t, d] = p[d] - step * g[t, d]
-=======
-    before = np.zeros((1, g.shape[1]), g.dtype) if v is None else v
-    given = [_contiguous(np.atleast_2d(each)) for each in (phi, g, before)]
-    _adam(g.dtype, *given, after, v_after, rate, beta2, 1 / c2, eps)
-    return after, v_after
->>>>>>> 298afe936d806fcaf371cc1ccac139635f135a7b
 
 
 @compiles(

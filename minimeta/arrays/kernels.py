@@ -360,7 +360,6 @@ def adam_update(
     c2: float,
     eps: float,
 ) -> tuple[Array, Array, Array]:
-<<<<<<< HEAD
     """One step of Adam from ``phi: (D,) or (T, D)``, after ``adam_moments``.
 
         phi' = phi - rate o (m' / c1) / (sqrt(v' / c2) + eps).
@@ -372,12 +371,6 @@ def adam_update(
     given = [each for each in (g, phi, m, v) if each is not None]
     if isinstance(rate, (int, float)) and (twin := _host_twin(*given)):
         return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
-=======
-    simple = beta1 == 0 and type(rate) is float and g.ndim == 2
-    if simple and (twin := _host_twin(*_arrays(g, phi, v))):
-        after, v = twin.adam_update(phi, g, v, rate, beta2, c2, eps)
-        return after, g, v
->>>>>>> 298afe936d806fcaf371cc1ccac139635f135a7b
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
 
