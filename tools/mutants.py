@@ -213,7 +213,7 @@ def _one_misplaced(values: list[ast.expr]) -> Iterator[list[ast.expr]]:
 
 
 def _scaled(value: ast.expr) -> Iterator[ast.expr]:
-    if not isinstance(value, (ast.Constant, ast.Dict, ast.Tuple)):
+    if not isinstance(value, (ast.Constant, ast.Dict, ast.Starred, ast.Tuple)):
         yield ast.UnaryOp(ast.USub(), value)
         yield _doubled(value)
 
@@ -299,10 +299,10 @@ Way = tuple[tuple[str, int | None], ...]
 def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
     """The way to the statement of each node of a function's body, and the way
     to the node. Left out are the docstring, annotations, errors raised, and
-    the call of a device's kernel, which no host makes."""
+    the call of a twin, which the plain definition does not make."""
 
     def below(node: ast.AST, way: Way, statement: Way) -> Iterator[tuple[Way, Way]]:
-        if isinstance(node, ast.Raise) or _is_on_a_device(node):
+        if isinstance(node, ast.Raise) or _is_of_a_twin(node):
             return
         statement = way if isinstance(node, ast.stmt) else statement
         yield statement, way
@@ -319,9 +319,15 @@ def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
         yield from below(definition.body[i], (("body", i),), ())
 
 
-def _is_on_a_device(node: ast.AST) -> bool:
+def _is_of_a_twin(node: ast.AST) -> bool:
+    """Whether it is an ``if`` on a device, or on a twin that takes the
+    arrays."""
     match node:
         case ast.If(ast.Call(ast.Name("compiles_kernels"))):
+            return True
+        case ast.If(ast.NamedExpr(ast.Name("twin"))):
+            return True
+        case ast.If(ast.BoolOp(ast.And(), [*_, ast.NamedExpr(ast.Name("twin"))])):
             return True
     return False
 

@@ -87,6 +87,17 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "if True:",
             "if a.ndim != 2:",
         ],
+        "network._views": [
+            (
+                "return tuple(({name: rows[:, place].reshape(count, *shape) for name, place, "
+                "shape in of_layer} for of_layer in slots))"
+            ),
+            (
+                "return tuple(({name: rows[:, place] if len(shape) == 0 else rows[:, place]"
+                ".reshape(count, *shape) for name, place, shape in of_layer} for of_layer in "
+                "slots))"
+            ),
+        ],
         "kernels._then": [
             "return array_module(y).concatenate([y, rest], axis=axis)",
             (
@@ -140,12 +151,12 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "Network.backward": [
             "if False:",
             "if on_data and i == -1:",
-            ("dy, dthetas[i] = self.layers[i].backward(theta[i], caches[i], dy, on_data=False)"),
+            "dy, dthetas[i] = theta.stages[i].backward(*given, on_data=False)",
         ],
         "Network.forward_tangent": [
             "if False:",
             "if on_data and i == -1:",
-            "x_dot, cache_dot = layer.forward_tangent(*given, on_data=False)",
+            "x_dot, cache_dot = stage.forward_tangent(*given, on_data=False)",
         ],
     },
     "a default that is never read": {
@@ -169,7 +180,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "for a network without parameters; test_network.py sees it": {
-        "Network._as_rows": [
+        "network._as_rows": [
             "if False:",
             "return array_module(like).empty((tasks, 1), dtype=like.dtype)",
             "return array_module(like).empty((tasks, -1), dtype=like.dtype)",
@@ -177,12 +188,21 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "return 2.0 * array_module(like).empty((tasks, 0), dtype=like.dtype)",
         ],
     },
-    "the arrays of a sum, and an array and its dot, have one shape": {
+    "the arrays of a sum, an array and its dot, and lists by stage have one shape": {
         "kernels.channel_combination": [
             "shape = terms[-1][1].shape",
         ],
-        "BatchNorm.backward_tangent": [
-            "(u, r), (u_dot, r_dot), P = (cache, cache_dot, _count(dy_dot))",
+        "BatchNorm._pulled_dot": [
+            (
+                "a, a_dot, of_u_dot, of_u, shift, dgamma_dot = _pulled_dots(theta['scale'], r, "
+                "sigma, total, *moving, _count(dy_dot))"
+            ),
+        ],
+        "network._as_rows": [
+            (
+                "parts = [dtheta[name].reshape(tasks, -1) for stage, dtheta in zip(stages, "
+                "dthetas, strict=False) for name in stage.shapes]"
+            ),
         ],
     },
     "an optimization: where the inner axis has length 1, a * b is a @ b": {
@@ -345,7 +365,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "an optimization: 1 divides nothing": {
-        "kernels.adam_update": [
+        "kernels._adam_update": [
             "return (phi - rate * (m / c1 / root), m, v)",
             "return (phi - rate * ((m if c1 == 2 else m / c1) / root), m, v)",
             "return (phi - rate * ((m if c1 == 0 else m / c1) / root), m, v)",

@@ -46,8 +46,10 @@ from mutation_checks import (
     of_loss,
     of_measures,
     of_network,
+    of_normalization,
     of_polynomial,
     of_quadratic,
+    of_rectified_kernels,
     of_regularized,
     of_sphere,
     of_summed,
@@ -67,8 +69,15 @@ from minimeta.algorithms import base as algorithms_base
 from minimeta.arrays import kernels
 from minimeta.inner import RateGradient, conjugate_gradients, stores, trajectory
 from minimeta.layers import batch_norm, film
+from minimeta.layers.batch_norm import RectifiedBatchNorm
 from minimeta.losses import softmax
-from minimeta.objectives import NetworkPoint, PolynomialPoint, QuadraticPoint, SpherePoint
+from minimeta.objectives import (
+    NetworkPoint,
+    PolynomialPoint,
+    QuadraticPoint,
+    SpherePoint,
+)
+from minimeta.objectives import network as networks
 
 PASSES = ("backward", "forward_tangent", "backward_tangent")
 
@@ -117,6 +126,11 @@ def _layers() -> Iterator[Target]:
     normalization = of_layers(
         (layers.BatchNorm(3), (2, 3, 3)), (layers.BatchNorm(2, eps=0.5), (2,))
     )
+    rectified = of_layers(
+        (RectifiedBatchNorm(3), (2, 3, 3)),
+        (RectifiedBatchNorm(2, pooled=True), (5, 4, 2)),
+        (RectifiedBatchNorm(1, pooled=True), (2, 3, 1)),
+    )
     pool = of_layers((layers.MaxPool2D(), (5, 4, 2)), (layers.MaxPool2D(), (4, 3, 1)))
     modulation = of_layers((layers.FiLM(2, 3), (2, 3, 2)), (layers.FiLM(3, 1), (3,)))
     by_layer = {
@@ -134,6 +148,11 @@ def _layers() -> Iterator[Target]:
         yield from _of(layer, " ".join(PASSES), checks)
     yield from _of(layers.Conv2D, "_matrix _rows _images _transpose _gradients", convolution)
     yield from _of(batch_norm, "_pulled _moving_scales _pulled_dots _count", normalization)
+    yield from _of(batch_norm, "_scales", normalization + of_normalization())
+    yield from _of(layers.BatchNorm, "_scaled _pulled _pulled_dot", normalization)
+    joined = rectified + of_normalization()
+    yield from _of(RectifiedBatchNorm, " ".join(("forward", *PASSES)), joined)
+    yield from _of(RectifiedBatchNorm, "_pulled_through", joined)
     yield from _of(layers.FiLM, "_halves", modulation)
     yield from _of(film, "_matrices _beside _t", modulation)
     yield from _of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
@@ -143,6 +162,10 @@ def _layers() -> Iterator[Target]:
     yield from _of(kernels, "patches_transpose beside", convolution + of_network())
     pairs = "masked pair_selection pair_selection_transpose _pairs _then"
     yield from _of(kernels, pairs, of_kernels() + pool)
+    rows = "dots_and_sums centred rectified rectified_dots"
+    yield from _of(kernels, rows, of_kernels() + of_rectified_kernels() + rectified)
+    maxima = "rectified_maxima selected_maxima maxima_dots"
+    yield from _of(kernels, maxima, of_rectified_kernels() + rectified)
 
 
 def _losses() -> Iterator[Target]:
@@ -158,7 +181,8 @@ def _losses() -> Iterator[Target]:
 
 def _objectives() -> Iterator[Target]:
     network = of_network()
-    yield from _of(mm.Network, "backward forward_tangent backward_tangent _as_rows", network)
+    yield from _of(mm.Network, "backward forward_tangent backward_tangent", network)
+    yield from _of(networks, "_views _as_rows", network)
     yield from _of(NetworkPoint, "_gradients grad input_grad hvp", network)
     yield from _of(NetworkPoint, "under", of_entropy_taml())
     yield from _of(QuadraticPoint, "__init__ hvp", of_quadratic())
@@ -178,7 +202,8 @@ def _inner_loop() -> Iterator[Target]:
     yield from _of(mm.SGD, "step", of_sgds_steps() + by_sgd)
     yield from _of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
     yield from _of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
-    yield from _of(kernels, "adam_moments adam_update", of_adams_steps() + by_adam)
+    yield from _of(kernels, "adam_moments _adam_update", of_adams_steps() + by_adam)
+    yield from _of(kernels, "sgd_update", of_sgds_steps() + by_sgd)
     yield from _of(RateGradient, "add total _over_parameters", trajectories)
     yield from _of(mm.Trajectory, "pullback pushforward", trajectories)
     steps = "_back_through _back_one _forth_through _forth_one"
