@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,13 +68,20 @@ def mutants(function: FunctionType) -> Iterator[Mutant]:
 
 @contextmanager
 def in_place(function: FunctionType, code: CodeType) -> Iterator[None]:
-    """``function`` runs ``code``, wherever ``function`` was imported to."""
+    """``function`` runs ``code``, wherever ``function`` was imported to.
+
+    A cache of its results is emptied before and after.
+    """
     original = function.__code__
+    cached = getattr(sys.modules[function.__module__], function.__name__, None)
+    forget = getattr(cached, "cache_clear", lambda: None)
     function.__code__ = code
+    forget()
     try:
         yield
     finally:
         function.__code__ = original
+        forget()
 
 
 # The nodes that are put in the place of one node.
@@ -174,8 +182,9 @@ def _of_call(function: ast.expr, arguments: list[ast.expr], node: ast.Call) -> I
         case ast.Attribute(_, "where"):
             yield from arguments[1:]
         case ast.Name("range"):
-            shorter = ast.BinOp(arguments[-1], ast.Sub(), ast.Constant(1))
-            yield ast.Call(function, [*arguments[:-1], shorter], [])
+            for i in range(min(1, len(arguments) - 1), len(arguments)):
+                fewer = ast.BinOp(arguments[i], ast.Sub(), ast.Constant(1))
+                yield ast.Call(function, [*arguments[:i], fewer, *arguments[i + 1 :]], [])
         case ast.Name("reversed" | "product") | ast.Attribute(_, "exp" | "sqrt" | "sign"):
             yield arguments[0]
 

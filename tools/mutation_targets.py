@@ -67,6 +67,7 @@ from minimeta.algorithms import (
 )
 from minimeta.algorithms import base as algorithms_base
 from minimeta.arrays import kernels
+from minimeta.arrays.compiled import Compiled
 from minimeta.inner import RateGradient, conjugate_gradients, stores, trajectory
 from minimeta.layers import batch_norm, film
 from minimeta.layers.batch_norm import RectifiedBatchNorm
@@ -95,7 +96,7 @@ def targets() -> list[Target]:
     return [*_layers(), *_losses(), *_objectives(), *_inner_loop(), *_algorithms(), *_couplings()]
 
 
-def _of(owner: Any, names: str, checks: tuple[Check, ...]) -> Iterator[Target]:
+def each_of(owner: Any, names: str, checks: tuple[Check, ...]) -> Iterator[Target]:
     """The functions of a class or a module."""
     prefix = owner.__name__.rpartition(".")[2]
     for name in names.split():
@@ -110,7 +111,8 @@ def function_of(owner: Any, name: str) -> FunctionType:
     if isinstance(found, cached_property):
         return found.func
     found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-    return inspect.unwrap(found)  # of the twin that a device has
+    found = found.function if isinstance(found, Compiled) else found
+    return inspect.unwrap(found)  # of the twin that a device has, and of a cache
 
 
 def _layers() -> Iterator[Target]:
@@ -145,52 +147,52 @@ def _layers() -> Iterator[Target]:
         layers.Smooth: of_layers((layers.Tanh(), (4,)), (layers.Softplus(), (2, 3, 2))),
     }
     for layer, checks in by_layer.items():
-        yield from _of(layer, " ".join(PASSES), checks)
-    yield from _of(layers.Conv2D, "_matrix _rows _images _transpose _gradients", convolution)
-    yield from _of(batch_norm, "_pulled _moving_scales _pulled_dots _count", normalization)
-    yield from _of(batch_norm, "_scales", normalization + of_normalization())
-    yield from _of(layers.BatchNorm, "_scaled _pulled _pulled_dot", normalization)
+        yield from each_of(layer, " ".join(PASSES), checks)
+    yield from each_of(layers.Conv2D, "_matrix _rows _images _transpose _gradients", convolution)
+    yield from each_of(batch_norm, "_pulled _moving_scales _pulled_dots _count", normalization)
+    yield from each_of(batch_norm, "_scales", normalization + of_normalization())
+    yield from each_of(layers.BatchNorm, "_scaled _pulled _pulled_dot", normalization)
     joined = rectified + of_normalization()
-    yield from _of(RectifiedBatchNorm, " ".join(("forward", *PASSES)), joined)
-    yield from _of(RectifiedBatchNorm, "_pulled_through", joined)
-    yield from _of(layers.FiLM, "_halves", modulation)
-    yield from _of(film, "_matrices _beside _t", modulation)
-    yield from _of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
-    yield from _of(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
+    yield from each_of(RectifiedBatchNorm, " ".join(("forward", *PASSES)), joined)
+    yield from each_of(RectifiedBatchNorm, "_pulled_through", joined)
+    yield from each_of(layers.FiLM, "_halves", modulation)
+    yield from each_of(film, "_matrices _beside _t", modulation)
+    yield from each_of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
+    yield from each_of(layers.Softplus, "slope curvature", of_layers((layers.Softplus(), (4,))))
     sums = "channel_sums channel_means channel_dots channel_combination product_sum _plus _shifted"
-    yield from _of(kernels, sums, of_kernels() + normalization + dense)
-    yield from _of(kernels, "patches_transpose beside", convolution + of_network())
+    yield from each_of(kernels, sums, of_kernels() + normalization + dense)
+    yield from each_of(kernels, "patches_transpose beside", convolution + of_network())
     pairs = "masked pair_selection pair_selection_transpose _pairs _then"
-    yield from _of(kernels, pairs, of_kernels() + pool)
+    yield from each_of(kernels, pairs, of_kernels() + pool)
     rows = "dots_and_sums centred rectified rectified_dots"
-    yield from _of(kernels, rows, of_kernels() + of_rectified_kernels() + rectified)
+    yield from each_of(kernels, rows, of_kernels() + of_rectified_kernels() + rectified)
     maxima = "rectified_maxima selected_maxima maxima_dots"
-    yield from _of(kernels, maxima, of_rectified_kernels() + rectified)
+    yield from each_of(kernels, maxima, of_rectified_kernels() + rectified)
 
 
 def _losses() -> Iterator[Target]:
     cross_entropy = of_loss(mm.SoftmaxCrossEntropy())
     all_passes = "forward backward backward_tangent"
-    yield from _of(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
-    yield from _of(mm.SoftmaxCrossEntropy, "backward backward_tangent", cross_entropy)
-    yield from _of(mm.Entropy, all_passes, of_loss(mm.Entropy()) + of_entropy())
+    yield from each_of(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
+    yield from each_of(mm.SoftmaxCrossEntropy, "backward backward_tangent", cross_entropy)
+    yield from each_of(mm.Entropy, all_passes, of_loss(mm.Entropy()) + of_entropy())
     summed = of_loss(mm.Summed(mm.MeanSquaredError())) + of_summed()
-    yield from _of(mm.Summed, all_passes, summed)
-    yield from _of(softmax, "softmax centred from_likeliest", cross_entropy + of_entropy())
+    yield from each_of(mm.Summed, all_passes, summed)
+    yield from each_of(softmax, "softmax centred from_likeliest", cross_entropy + of_entropy())
 
 
 def _objectives() -> Iterator[Target]:
     network = of_network()
-    yield from _of(mm.Network, "backward forward_tangent backward_tangent", network)
-    yield from _of(networks, "_views _as_rows", network)
-    yield from _of(NetworkPoint, "_gradients grad input_grad hvp", network)
-    yield from _of(NetworkPoint, "under", of_entropy_taml())
-    yield from _of(QuadraticPoint, "__init__ hvp", of_quadratic())
-    yield from _of(SpherePoint, "__init__ hvp", of_sphere())
-    yield from _of(PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial())
+    yield from each_of(mm.Network, "backward forward_tangent backward_tangent", network)
+    yield from each_of(networks, "_views _as_rows", network)
+    yield from each_of(NetworkPoint, "_gradients grad input_grad hvp", network)
+    yield from each_of(NetworkPoint, "under", of_entropy_taml())
+    yield from each_of(QuadraticPoint, "__init__ hvp", of_quadratic())
+    yield from each_of(SpherePoint, "__init__ hvp", of_sphere())
+    yield from each_of(PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial())
     regularized = of_regularized(imaml.Regularized)
-    yield from _of(imaml.Regularized, "at", regularized)
-    yield from _of(imaml._RegularizedPoint, "loss grad hvp", regularized)
+    yield from each_of(imaml.Regularized, "at", regularized)
+    yield from each_of(imaml._RegularizedPoint, "loss grad hvp", regularized)
 
 
 def _inner_loop() -> Iterator[Target]:
@@ -198,21 +200,21 @@ def _inner_loop() -> Iterator[Target]:
     trajectories = of_trajectories()
     by_adam = of_rules(adam, adam_with_momentum)
     by_sgd = of_rules(mm.SGD)
-    yield from _of(mm.SGD, "adjoint tangent", by_sgd)
-    yield from _of(mm.SGD, "step", of_sgds_steps() + by_sgd)
-    yield from _of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
-    yield from _of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
-    yield from _of(kernels, "adam_moments _adam_update", of_adams_steps() + by_adam)
-    yield from _of(kernels, "sgd_update", of_sgds_steps() + by_sgd)
-    yield from _of(RateGradient, "add total _over_parameters", trajectories)
-    yield from _of(mm.Trajectory, "pullback pushforward", trajectories)
+    yield from each_of(mm.SGD, "adjoint tangent", by_sgd)
+    yield from each_of(mm.SGD, "step", of_sgds_steps() + by_sgd)
+    yield from each_of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
+    yield from each_of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
+    yield from each_of(kernels, "adam_moments _adam_update", of_adams_steps() + by_adam)
+    yield from each_of(kernels, "sgd_update", of_sgds_steps() + by_sgd)
+    yield from each_of(RateGradient, "add total _over_parameters", trajectories)
+    yield from each_of(mm.Trajectory, "pullback pushforward", trajectories)
     steps = "_back_through _back_one _forth_through _forth_one"
-    yield from _of(trajectory, steps, trajectories)
-    yield from _of(stores.InnerLoop, "part points_at", trajectories)
+    yield from each_of(trajectory, steps, trajectories)
+    yield from each_of(stores.InnerLoop, "part points_at", trajectories)
     loops = of_algorithm(mm.Reptile) + of_fomaml() + of_algorithm(mm.MAML)
-    yield from _of(stores.InnerLoop, "end", loops + of_adaptation())
-    yield from _of(trajectory, "adapt descend unroll", loops + of_adaptation())
-    yield from _of(stores._Checkpoints, "_segment", trajectories)
+    yield from each_of(stores.InnerLoop, "end", loops + of_adaptation())
+    yield from each_of(trajectory, "adapt descend unroll", loops + of_adaptation())
+    yield from each_of(stores._Checkpoints, "_segment", trajectories)
     solves = of_conjugate_gradients() + of_imaml_by_its_oracle()
     yield Target("conjugate_gradients", conjugate_gradients, solves)
 
@@ -220,32 +222,32 @@ def _inner_loop() -> Iterator[Target]:
 def _algorithms() -> Iterator[Target]:
     """Every direction, and every inner problem that is not the plain one."""
     maml = of_algorithm(lambda rule: mm.MAML(rule, "iterates"))
-    yield from _of(
+    yield from each_of(
         algorithms_base.Algorithm, "adapt iterates meta_gradient predict", maml + of_adaptation()
     )
-    yield from _of(mm.MAML, "direction", maml)
-    yield from _of(algorithms_base, "unrolled", maml)
-    yield from _of(algorithms_base, "only_on", of_anil() + of_cavia())
-    yield from _of(mm.FOMAML, "direction", of_fomaml())
-    yield from _of(mm.Reptile, "direction", of_algorithm(mm.Reptile))
-    yield from _of(mm.MetaSGD, "problem direction", of_meta_sgd())
-    yield from _of(mm.ANIL, "problem", of_anil())
-    yield from _of(mm.CAVIA, "problem direction", of_cavia())
-    yield from _of(mm.IMAML, "problem direction", of_imaml())
-    yield from _of(mm.ADML, "direction", of_adml())
-    yield from _of(adml, "fgsm", of_fgsm())
-    yield from _of(mm.TAML, "direction couple", of_taml())
-    yield from _of(mm.EntropyTAML, "direction", of_entropy_taml())
+    yield from each_of(mm.MAML, "direction", maml)
+    yield from each_of(algorithms_base, "unrolled", maml)
+    yield from each_of(algorithms_base, "only_on", of_anil() + of_cavia())
+    yield from each_of(mm.FOMAML, "direction", of_fomaml())
+    yield from each_of(mm.Reptile, "direction", of_algorithm(mm.Reptile))
+    yield from each_of(mm.MetaSGD, "problem direction", of_meta_sgd())
+    yield from each_of(mm.ANIL, "problem", of_anil())
+    yield from each_of(mm.CAVIA, "problem direction", of_cavia())
+    yield from each_of(mm.IMAML, "problem direction", of_imaml())
+    yield from each_of(mm.ADML, "direction", of_adml())
+    yield from each_of(adml, "fgsm", of_fgsm())
+    yield from each_of(mm.TAML, "direction couple", of_taml())
+    yield from each_of(mm.EntropyTAML, "direction", of_entropy_taml())
 
 
 def _couplings() -> Iterator[Target]:
     """The functions of all tasks of a meta-batch."""
     measures = of_measures()
     for measure in MEASURES.values():
-        yield from _of(measure, "value gradient", measures)
-    yield from _of(mm.Atkinson, "_power_mean", measures)
-    yield from _of(mm.Gini, "_rank", measures)
-    yield from _of(mm.LogVariance, "_centred", measures)
-    yield from _of(inequality, "_relative", measures)
+        yield from each_of(measure, "value gradient", measures)
+    yield from each_of(mm.Atkinson, "_power_mean", measures)
+    yield from each_of(mm.Gini, "_rank", measures)
+    yield from each_of(mm.LogVariance, "_centred", measures)
+    yield from each_of(inequality, "_relative", measures)
     for function in (gradient_agreement, agreement_weights):
         yield Target(function.__name__, function, of_agreement())

@@ -1,0 +1,406 @@
+"""The checks of the compiled twins, which are interpreted here.
+
+A twin is compared with its plain definition at tiny inputs. The definition is
+what runs under ``twins(False)``. It is computed when the check is made, and no
+mutant of a twin runs in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+from mutation_checks import Check, agrees
+
+import minimeta as mm
+from minimeta import layers
+from minimeta.arrays import host_blas, host_perceptron, kernels
+from minimeta.arrays.compiled import twins
+from minimeta.layers.perceptron import Perceptron
+from minimeta.testing import check_layer
+
+DTYPES = np.float64, np.complex128
+# More rows than a twin adds at a time, and one more than one more.
+MANY = 66
+
+
+def by_definition(*calls: Callable[[], Any], want: Callable[[], Any] | None = None) -> list[Check]:
+    """Each call with twins by the same call without them, or by ``want``."""
+    checks = []
+    for call in calls:
+        with twins(False):
+            expected = as_one((want or call)())
+        checks.append(partial(agrees, lambda call=call: as_one(call()), expected))
+    return checks
+
+
+def as_one(results: Any) -> np.ndarray:
+    """The numbers of all results, one after another: None is -1, and NaN is a
+    large number."""
+    results = results if isinstance(results, (tuple, list)) else (results,)
+    parts = [np.ravel(-1.0 if each is None else each) for each in results]
+    whole = np.concatenate(parts)
+    return np.where(whole != whole, 1e3, whole)
+
+
+class Draw:
+    """Random arrays of one dtype. None can be written to."""
+
+    def __init__(self, dtype: type) -> None:
+        self.dtype, self.rng = dtype, np.random.default_rng(13)
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        values = self.rng.standard_normal(shape)
+        if self.dtype is np.complex128:
+            values = values + 1j * self.rng.standard_normal(shape)
+        return _kept(values.astype(self.dtype))
+
+    def mask(self, *shape: int) -> np.ndarray:
+        return _kept(self.rng.random(shape) < 0.5)
+
+
+def _kept(a: np.ndarray) -> np.ndarray:
+    a.flags.writeable = False
+    return a
+
+
+def _strided(a: np.ndarray) -> np.ndarray:
+    """The same numbers with gaps between them."""
+    wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
+    wide[..., ::2] = a
+    return _kept(wide)[..., ::2]
+
+
+# Rows and channels.
+
+
+def of_rows() -> list[Check]:
+    """Sums, means and dots over no row, one row and many rows."""
+    checks = []
+    for dtype, shape in (
+        (np.float64, (2, 3, 1, 3)),
+        (np.complex128, (2, 5, 2)),
+        (np.float64, (2, MANY, 2)),
+        (np.float64, (1, 1, 1)),
+    ):
+        draw = Draw(dtype)
+        a, b, c = draw(*shape), draw(*shape), _strided(draw(*shape))
+        checks += by_definition(
+            partial(kernels.channel_sums, a),
+            partial(kernels.channel_sums, c),
+            partial(kernels.channel_means, a),
+            partial(kernels.channel_dots, a, b),
+            partial(kernels.dots_and_sums, a, c),
+            partial(kernels.centred, a),
+            partial(kernels.centred, c),
+            partial(kernels.centred, a, b),
+            partial(kernels.centred, a, c),
+        )
+    nothing = Draw(np.float64)(2, 0, 3)
+    calls = kernels.channel_sums, kernels.centred, partial(kernels.centred, other=nothing)
+    return checks + by_definition(*(partial(call, nothing) for call in calls))
+
+
+def of_combinations() -> list[Check]:
+    """One term, two and four, with factors of every kind, and a shift."""
+    checks = []
+    for dtype, shape in ((np.float64, (2, 2, 2, 3)), (np.complex128, (3, 2, 1))):
+        draw, combined = Draw(dtype), kernels.channel_combination
+        a, b, c, d = draw(*shape), _strided(draw(*shape)), draw(*shape), draw(*shape)
+        own, other = draw(shape[0], shape[-1]), draw(shape[0], shape[-1])
+        shared, shift = draw(1, shape[-1]), draw(shape[0], shape[-1])
+        checks += by_definition(
+            partial(combined, (1, a)),
+            partial(combined, (own, b), shift=shared),
+            partial(combined, (shared, a), shift=shift),
+            partial(combined, (2.0, a), (own, b)),
+            partial(combined, (own, a), (shared, b), shift=shift),
+            partial(combined, (shared, a), (other, b), (-1, c), shift=shared),
+            partial(combined, (own, a), (other, b), (shared, c), (own, d), shift=shift),
+        )
+    return checks
+
+
+def of_rectified() -> list[Check]:
+    """ReLU and 2x2 maxima: of numbers that are equal or zero, and of NaN."""
+    checks = []
+    for dtype, shape, halved in (
+        (np.float64, (2, 2, 5, 3, 2), (2, 2, 3, 2, 2)),
+        (np.complex128, (2, 1, 2, 4, 1), (2, 1, 1, 2, 1)),
+        (np.float64, (1, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
+    ):
+        draw = Draw(dtype)
+        u, dz, dy, mask = draw(*shape), draw(*shape), draw(*halved), draw.mask(*shape)
+        own, shift, shared = draw(shape[0], shape[-1]), draw(shape[0], shape[-1]), draw(1, shape[-1])
+        spoiled = u.copy()
+        spoiled.reshape(-1)[:: max(2, u.size // 3)] = np.nan
+        whole, one, zero = np.round(u), 0 * shared + 1, 0 * shared
+        chosen = _kept(draw.rng.integers(0, 5, halved, np.uint8))
+        checks += by_definition(
+            partial(kernels.masked, u, mask),
+            partial(kernels.masked, _strided(u), mask),
+            partial(kernels.rectified_dots, mask, dz, u),
+            partial(kernels.rectified_dots, mask, _strided(dz), _strided(u)),
+            partial(kernels.maxima_dots, chosen, dy, u),
+            partial(kernels.maxima_dots, chosen, _strided(dy), _strided(u)),
+        )
+        for rectified in (kernels.rectified, kernels.rectified_maxima):
+            checks += by_definition(
+                partial(rectified, own, u, shift),
+                partial(rectified, shared, _strided(u), shared),
+                partial(rectified, one, whole, zero),
+                partial(rectified, own, spoiled, shift),
+            )
+    many = Draw(np.float64)
+    given = many.mask(1, MANY, 1), many(1, MANY, 1), many(1, MANY, 1)
+    return checks + by_definition(partial(kernels.rectified_dots, *given))
+
+
+# Products with patches.
+
+# The shape of the images of two tasks, kernel and stride.
+IMAGES = [
+    ((2, 5, 4, 2), 3, 1),
+    ((2, 5, 4, 2), 3, 2),
+    ((1, 3, 2, 1), 2, 1),
+    ((1, 1, 1, 1), 3, 1),
+    ((1, 3, 4, 6), 3, 1),
+    ((1, 4, 5, 1), 4, 3),
+]
+
+
+def of_patches() -> list[Check]:
+    """Patches, their products and transposes: one pair and two, with own and
+    with shared matrices."""
+    checks = []
+    for image, kernel, stride in IMAGES:
+        for dtype in DTYPES:
+            checks += by_definition(*_of_images(Draw(dtype), (2, *image), kernel, stride))
+    return checks
+
+
+def _of_images(draw: Draw, shape: tuple[int, ...], kernel: int, stride: int) -> Iterator[Callable]:
+    x, z, width = draw(*shape), draw(*shape), kernel * kernel * shape[4]
+    rows = shape[1] * -(-shape[2] // stride) * -(-shape[3] // stride)
+    W, V, shift = draw(2, width, 3), draw(1, width, 3), draw(2, 3)
+    dy, dz = draw(2, rows, 3), draw(2, rows, 3)
+    apart = _strided(W)
+
+    def seen(x):
+        return kernels.patches(x, kernel, stride)
+
+    def transposed(x):
+        return seen(x).swapaxes(1, 2)
+
+    yield lambda: np.asarray(seen(_strided(x)))
+    yield lambda: np.asarray(transposed(x))
+    yield lambda: kernels.product_sum((seen(x), W))
+    yield lambda: kernels.product_sum((seen(x), V), shift=shift)
+    yield lambda: kernels.product_sum((seen(x), V), (seen(z), W), shift=shift[:1])
+    yield lambda: kernels.product_sum((seen(x), apart), (seen(z), V))
+    yield lambda: kernels.product_sum((transposed(x), dy))
+    yield lambda: kernels.product_sum((transposed(x), _strided(dy)), (transposed(z), dz))
+    place = {"image_shape": shape, "kernel": kernel, "stride": stride}
+    yield lambda: kernels.patches_transpose((dy, W), **place)
+    yield lambda: kernels.patches_transpose((dy, V), (dz, apart), **place)
+    yield lambda: kernels.patches_transpose((_strided(dy), apart), (dz, V), **place)
+
+
+def of_products() -> list[Check]:
+    """Sums of products of matrices, where an inner axis has length 1 or
+    more."""
+    checks = []
+    for dtype in DTYPES:
+        draw = Draw(dtype)
+        a, b, shift = draw(2, 3, 4), draw(2, 4, 2), draw(2, 2)
+        column, row = draw(2, 3, 1), draw(1, 1, 2)
+        turned = draw(3, 2, 1).swapaxes(0, 1), draw(1, 2, 2).swapaxes(0, 1)
+        checks += by_definition(
+            partial(kernels.product_sum, (a, b)),
+            partial(kernels.product_sum, (a, b), shift=shift),
+            partial(kernels.product_sum, (column, row), (a, b), shift=shift[:1]),
+            partial(kernels.product_sum, (a, b), (column, row), (2 * a, b)),
+            partial(kernels.product_sum, turned, shift=shift),
+        )
+    return checks
+
+
+# Inner rules.
+
+
+def of_updates() -> list[Check]:
+    """SGD and Adam from shared and from own rows, at first and later."""
+    checks, sgd = [], kernels.sgd_update
+    for dtype in DTYPES:
+        draw = Draw(dtype)
+        rows, g, m, v = draw(2, 3), draw(2, 3), draw(2, 3), _kept(draw(2, 3) ** 2)
+        for phi in (rows, rows[0], rows[:1]):
+            checks += by_definition(partial(sgd, phi, g, 0.1), partial(sgd, phi, _strided(g), 0.1))
+            for beta1, before in product((0.0, 0.5), ((None, None), (m, v), (m[0], v[0]))):
+                given = g, *before, 0.1, beta1, 0.9, 1 - beta1**2, 1 - 0.9**2, 1e-2
+                checks += by_definition(partial(kernels.adam_update, phi, *given))
+        given = _strided(g), _strided(m), _strided(v), 0.1, 0.5, 0.9, 0.75, 0.19, 1e-2
+        checks += by_definition(partial(kernels.adam_update, _strided(rows), *given))
+    return checks
+
+
+# Products by BLAS.
+
+
+def of_gemm() -> list[Check]:
+    """By loops, and by BLAS; of rows that are apart; of empty matrices."""
+    checks, sizes = [], [(2, 3, 4), (1, 2, 3), (3, 1, 2), (2, 2, 1), (0, 2, 3), (2, 0, 3), (2, 3, 0)]
+    for dtype, (m, n, k) in [*product(DTYPES, sizes[:2]), *((np.float64, each) for each in sizes)]:
+        draw = Draw(dtype)
+        for ta, tb, beta, address in product((False, True), (False, True), (0, 1), (0, 1)):
+            a, b = draw(*((k, m) if ta else (m, k))), draw(*((n, k) if tb else (k, n)))
+            c = draw(m, n)
+            want = (a.T if ta else a) @ (b.T if tb else b) + beta * c
+            # By BLAS, beta = 0 does not read c.
+            c = c if beta else np.full_like(c, np.nan)
+            given = partial(_into, host_blas.gemm, address, ta, tb)
+            checks += by_definition(
+                partial(given, a, b, beta, c),
+                partial(given, *map(_rows_apart, (a, b)), beta, _rows_apart(c)),
+                want=lambda want=want: want,
+            )
+            if min(m, n, k) > 0:
+                given = partial(_into, host_blas.gemm_of_flat, address, ta, tb, m, n, k)
+                flat = partial(given, a.ravel(), b.ravel(), beta, c.ravel())
+                checks += by_definition(flat, want=lambda want=want: want)
+    return checks
+
+
+def _into(function: Callable[..., None], *given: Any) -> np.ndarray:
+    """The last argument after ``function``; the others stay as they are."""
+    *given, c = given
+    held = c if c.base is None else c.base
+    made = held.copy()
+    view = made[: c.shape[0], : c.shape[1]] if c.shape != held.shape else made
+    function(*given, view)
+    rest = np.ones(made.shape, bool)
+    rest[tuple(slice(size) for size in c.shape)] = False
+    assert np.array_equal(made[rest], held[rest], equal_nan=True), "what stands beside c changes"
+    return view
+
+
+def _rows_apart(a: np.ndarray) -> np.ndarray:
+    wide = np.full((a.shape[0], a.shape[1] + 2), 7, a.dtype)
+    wide[:, : a.shape[1]] = a
+    return _kept(wide)[:, : a.shape[1]]
+
+
+def blas(address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc) -> None:
+    """``cblas_?gemm`` by its documentation, in the place of the call of it.
+
+    It reads no memory outside of its arrays.
+    """
+    assert address == 1 and {left, right} <= {111, 112}
+    op_a, op_b = left == 112, right == 112
+    A = _at(a, *((k, m) if op_a else (m, k)), lda)
+    B = _at(b, *((n, k) if op_b else (k, n)), ldb)
+    C = _at(c, m, n, ldc)
+    product = (A.T if op_a else A) @ (B.T if op_b else B)
+    C[...] = product if beta == 0 else product + beta * C
+
+
+def _at(a: np.ndarray, rows: int, columns: int, leading: int) -> np.ndarray:
+    """The matrix of rows ``leading`` numbers apart, from the first number of
+    ``a``."""
+    ends = sum((size - 1) * stride for size, stride in zip(a.shape, a.strides, strict=True))
+    assert leading >= columns and ((rows - 1) * leading + columns - 1) * a.itemsize <= ends
+    strides = leading * a.itemsize, a.itemsize
+    return np.lib.stride_tricks.as_strided(a, (rows, columns), strides)
+
+
+# Dense layers with ReLU between them.
+
+WIDTHS = [(2, 3, 2), (1, 3, 1), (2, 1, 3, 2), (6, 1), (2, 3), (9, 1, 2)]
+
+
+def of_passes() -> list[Check]:
+    """The four passes by those of the layers, with own and shared parameters,
+    and on data."""
+    checks = []
+    for widths, dtype, (shared, shared_dot), on_data in (
+        *product(WIDTHS, DTYPES[:1], ((False, False),), (False, True)),
+        *product(WIDTHS[:3], DTYPES[1:], ((True, True), (False, True)), (False,)),
+        *product(WIDTHS[:1], DTYPES[:1], ((True, False),), (False,)),
+    ):
+        examples = 1 if widths == (2, 3) else 3
+        draw, size = Draw(dtype), Perceptron(widths).shapes["phi"][0]
+        phi, phi_dot = draw(1 if shared else 2, size), draw(1 if shared_dot else 2, size)
+        x, x_dot = draw(2, examples, widths[0]), draw(2, examples, widths[0])
+        dy, dy_dot = draw(2, examples, widths[-1]), draw(2, examples, widths[-1])
+        given = widths, phi, phi_dot, x, 0 * x_dot if on_data else x_dot, dy, dy_dot, on_data
+        want = partial(_by_layers, *given)
+        checks += by_definition(partial(_at_once, *given), want=want)
+        apart = widths, *map(_strided, given[1:-1]), on_data
+        checks += by_definition(partial(_at_once, *apart), want=want)
+    return checks
+
+
+def _at_once(widths, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
+    """The results of the four passes."""
+    y, a = host_perceptron.forward(phi, x, widths)
+    dx, dphi, e = host_perceptron.backward(phi, a, dy, widths, on_data)
+    y_dot, a_dot = host_perceptron.forward_tangent(phi, phi_dot, a, x_dot, widths, on_data)
+    given = phi, phi_dot, a, a_dot, e, dy_dot, widths, on_data
+    return y, dx, dphi, y_dot, *host_perceptron.backward_tangent(*given)
+
+
+def _by_layers(widths, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
+    network = mm.mlp(list(widths))
+    theta = network.theta(phi, x)
+    moving = network.dot(theta, phi_dot)
+    y, caches = network.forward_cached(theta, x)
+    dx, dphi, dys = network.backward(theta, caches, dy)
+    y_dot, caches_dot = network.forward_tangent(theta, moving, caches, x_dot)
+    given = theta, moving, caches, caches_dot, dys, dy_dot
+    dx_dot, dphi_dot = network.backward_tangent(*given)
+    return y, None if on_data else dx, dphi, y_dot, None if on_data else dx_dot, dphi_dot
+
+
+def of_perceptron() -> list[Check]:
+    return [
+        partial(check_layer, Perceptron(widths), widths[:1], shared=shared, examples=examples)
+        for widths, shared, examples in (((2, 3, 2), False, 3), ((1, 3, 1), True, 1))
+    ]
+
+
+# Networks.
+
+
+def of_networks() -> list[Check]:
+    """Losses, gradients, Hessian-vector products and adapted parameters."""
+    draw, checks = Draw(np.float64), []
+    convnet = (
+        *(layers.Conv2D(1, 2, 2), layers.BatchNorm(2), layers.ReLU()),
+        *(layers.Flatten(), layers.Dense(8, 2)),
+    )
+    pooled = (
+        *(layers.Conv2D(1, 2), layers.BatchNorm(2), layers.MaxPool2D(), layers.ReLU()),
+        *(layers.Flatten(), layers.Dense(8, 2)),
+    )
+    for network in (
+        mm.mlp([2, 3, 2]),
+        mm.Network((4, 3, 1), convnet),
+        mm.Network((3, 4, 1), pooled),
+    ):
+        objective = mm.Objective(network, mm.MeanSquaredError())
+        phi, shape = draw(network.size), network.input_shape
+        batches = mm.Minibatches(draw(2, 2, 2, *shape), draw(2, 2, 2, 2))
+        rows = _kept(np.stack([phi, phi[::-1]]))
+        calls = [partial(_derivatives, objective, each, batches[0], rows) for each in (phi, rows)]
+        for rule in (mm.SGD(0.1), mm.Adam(0.1, eps=1e-2), mm.Adam(0.1, 0.5, 0.9, 1e-2)):
+            calls.append(partial(mm.adapt, objective, phi, batches, rule))
+        checks += by_definition(*calls)
+    return checks
+
+
+def _derivatives(objective, phi, batch, v) -> tuple[np.ndarray, ...]:
+    point = objective.at(phi, batch)
+    return point.loss, point.grad, point.hvp(v), point.hvp(v[0]), point.input_grad()

@@ -1,0 +1,153 @@
+"""The compiled twins as they are interpreted, to be mutated.
+
+With ``NUMBA_DISABLE_JIT=1`` in the environment a compiled function is the
+Python function that it is written as, so it can be mutated like any other. The
+twins have loops in the place of array expressions, and so more mutants. What
+compiled code does with the same statements is not judged here:
+tests/arrays/test_host_kernels.py compares it with the plain definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numba
+import numpy as np
+from mutation_targets import PASSES, Target, each_of
+from mutation_twin_checks import (
+    blas,
+    of_combinations,
+    of_gemm,
+    of_networks,
+    of_passes,
+    of_patches,
+    of_perceptron,
+    of_products,
+    of_rectified,
+    of_rows,
+    of_updates,
+)
+
+import minimeta as mm
+from minimeta.arrays import host_blas, host_kernels, host_perceptron, kernels
+from minimeta.arrays.compiled import Compiled, twins
+from minimeta.layers import perceptron
+from minimeta.layers.perceptron import Perceptron
+
+_NUMBERS = {"intp": (int, np.integer), "f8": (float, np.floating), "b1": (bool, np.bool_)}
+_ENTRIES = {"i8": np.int64, "u1": np.uint8, "b1": np.bool_}
+# Bytes. Small images have several blocks, and the last is smaller than others.
+_BLOCK = 2000
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Twins are used inside the block, as Python functions.
+
+    A call is refused where compiled code would refuse it. What is not written
+    is NaN, and not by chance what it should be.
+
+    Raises
+    ------
+    RuntimeError
+        if Numba compiles.
+    """
+    if not numba.config.DISABLE_JIT:
+        raise RuntimeError("Numba compiles: set NUMBA_DISABLE_JIT=1 before Python starts")
+    with ExitStack() as stack:
+        stack.enter_context(twins(True))
+        for owner, name, value in (
+            (Compiled, "__call__", _called),
+            (np, "empty", _spoiled(np.empty)),
+            (host_blas, "_call", blas),
+            (host_kernels, "BLOCK", _BLOCK),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield
+
+
+def _called(self: Compiled, dtype: np.dtype, *arguments: Any) -> None:
+    """Call the Python function, on arguments of the types that it is compiled
+    for."""
+    given = zip(self.kinds, arguments, strict=True)
+    self.function(*(_of_kind(kind, each, dtype) for kind, each in given))
+
+
+def _of_kind(kind: str, argument: Any, dtype: np.dtype) -> Any:
+    """``argument``, which cannot be written to if ``kind`` says so."""
+    name, _, axes = kind.removeprefix("in ").partition("[")
+    if not axes:
+        assert isinstance(argument, _NUMBERS[name]), f"{argument!r} is no {name}"
+        return argument
+    entries = np.dtype(_ENTRIES.get(name, dtype))
+    assert argument.dtype == entries and argument.ndim == axes.count(",") + 1
+    assert "::1" not in axes or argument.flags.c_contiguous
+    if kind.startswith("in "):
+        argument = argument.view()
+        argument.flags.writeable = False
+    assert kind.startswith("in ") or argument.flags.writeable
+    return argument
+
+
+def _spoiled(empty: Any) -> Any:
+    def spoiled(*arguments: Any, **options: Any) -> np.ndarray:
+        a = empty(*arguments, **options)
+        a.fill(np.nan if a.dtype.kind in "fc" else 3)
+        return a
+
+    return spoiled
+
+
+def targets() -> list[Target]:
+    """Every function of the twins that computes, and what only runs with
+    them."""
+    return [*_kernels(), *_products(), *_perceptrons()]
+
+
+def _kernels() -> Iterator[Target]:
+    networks = tuple(of_networks())
+    rows = *of_rows(), *networks
+    combinations = *of_combinations(), *networks
+    rectified = *of_rectified(), *networks
+    updates = *of_updates(), *networks
+    sums = "channel_sums channel_means channel_dots dots_and_sums centred _sums _dots_and_sums"
+    yield from each_of(host_kernels, f"{sums} _mean _centred_squares _centred_dots _rows", rows)
+    combine = "channel_combination _factor _one_for_all _combine_one _combine_two _add_term"
+    yield from each_of(host_kernels, combine, combinations)
+    rectify = "masked rectified rectified_dots rectified_maxima maxima_dots"
+    compiled = "_masked _rectified _rectified_dots _rectified_maxima _maxima_dots"
+    yield from each_of(host_kernels, f"{rectify} {compiled} _flat _contiguous", rectified)
+    yield from each_of(host_kernels, "_fill", (*of_combinations(), *of_rectified(), *networks))
+    rules = "sgd_update adam_update _vectors _sgd _adam"
+    yield from each_of(host_kernels, rules, updates)
+    yield from each_of(kernels, "adam_update", updates)
+
+
+def _products() -> Iterator[Target]:
+    networks = tuple(of_networks())
+    by_patches = *of_patches(), *networks
+    of_class = "__init__ swapaxes __array__"
+    yield from each_of(host_kernels.Patches, f"{of_class} lines", by_patches)
+    yield from each_of(host_kernels.PatchesTransposed, "__init__ __array__", by_patches)
+    gathered = "patches geometry _gather _scatter _rows_together _all_patches _convolve _correlate"
+    made = f"{gathered} _convolve_transpose patches_transpose _two _matrices"
+    yield from each_of(host_kernels, made, by_patches)
+    products = *of_products(), *by_patches
+    yield from each_of(host_kernels, "product_sum _add_shift", products)
+    yield from each_of(host_blas, "gemm gemm_of_flat _add_by_loops", tuple(of_gemm()))
+
+
+def _perceptrons() -> Iterator[Target]:
+    networks = tuple(of_networks())
+    passes = *of_passes(), *networks
+    public = "forward backward forward_tangent backward_tangent _array _flat _c"
+    helpers = "_affine _add_product _dot _gradient _pulled _copy _rectify _mask _sums"
+    compiled = "_forward _backward _forward_tangent _backward_tangent"
+    yield from each_of(host_perceptron, f"{public} {helpers} {compiled}", passes)
+    layer = *of_perceptron(), *networks
+    yield from each_of(Perceptron, " ".join(("forward", *PASSES)), layer)
+    yield from each_of(perceptron, "_alike", layer)
+    yield from each_of(mm.Network, "dot", networks)
