@@ -67,7 +67,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if twin := _twin(*_arrays(*(each for factor, a in terms for each in (a, factor)), shift)):
+    if twin := _twin(terms[0][1], *(each for term in terms for each in term), shift):
         return twin.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
@@ -100,7 +100,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
-    if twin := _twin(*_arrays(*(each for pair in pairs for each in pair), shift)):
+    if twin := _twin(*(each for pair in pairs for each in pair), shift):
         return twin.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
@@ -368,8 +368,7 @@ def adam_update(
     which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
     Returns ``phi', m', v'``, each ``(T, D)``.
     """
-    given = [each for each in (g, phi, m, v) if each is not None]
-    if isinstance(rate, (int, float)) and (twin := _host_twin(*given)):
+    if isinstance(rate, (int, float)) and (twin := _host_twin(g, phi, m, v)):
         return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
@@ -393,25 +392,27 @@ def _adam_update(
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
 
 
-def _arrays(*arguments: Any) -> list[Array]:
-    """Those that are arrays; the others are numbers and None."""
-    return [each for each in arguments if hasattr(each, "dtype")]
+def _twin(*given: Any) -> ModuleType | None:
+    """The module of the twins that take the arrays in ``given``; None where
+    there is none."""
+    return _host_twin(*given) or (device_kernels if compiles_kernels(given[0]) else None)
 
 
-def _twin(*arrays: Array) -> ModuleType | None:
-    """The module of the twins that take ``arrays``; None where there is
-    none."""
-    return _host_twin(*arrays) or (device_kernels if compiles_kernels(arrays[0]) else None)
+def _host_twin(*given: Any) -> ModuleType | None:
+    """The module of the compiled twins, if they take the arrays in ``given``:
+    of one dtype, on the host.
 
-
-def _host_twin(*arrays: Array) -> ModuleType | None:
-    """The module of the compiled twins, if they take ``arrays``: of one dtype,
-    on the host."""
+    The first is an array. The others may also be numbers and None.
+    """
     if not fast():
         return None
-    twin, dtype = _host_kernels(), arrays[0].dtype
-    for each in arrays:
-        if each.dtype != dtype or (type(each) is not np.ndarray and type(each) not in twin.TAKEN):
+    twin, dtype = _host_kernels(), given[0].dtype
+    for each in given:
+        kind = type(each)
+        if kind is np.ndarray or kind in twin.TAKEN:
+            if each.dtype is not dtype and each.dtype != dtype:
+                return None
+        elif each is not None and kind is not float and kind is not int:
             return None
     return twin if dtype in DTYPES else None
 
