@@ -2,12 +2,12 @@
 
     python benchmarks/runs.py [--presets NAMES] [--iterations N] [--repeats N]
 
-A run is the process ``python -m minimeta train PRESET --iterations N``, from its
-start to its end. It therefore includes imports, loading of the images, loading
-of compiled kernels, metrics and checkpoints. Every preset runs as installed, and
-without the extra ``fast`` (MINIMETA_FAST=0), in turn. Before them a run of two
-meta-steps in each form fills the caches of images and of compiled kernels. The
-images come from MINIMETA_DATA, or from --data.
+A run is the process ``python -m minimeta train PRESET --iterations N``, from
+its start to its end. It therefore includes imports, loading of the images and
+of compiled kernels, metrics and checkpoints. Every preset runs as installed,
+and without the extra ``fast`` (MINIMETA_FAST=0), in turn. Before them a run of
+two meta-steps in each form fills the caches of images and of compiled kernels.
+The images come from MINIMETA_DATA, or from --data.
 
 The presets of ``LONG`` would take more than ten minutes, and make fewer
 meta-steps. The script writes runs.json run by run. A preset without data, or
@@ -22,7 +22,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
