@@ -123,7 +123,7 @@ ENTRIES: dict[str, list[Entry]] = {
             "channels-last,inplace,threads",
         ),
         *torch_func("contiguous"),
-        *torch_compile("im2col,inplace,threads"),
+        *torch_compile("im2col,inplace,threads", "im2col,threads"),
         *jax(
             "vmap,scan,conv",
             "map,scan,im2col",
@@ -148,13 +148,13 @@ ENTRIES: dict[str, list[Entry]] = {
     "omniglot-evaluation": [
         *ours("default", WITHOUT_FAST, ONE_THREAD),
         *torch("channels-last,inplace", "contiguous,inplace,threads"),
-        *torch_compile("im2col,inplace,threads"),
+        *torch_compile("im2col,inplace,threads", "im2col,threads"),
         *jax("map,scan,conv", "vmap,scan,im2col", "map,scan,im2col,threads"),
     ],
     "mini-imagenet-reptile": [
         *ours("default", WITHOUT_FAST, ONE_THREAD),
         *torch("channels-last,fused", "channels-last,inplace,threads"),
-        *torch_compile("channels-last,inplace"),
+        *torch_compile("channels-last,inplace", "channels-last,inplace,threads"),
         *jax("map,scan,im2col,slices", "map,scan,im2col,slices,threads"),
     ],
 } | {

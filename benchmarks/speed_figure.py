@@ -91,7 +91,7 @@ def _draw_times(axis: Any, cases: list[dict[str, Any]]) -> None:
     axis.axvline(1, color="black", linewidth=0.6, zorder=1)
     axis.set_xscale("log")
     _plain(axis.xaxis)
-    axis.set_ylim(len(cases) - 0.5, -0.5)
+    axis.set_ylim(max(len(cases), 1) - 0.5, -0.5)
     axis.set_yticks(
         range(len(cases)), [_told(case) for case in cases], fontsize=SMALL, linespacing=1.1
     )

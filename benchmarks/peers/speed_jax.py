@@ -11,6 +11,9 @@ conv | im2col       XLA's convolution, which vmap over weights turns into a
                     grouped one; or slices and a matrix product
 window | slices     max pooling by lax.reduce_window, or as the maximum of
                     strided slices
+threads             as many threads as cores share the tasks, each with its own
+                    compiled program
+single              an operation uses one thread
 checkpoint          (memory only) jax.checkpoint on the inner step
 """
 
@@ -40,7 +43,7 @@ def main() -> None:
 
 
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
-    if "single" in variant.split(","):
+    if "single" in variant.split(","):  # read where JAX first computes
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     jax.config.update("jax_enable_x64", arrays["phi"].dtype == np.float64)
     work = Work(settings, arrays, set(variant.split(",")))
