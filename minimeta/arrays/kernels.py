@@ -30,7 +30,6 @@ from .windows import Windows
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
 # fast. Arrays of at least _LARGE numbers are worth making their rows that long.
 _LARGE, _LONG_ROW = 1 << 16, 6144
-TWIN_DTYPES = DTYPES
 
 
 def channel_sums(a: Array) -> Array:
@@ -210,70 +209,6 @@ def centred(x: Array, other: Array | None = None) -> tuple[Array, Array]:
     return u, channel_dots(u, u if other is None else other)
 
 
-def rectified(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
-    """y = M z with z = a o u + 1 shift^T, and the mask of M: where z > 0.
-
-    ``a`` and ``shift`` are ``(T or 1, C)``, one number a channel. The mask is
-    for ``rectified_dots`` and ``masked``.
-    """
-    if twin := _host_twin(u, a, shift):
-        return twin.rectified(a, u, shift)
-    z = channel_combination((a, u), shift=shift)
-    mask = z.real > 0
-    return masked(z, mask), mask
-
-
-def rectified_dots(mask: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
-    """dz = M dy, and the sums of dz o u and of dz over the rows."""
-    if twin := _host_twin(dy, u):
-        return twin.rectified_dots(mask, dy, u)
-    dz = masked(dy, mask)
-    return dz, *dots_and_sums(dz, u)
-
-
-def rectified_maxima(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
-    """y = M P z with z = a o u + 1 shift^T, and what M P selects.
-
-    P takes the largest value of each 2x2 window, as two ``pair_maxima`` do, and
-    M clears those that are not above zero. ``a`` and ``shift`` are
-    ``(T or 1, C)``. ``u: (T, N, height, width, C)``; y has
-    ceil(height / 2) x ceil(width / 2) pixels, and ``chosen`` has an integer for
-    each number of y: i + 2 j for the pixel i below and j to the right of the
-    window's first, 4 where M clears it.
-    """
-    if twin := _host_twin(u, a, shift):
-        return twin.rectified_maxima(a, u, shift)
-    columns, second = pair_maxima(channel_combination((a, u), shift=shift), 2)
-    y, right = pair_maxima(columns, 3)
-    mask, lower = y.real > 0, np.zeros(columns.shape, bool)
-    lower[:, :, : second.shape[2]] = second
-    chosen = pair_selection(right, lower, 3).astype(np.uint8)
-    chosen[:, :, :, : right.shape[3]] += 2 * right.astype(np.uint8)
-    return masked(y, mask), np.where(mask, chosen, np.uint8(4))
-
-
-def selected_maxima(chosen: Array, z: Array) -> Array:
-    """M P z, for what ``rectified_maxima`` has ``chosen``."""
-    y = np.zeros(chosen.shape, z.dtype)
-    for k in range(4):
-        of_k = z[:, :, k % 2 :: 2, k // 2 :: 2]
-        there = slice(of_k.shape[2]), slice(of_k.shape[3])
-        y[:, :, *there] += of_k * (chosen[:, :, *there] == k)
-    return y
-
-
-def maxima_dots(chosen: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
-    """dz = P^T M dy, and the sums of dz o u and of dz over the rows."""
-    if twin := _host_twin(dy, u):
-        return twin.maxima_dots(chosen, dy, u)
-    dz = np.zeros(u.shape, dy.dtype)
-    for k in range(4):
-        of_k = dz[:, :, k % 2 :: 2, k // 2 :: 2]
-        there = slice(of_k.shape[2]), slice(of_k.shape[3])
-        of_k[...] = (dy * (chosen == k))[:, :, *there]
-    return dz, *dots_and_sums(dz, u)
-
-
 def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
     """The larger, by real part, of each pair of neighbours along ``axis``.
 
@@ -423,6 +358,17 @@ def has_twins(*arrays: Array) -> bool:
     return _host_twin(*arrays) is not None
 
 
+def alike(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays that have twins, in one dtype: complex where one of them carries a
+    complex step."""
+    dtype = arrays[0].dtype
+    if all(each.dtype == dtype for each in arrays):
+        return arrays
+    common = np.result_type(*arrays)
+    common = common if common in DTYPES else np.dtype(np.complex128)
+    return tuple(each.astype(common, copy=False) for each in arrays)
+
+
 @cache
 def perceptron() -> ModuleType:
     """The passes of Dense layers with ReLU between them, for arrays that have
@@ -430,6 +376,15 @@ def perceptron() -> ModuleType:
     from . import host_perceptron
 
     return host_perceptron
+
+
+@cache
+def normalization() -> ModuleType:
+    """The passes of BatchNorm and ReLU, for arrays that have twins. The layers
+    one by one are their plain definition."""
+    from . import host_norm
+
+    return host_norm
 
 
 @cache
