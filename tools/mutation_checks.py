@@ -16,7 +16,6 @@ import minimeta as mm
 from minimeta import layers
 from minimeta.algorithms import Inequality, agreement_weights, gradient_agreement
 from minimeta.arrays import kernels
-from minimeta.layers.batch_norm import RectifiedBatchNorm
 from minimeta.testing import (
     check_layer,
     check_loss,
@@ -61,7 +60,7 @@ def of_kernels() -> tuple[Check, ...]:
     long = rng.standard_normal((2, 1 << 14, 4))
     for each in (a, b, c, f, v, column, row, matrix, mask, long):
         each.flags.writeable = False
-    by_channel, shift = f[:, None, None], v[:, None, None]
+    by_channel, shift, u = f[:, None, None], v[:, None, None], a - a.mean(axis=(1, 2), keepdims=True)
     sum_of, combination, product = (
         kernels.channel_sums,
         kernels.channel_combination,
@@ -84,6 +83,10 @@ def of_kernels() -> tuple[Check, ...]:
         (lambda: product((a[:, 0], matrix), shift=v), a[:, 0] @ matrix + v[:, None]),
         (lambda: product(*pairs), a[:, :, 0] @ matrix + column @ row),
         (lambda: kernels.masked(a, mask), np.where(mask, a, 0)),
+        (lambda: kernels.dots_and_sums(a, b), np.array([(a * b).sum((1, 2)), a.sum((1, 2))])),
+        (lambda: kernels.centred(a)[0], u),
+        (lambda: kernels.centred(a)[1], (u * u).sum(axis=(1, 2))),
+        (lambda: kernels.centred(a, b)[1], (u * b).sum(axis=(1, 2))),
     ]
     # Of length 5 and 3: two pairs or one, and one without a partner.
     for axis in (1, 2):
@@ -108,108 +111,14 @@ def _pair_cases(a: np.ndarray, axis: int, rng: np.random.Generator) -> list[tupl
     ]
 
 
-def of_rectified_kernels() -> tuple[Check, ...]:
-    """Sums and maxima by their plainest expressions, of real and of complex
-    numbers. No argument can be written to."""
-    rng = np.random.default_rng(11)
-    real, dy_real = rng.standard_normal((2, 3, 5, 3, 2)), rng.standard_normal((2, 3, 3, 2, 2))
-    factor, shift = rng.standard_normal((2, 1, 2))
-    cases: list[tuple[Callable[[], Any], np.ndarray]] = []
-    # Whole numbers are often equal, and often 0.
-    for u, factor, shift in (
-        (real, factor, shift),
-        (real + 1e-3j * rng.standard_normal(real.shape), factor, shift),
-        (np.round(real), np.ones((1, 2)), np.zeros((1, 2))),
-    ):
-        dy = dy_real.astype(u.dtype)
-        dz, scaled = rng.standard_normal(u.shape).astype(u.dtype), factor * u + shift
-        mask = rng.random(u.shape) < 0.5
-        y, chosen = _maxima(scaled)
-        given = factor.astype(u.dtype), u, shift.astype(u.dtype)
-        for each in (u, dy, dz, mask, chosen, *given):
-            each.flags.writeable = False
-        centre = u - u.mean(axis=(1, 2, 3), keepdims=True)
-        cases += [
-            (partial(_of_results, kernels.dots_and_sums, dz, u), _as_one(_dots(dz, u))),
-            (partial(_of_results, kernels.centred, u), _as_one((centre, _dots(centre, centre)[0]))),
-            (partial(_of_results, kernels.centred, u, dz), _as_one((centre, _dots(centre, dz)[0]))),
-            (
-                partial(_of_results, kernels.rectified, *given),
-                _as_one((np.where(scaled.real > 0, scaled, 0), scaled.real > 0)),
-            ),
-            (
-                partial(_of_results, kernels.rectified_dots, mask, dz, u),
-                _as_one((mask * dz, *_dots(mask * dz, u))),
-            ),
-            (partial(_of_results, kernels.rectified_maxima, *given), _as_one((y, chosen))),
-            (partial(kernels.selected_maxima, chosen, scaled), y),
-            (
-                partial(_of_results, kernels.maxima_dots, chosen, dy, u),
-                _as_one((_spread(chosen, dy, u), *_dots(_spread(chosen, dy, u), u))),
-            ),
-        ]
-    return tuple(partial(agrees, function, want) for function, want in cases)
-
-
-def _of_results(function: Callable[..., tuple[np.ndarray, ...]], *arrays: np.ndarray) -> np.ndarray:
-    return _as_one(function(*arrays))
-
-
-def _as_one(results: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The numbers of all results, task by task."""
-    return np.concatenate([each.reshape(len(each), -1) for each in results], axis=1)
-
-
-def _dots(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of a o b and of a over all axes but the first and the last."""
-    axes = tuple(range(1, a.ndim - 1))
-    return (a * b).sum(axis=axes), a.sum(axis=axes)
-
-
-def _maxima(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The maximum of each 2x2 window, if it is above zero, and its place."""
-    (tasks, count, height, width, channels), least = z.shape, -np.inf
-    shape = (tasks, count, -(-height // 2), -(-width // 2), channels)
-    y, chosen = np.zeros(shape, z.dtype), np.full(shape, 4, np.uint8)
-    for place in np.ndindex(shape):
-        t, n, r, q, c = place
-        best = least
-        for k in range(4):
-            row, column = 2 * r + k % 2, 2 * q + k // 2
-            if row < height and column < width and z[t, n, row, column, c].real > best:
-                best = z[t, n, row, column, c].real
-                y[place], chosen[place] = z[t, n, row, column, c], k
-        if best <= 0:
-            y[place], chosen[place] = 0, 4
-    return y, chosen
-
-
-def _spread(chosen: np.ndarray, dy: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Each number of ``dy`` at its chosen place in an array like ``u``."""
-    dz = np.zeros_like(u)
-    for t, n, r, q, c in np.argwhere(chosen < 4):
-        k = chosen[t, n, r, q, c]
-        dz[t, n, 2 * r + k % 2, 2 * q + k // 2, c] = dy[t, n, r, q, c]
-    return dz
-
-
 def of_normalization() -> tuple[Check, ...]:
-    """The values of BatchNorm by their definition; and those of
-    ``RectifiedBatchNorm`` from them."""
-    rng, checks = np.random.default_rng(12), []
-    x = rng.standard_normal((2, 3, 5, 4, 2))
-    gamma, beta = rng.standard_normal((2, 2, 2))
-    theta = {"scale": gamma, "shift": beta}
-    axes, spread = (1, 2, 3), (slice(None), None, None, None)
-    mean, variance = x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
-    z = gamma[spread] * (x - mean) / np.sqrt(variance + 0.1) + beta[spread]
-    for layer, want in (
-        (layers.BatchNorm(2, 0.1), z),
-        (RectifiedBatchNorm(2, 0.1), np.maximum(z, 0)),
-        (RectifiedBatchNorm(2, 0.1, pooled=True), _maxima(z)[0]),
-    ):
-        checks.append(partial(agrees, lambda layer=layer: layer.forward(theta, x)[0], want))
-    return tuple(checks)
+    """The values by their definition."""
+    rng = np.random.default_rng(12)
+    x, (gamma, beta) = rng.standard_normal((2, 3, 5, 4, 2)), rng.standard_normal((2, 2, 2))
+    theta, by_channel = {"scale": gamma, "shift": beta}, (slice(None), None, None, None)
+    mean, variance = (each(x, axis=(1, 2, 3), keepdims=True) for each in (np.mean, np.var))
+    want = gamma[by_channel] * (x - mean) / np.sqrt(variance + 0.1) + beta[by_channel]
+    return (partial(agrees, lambda: layers.BatchNorm(2, 0.1).forward(theta, x)[0], want),)
 
 
 # Losses.

@@ -192,11 +192,8 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "kernels.channel_combination": [
             "shape = terms[-1][1].shape",
         ],
-        "BatchNorm._pulled_dot": [
-            (
-                "a, a_dot, of_u_dot, of_u, shift, dgamma_dot = _pulled_dots(theta['scale'], r, "
-                "sigma, total, *moving, _count(dy_dot))"
-            ),
+        "BatchNorm.backward_tangent": [
+            "(u, r), (u_dot, r_dot), P = (cache, cache_dot, _count(dy_dot))",
         ],
         "network._as_rows": [
             (

@@ -49,7 +49,6 @@ from mutation_checks import (
     of_normalization,
     of_polynomial,
     of_quadratic,
-    of_rectified_kernels,
     of_regularized,
     of_sphere,
     of_summed,
@@ -70,7 +69,6 @@ from minimeta.arrays import kernels
 from minimeta.arrays.compiled import Compiled
 from minimeta.inner import RateGradient, conjugate_gradients, stores, trajectory
 from minimeta.layers import batch_norm, film
-from minimeta.layers.batch_norm import RectifiedBatchNorm
 from minimeta.losses import softmax
 from minimeta.objectives import (
     NetworkPoint,
@@ -128,11 +126,6 @@ def _layers() -> Iterator[Target]:
     normalization = of_layers(
         (layers.BatchNorm(3), (2, 3, 3)), (layers.BatchNorm(2, eps=0.5), (2,))
     )
-    rectified = of_layers(
-        (RectifiedBatchNorm(3), (2, 3, 3)),
-        (RectifiedBatchNorm(2, pooled=True), (5, 4, 2)),
-        (RectifiedBatchNorm(1, pooled=True), (2, 3, 1)),
-    )
     pool = of_layers((layers.MaxPool2D(), (5, 4, 2)), (layers.MaxPool2D(), (4, 3, 1)))
     modulation = of_layers((layers.FiLM(2, 3), (2, 3, 2)), (layers.FiLM(3, 1), (3,)))
     by_layer = {
@@ -151,10 +144,6 @@ def _layers() -> Iterator[Target]:
     yield from each_of(layers.Conv2D, "_matrix _rows _images _transpose _gradients", convolution)
     yield from each_of(batch_norm, "_pulled _moving_scales _pulled_dots _count", normalization)
     yield from each_of(batch_norm, "_scales", normalization + of_normalization())
-    yield from each_of(layers.BatchNorm, "_scaled _pulled _pulled_dot", normalization)
-    joined = rectified + of_normalization()
-    yield from each_of(RectifiedBatchNorm, " ".join(("forward", *PASSES)), joined)
-    yield from each_of(RectifiedBatchNorm, "_pulled_through", joined)
     yield from each_of(layers.FiLM, "_halves", modulation)
     yield from each_of(film, "_matrices _beside _t", modulation)
     yield from each_of(layers.Tanh, "slope curvature", of_layers((layers.Tanh(), (4,))))
@@ -164,10 +153,7 @@ def _layers() -> Iterator[Target]:
     yield from each_of(kernels, "patches_transpose beside", convolution + of_network())
     pairs = "masked pair_selection pair_selection_transpose _pairs _then"
     yield from each_of(kernels, pairs, of_kernels() + pool)
-    rows = "dots_and_sums centred rectified rectified_dots"
-    yield from each_of(kernels, rows, of_kernels() + of_rectified_kernels() + rectified)
-    maxima = "rectified_maxima selected_maxima maxima_dots"
-    yield from each_of(kernels, maxima, of_rectified_kernels() + rectified)
+    yield from each_of(kernels, "dots_and_sums centred", of_kernels() + normalization)
 
 
 def _losses() -> Iterator[Target]:

@@ -17,10 +17,10 @@ from mutation_checks import Check, agrees
 
 import minimeta as mm
 from minimeta import layers
-from minimeta.arrays import host_blas, host_perceptron, kernels
+from minimeta.arrays import host_blas, host_norm, host_perceptron, kernels
 from minimeta.arrays.compiled import twins
 from minimeta.layers.perceptron import Perceptron
-from minimeta.testing import check_layer
+from minimeta.testing import check_network
 
 DTYPES = np.float64, np.complex128
 # More rows than a twin adds at a time, and one more than one more.
@@ -38,11 +38,11 @@ def by_definition(*calls: Callable[[], Any], want: Callable[[], Any] | None = No
 
 
 def as_one(results: Any) -> np.ndarray:
-    """The numbers of all results, one after another: None is -1, and NaN is a
-    large number."""
+    """The numbers of all results, one after another, and a 0: None is -1, and
+    NaN is a large number."""
     results = results if isinstance(results, (tuple, list)) else (results,)
     parts = [np.ravel(-1.0 if each is None else each) for each in results]
-    whole = np.concatenate(parts)
+    whole = np.concatenate([*parts, [0.0]])
     return np.where(whole != whole, 1e3, whole)
 
 
@@ -124,39 +124,82 @@ def of_combinations() -> list[Check]:
     return checks
 
 
-def of_rectified() -> list[Check]:
-    """ReLU and 2x2 maxima: of numbers that are equal or zero, and of NaN."""
+def of_masked() -> list[Check]:
     checks = []
-    for dtype, shape, halved in (
-        (np.float64, (2, 2, 5, 3, 2), (2, 2, 3, 2, 2)),
-        (np.complex128, (2, 1, 2, 4, 1), (2, 1, 1, 2, 1)),
-        (np.float64, (1, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
-    ):
+    for dtype in DTYPES:
         draw = Draw(dtype)
-        u, dz, dy, mask = draw(*shape), draw(*shape), draw(*halved), draw.mask(*shape)
-        own, shift, shared = draw(shape[0], shape[-1]), draw(shape[0], shape[-1]), draw(1, shape[-1])
-        spoiled = u.copy()
-        spoiled.reshape(-1)[:: max(2, u.size // 3)] = np.nan
-        whole, one, zero = np.round(u), 0 * shared + 1, 0 * shared
-        chosen = _kept(draw.rng.integers(0, 5, halved, np.uint8))
+        u, mask = draw(2, 3, 2), draw.mask(2, 3, 2)
+        calls = partial(kernels.masked, u, mask), partial(kernels.masked, _strided(u), mask)
+        checks += by_definition(*calls)
+    return checks
+
+
+# Normalization and ReLU.
+
+
+def of_norms() -> list[Check]:
+    """The four passes by those of the layers: of images and of rows, with own
+    and with shared parameters, of numbers that are equal, and of NaN."""
+    checks = []
+    for dtype, shape, pooled, (shared, shared_dot) in (
+        *product(DTYPES, ((2, 2, 5, 3, 2),), (False, True), ((False, False), (True, False))),
+        *product(DTYPES[:1], ((2, 1, 2, 4, 1),), (True,), ((False, True),)),
+        *product(DTYPES[:1], ((1, 1, 2, MANY // 2 + 1, 1),), (False, True), ((True, True),)),
+        (np.float64, (2, 4, 3), False, (True, True)),
+        (np.float64, (1, 1, 1, 1, 1), True, (False, False)),
+    ):
+        draw, width = Draw(dtype), 2 * shape[-1]
+        phi, phi_dot = draw(1 if shared else shape[0], width), draw(1, width)
+        phi_dot = phi_dot if shared_dot else draw(shape[0], width)
+        x, x_dot, halved = draw(*shape), draw(*shape), _halved(shape) if pooled else shape
+        given = pooled, phi, phi_dot, x, x_dot, draw(*halved), draw(*halved)
+        want = partial(_by_norm_and_relu, *given)
+        apart = pooled, *map(_strided, given[1:])
         checks += by_definition(
-            partial(kernels.masked, u, mask),
-            partial(kernels.masked, _strided(u), mask),
-            partial(kernels.rectified_dots, mask, dz, u),
-            partial(kernels.rectified_dots, mask, _strided(dz), _strided(u)),
-            partial(kernels.maxima_dots, chosen, dy, u),
-            partial(kernels.maxima_dots, chosen, _strided(dy), _strided(u)),
+            partial(_norm_at_once, *given), partial(_norm_at_once, *apart), want=want
         )
-        for rectified in (kernels.rectified, kernels.rectified_maxima):
-            checks += by_definition(
-                partial(rectified, own, u, shift),
-                partial(rectified, shared, _strided(u), shared),
-                partial(rectified, one, whole, zero),
-                partial(rectified, own, spoiled, shift),
-            )
-    many = Draw(np.float64)
-    given = many.mask(1, MANY, 1), many(1, MANY, 1), many(1, MANY, 1)
-    return checks + by_definition(partial(kernels.rectified_dots, *given))
+    for pooled in (False, True):
+        for x in (_opposed(draw), _spoiled(draw)):
+            phi, dy = np.array([[1.0, 1.0, 0.0, 0.0]]), draw(1, 2, *((2, 2) if pooled else (3, 4)), 2)
+            given = pooled, phi, draw(1, 4), x, draw(*x.shape), dy, draw(*dy.shape)
+            want = partial(_by_norm_and_relu, *given)
+            checks += by_definition(partial(_norm_at_once, *given), want=want)
+    return checks
+
+
+def _halved(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], -(-shape[2] // 2), -(-shape[3] // 2), shape[4])
+
+
+def _opposed(draw: Draw) -> np.ndarray:
+    """Numbers of mean 0, many of them equal, and many 0."""
+    half = draw.rng.integers(-1, 2, (1, 1, 3, 4, 2)).astype(float)
+    return _kept(np.concatenate([half, -half], axis=1))
+
+
+def _spoiled(draw: Draw) -> np.ndarray:
+    """One channel has a NaN."""
+    x = draw(1, 2, 3, 4, 2).copy()
+    x[0, 1, 1, 2, 0] = np.nan
+    return _kept(x)
+
+
+def _norm_at_once(pooled, phi, phi_dot, x, x_dot, dy, dy_dot) -> tuple:
+    (gamma, beta), (gamma_dot, beta_dot) = (np.split(each, 2, axis=1) for each in (phi, phi_dot))
+    y, cache = host_norm.forward(gamma, beta, x, 0.1, pooled)
+    dx, *dphi = host_norm.backward(gamma, cache, dy)
+    y_dot, cache_dot = host_norm.forward_tangent(gamma, gamma_dot, beta_dot, cache, x_dot)
+    given = gamma, gamma_dot, cache, cache_dot, dy, dy_dot
+    dx_dot, *dphi_dot = host_norm.backward_tangent(*given)
+    rows, rows_dot = (np.concatenate(each, axis=1) for each in (dphi, dphi_dot))
+    return y, dx, rows, y_dot, dx_dot, rows_dot
+
+
+def _by_norm_and_relu(pooled, phi, phi_dot, x, x_dot, dy, dy_dot) -> tuple:
+    pool = (layers.MaxPool2D(),) if pooled else ()
+    stages = layers.BatchNorm(x.shape[-1], 0.1), *pool, layers.ReLU()
+    network = mm.Network(x.shape[2:], stages)
+    return _by_layers(network, phi, phi_dot, x, x_dot, dy, dy_dot, False)
 
 
 # Products with patches.
@@ -236,7 +279,7 @@ def of_updates() -> list[Check]:
     checks, sgd = [], kernels.sgd_update
     for dtype in DTYPES:
         draw = Draw(dtype)
-        rows, g, m, v = draw(2, 3), draw(2, 3), draw(2, 3), _kept(draw(2, 3) ** 2)
+        rows, g, m, v = draw(2, 3), draw(2, 3).copy(), draw(2, 3), _kept(draw(2, 3) ** 2)
         for phi in (rows, rows[0], rows[:1]):
             checks += by_definition(partial(sgd, phi, g, 0.1), partial(sgd, phi, _strided(g), 0.1))
             for beta1, before in product((0.0, 0.5), ((None, None), (m, v), (m[0], v[0]))):
@@ -269,7 +312,7 @@ def of_gemm() -> list[Check]:
             )
             if min(m, n, k) > 0:
                 given = partial(_into, host_blas.gemm_of_flat, address, ta, tb, m, n, k)
-                flat = partial(given, a.ravel(), b.ravel(), beta, c.ravel())
+                flat = partial(given, a.ravel(), b.ravel(), beta, c.ravel().copy())
                 checks += by_definition(flat, want=lambda want=want: want)
     return checks
 
@@ -279,7 +322,7 @@ def _into(function: Callable[..., None], *given: Any) -> np.ndarray:
     *given, c = given
     held = c if c.base is None else c.base
     made = held.copy()
-    view = made[: c.shape[0], : c.shape[1]] if c.shape != held.shape else made
+    view = made[tuple(slice(size) for size in c.shape)]
     function(*given, view)
     rest = np.ones(made.shape, bool)
     rest[tuple(slice(size) for size in c.shape)] = False
@@ -336,7 +379,7 @@ def of_passes() -> list[Check]:
         x, x_dot = draw(2, examples, widths[0]), draw(2, examples, widths[0])
         dy, dy_dot = draw(2, examples, widths[-1]), draw(2, examples, widths[-1])
         given = widths, phi, phi_dot, x, 0 * x_dot if on_data else x_dot, dy, dy_dot, on_data
-        want = partial(_by_layers, *given)
+        want = partial(_by_layers, mm.mlp(list(widths)), *given[1:])
         checks += by_definition(partial(_at_once, *given), want=want)
         apart = widths, *map(_strided, given[1:-1]), on_data
         checks += by_definition(partial(_at_once, *apart), want=want)
@@ -352,8 +395,7 @@ def _at_once(widths, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
     return y, dx, dphi, y_dot, *host_perceptron.backward_tangent(*given)
 
 
-def _by_layers(widths, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
-    network = mm.mlp(list(widths))
+def _by_layers(network, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
     theta = network.theta(phi, x)
     moving = network.dot(theta, phi_dot)
     y, caches = network.forward_cached(theta, x)
@@ -364,11 +406,35 @@ def _by_layers(widths, phi, phi_dot, x, x_dot, dy, dy_dot, on_data) -> tuple:
     return y, None if on_data else dx, dphi, y_dot, None if on_data else dx_dot, dphi_dot
 
 
-def of_perceptron() -> list[Check]:
-    return [
-        partial(check_layer, Perceptron(widths), widths[:1], shared=shared, examples=examples)
-        for widths, shared, examples in (((2, 3, 2), False, 3), ((1, 3, 1), True, 1))
+def of_joined_layers() -> list[Check]:
+    """The layers that stand for several, as stages of a network, and a
+    Perceptron after backward of another dy."""
+    norm = layers.BatchNorm(2), layers.MaxPool2D(), layers.ReLU()
+    networks = (
+        (mm.mlp([2, 3, 2]), False, 3),
+        (mm.mlp([1, 3, 1]), True, 1),
+        (mm.Network((3, 2, 2), norm), False, 2),
+        (mm.Network((2,), norm[::2]), True, 3),
+    )
+    checks: list[Check] = [
+        partial(check_network, network, shared=shared, examples=examples)
+        for network, shared, examples in networks
     ]
+    draw, layer = Draw(np.float64), Perceptron((2, 3, 2))
+    theta, theta_dot = {"phi": draw(2, 17)}, {"phi": draw(2, 17)}
+    x, x_dot, dy, another, dy_dot = draw(5, 2, 3, 2)
+
+    def curved(before: np.ndarray) -> tuple[np.ndarray, ...]:
+        _, cache = layer.forward(theta, x)
+        layer.backward(theta, cache, before)
+        _, a_dot = layer.forward_tangent(theta, theta_dot, cache, x_dot)
+        dx_dot, dtheta_dot = layer.backward_tangent(theta, theta_dot, cache, a_dot, dy, dy_dot)
+        return dx_dot, dtheta_dot["phi"]
+
+    given = theta["phi"], theta_dot["phi"], x, x_dot, dy, dy_dot, False
+    want = partial(_by_layers, mm.mlp([2, 3, 2]), *given)
+    calls = partial(curved, dy), partial(curved, another)
+    return checks + by_definition(*calls, want=lambda: want()[4:])
 
 
 # Networks.

@@ -16,28 +16,30 @@ from unittest import mock
 
 import numba
 import numpy as np
-from mutation_targets import PASSES, Target, each_of
+from mutation_targets import Target, each_of
 from mutation_twin_checks import (
     blas,
     of_combinations,
     of_gemm,
+    of_joined_layers,
+    of_masked,
     of_networks,
+    of_norms,
     of_passes,
     of_patches,
-    of_perceptron,
     of_products,
-    of_rectified,
     of_rows,
     of_updates,
 )
 
 import minimeta as mm
-from minimeta.arrays import host_blas, host_kernels, host_perceptron, kernels
+from minimeta.arrays import host_blas, host_kernels, host_norm, host_perceptron, kernels
 from minimeta.arrays.compiled import Compiled, twins
-from minimeta.layers import perceptron
 from minimeta.layers.perceptron import Perceptron
+from minimeta.layers.rectified_norm import RectifiedNorm
 
 _NUMBERS = {"intp": (int, np.integer), "f8": (float, np.floating), "b1": (bool, np.bool_)}
+_NUMBERS["r"] = _NUMBERS["f8"]
 _ENTRIES = {"i8": np.int64, "u1": np.uint8, "b1": np.bool_}
 # Bytes. Small images have several blocks, and the last is smaller than others.
 _BLOCK = 2000
@@ -104,23 +106,20 @@ def _spoiled(empty: Any) -> Any:
 def targets() -> list[Target]:
     """Every function of the twins that computes, and what only runs with
     them."""
-    return [*_kernels(), *_products(), *_perceptrons()]
+    return [*_kernels(), *_products(), *_joined()]
 
 
 def _kernels() -> Iterator[Target]:
     networks = tuple(of_networks())
     rows = *of_rows(), *networks
     combinations = *of_combinations(), *networks
-    rectified = *of_rectified(), *networks
     updates = *of_updates(), *networks
     sums = "channel_sums channel_means channel_dots dots_and_sums centred _sums _dots_and_sums"
-    yield from each_of(host_kernels, f"{sums} _mean _centred_squares _centred_dots _rows", rows)
-    combine = "channel_combination _factor _one_for_all _combine_one _combine_two _add_term"
+    helpers = "_mean _centred_squares _centred_dots _rows contiguous"
+    yield from each_of(host_kernels, f"{sums} {helpers}", rows)
+    combine = "channel_combination _factor _one_for_all _combine_one _combine_two _add_term fill"
     yield from each_of(host_kernels, combine, combinations)
-    rectify = "masked rectified rectified_dots rectified_maxima maxima_dots"
-    compiled = "_masked _rectified _rectified_dots _rectified_maxima _maxima_dots"
-    yield from each_of(host_kernels, f"{rectify} {compiled} _flat _contiguous", rectified)
-    yield from each_of(host_kernels, "_fill", (*of_combinations(), *of_rectified(), *networks))
+    yield from each_of(host_kernels, "masked _masked _flat", (*of_masked(), *networks))
     rules = "sgd_update adam_update _vectors _sgd _adam"
     yield from each_of(host_kernels, rules, updates)
     yield from each_of(kernels, "adam_update", updates)
@@ -140,14 +139,20 @@ def _products() -> Iterator[Target]:
     yield from each_of(host_blas, "gemm gemm_of_flat _add_by_loops", tuple(of_gemm()))
 
 
-def _perceptrons() -> Iterator[Target]:
+def _joined() -> Iterator[Target]:
+    """The layers that stand for several."""
     networks = tuple(of_networks())
-    passes = *of_passes(), *networks
-    public = "forward backward forward_tangent backward_tangent _array _flat _c"
-    helpers = "_affine _add_product _dot _gradient _pulled _copy _rectify _mask _sums"
+    public = "forward backward forward_tangent backward_tangent"
     compiled = "_forward _backward _forward_tangent _backward_tangent"
-    yield from each_of(host_perceptron, f"{public} {helpers} {compiled}", passes)
-    layer = *of_perceptron(), *networks
-    yield from each_of(Perceptron, " ".join(("forward", *PASSES)), layer)
-    yield from each_of(perceptron, "_alike", layer)
-    yield from each_of(mm.Network, "dot", networks)
+    dense = *of_passes(), *networks
+    helpers = "_affine _add_product _dot _gradient _pulled _copy _rectify _mask _sums"
+    yield from each_of(host_perceptron, f"{public} {compiled} {helpers} _array _flat _c", dense)
+    norms = *of_norms(), *networks
+    helpers = "_forward_pooled _backward_pooled _moments _scales _factors _keep _select"
+    views = "_select_transpose _pulled _pooled_shape _rows"
+    yield from each_of(host_norm, f"{public} {compiled} {helpers} {views}", norms)
+    layers = *of_joined_layers(), *networks
+    yield from each_of(Perceptron, public, layers)
+    yield from each_of(RectifiedNorm, public, layers)
+    yield from each_of(kernels, "alike", layers)
+    yield from each_of(mm.Network, "dot", layers)
