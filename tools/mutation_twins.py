@@ -20,6 +20,7 @@ from mutation_targets import Target, each_of
 from mutation_twin_checks import (
     blas,
     of_combinations,
+    of_dtypes,
     of_gemm,
     of_joined_layers,
     of_masked,
@@ -66,6 +67,8 @@ def interpreted() -> Iterator[None]:
             (np, "empty", _spoiled(np.empty)),
             (host_blas, "_call", blas),
             (host_kernels, "BLOCK", _BLOCK),
+            (host_kernels, "gemm_address", lambda dtype: 1),
+            (host_perceptron, "gemm_address", lambda dtype: 1),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
@@ -154,5 +157,5 @@ def _joined() -> Iterator[Target]:
     layers = *of_joined_layers(), *networks
     yield from each_of(Perceptron, public, layers)
     yield from each_of(RectifiedNorm, public, layers)
-    yield from each_of(kernels, "alike", layers)
+    yield from each_of(kernels, "alike", (*of_dtypes(), *layers))
     yield from each_of(mm.Network, "dot", layers)
