@@ -297,7 +297,7 @@ def of_updates() -> list[Check]:
                 checks += by_definition(partial(_adam, phi, *given))
         given = _strided(g), _strided(m), _strided(v), 0.1, 0.5, 0.9, 0.75, 0.19, 1e-2
         checks += by_definition(partial(_adam, _strided(rows), *given))
-        given = g, m, v, np.array([0.1, 0.2, 0.3]), *given[-6:]
+        given = g, m, v, np.array([0.1, 0.2, 0.3]), *given[-5:]
         checks += by_definition(partial(_adam, rows, *given))
     return checks
 
