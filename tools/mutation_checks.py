@@ -60,7 +60,11 @@ def of_kernels() -> tuple[Check, ...]:
     long = rng.standard_normal((2, 1 << 14, 4))
     for each in (a, b, c, f, v, column, row, matrix, mask, long):
         each.flags.writeable = False
-    by_channel, shift, u = f[:, None, None], v[:, None, None], a - a.mean(axis=(1, 2), keepdims=True)
+    by_channel, shift, u = (
+        f[:, None, None],
+        v[:, None, None],
+        a - a.mean(axis=(1, 2), keepdims=True),
+    )
     sum_of, combination, product = (
         kernels.channel_sums,
         kernels.channel_combination,

@@ -426,9 +426,543 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
     },
 }
+# The same for the twins (mutation_twins.py).
+REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
+    "the loop goes through all places, only from another one on": {
+        "host_kernels._sums": [
+            "part[c] += a[t, p - 1, c]",
+        ],
+        "host_kernels._mean": [
+            "part[c] += rows[p - 1, c]",
+        ],
+        "host_kernels._convolve": [
+            "rows[p - 1, c] = constant[c]",
+        ],
+        "host_kernels._add_shift": [
+            "y[t, p - 1, c] += constant[c]",
+        ],
+        "host_perceptron._gradient": [
+            "dW[k - 1] = 0",
+        ],
+        "host_perceptron._sums": [
+            "sums[j - 1] = 0",
+        ],
+        "host_norm._forward_tangent": [
+            "moving = x_dot[t, p - 1]",
+        ],
+        "host_norm._forward_pooled": [
+            "which[c - 1] = 1",
+        ],
+        "host_norm._moments": [
+            "mean[c - 1] = 0",
+            "square[c - 1] = 0",
+            "part[c - 1] = 0",
+        ],
+        "host_norm._select": [
+            "into[c - 1] = 0",
+        ],
+    },
+    "without a row, the mean is not read": {
+        "host_kernels._mean": [
+            "mean[c] = mean[c] / max(count, 0)",
+        ],
+    },
+    "an optimization: it spares a reshape that changes nothing": {
+        "host_kernels._rows": [
+            "if True:",
+            "if a.ndim != 2:",
+        ],
+        "host_kernels._vectors": [
+            "return contiguous(a.reshape(-1, like.shape[-1]))",
+            "return contiguous(a if a.ndim == 3 else a.reshape(-1, like.shape[-1]))",
+        ],
+    },
+    "an optimization: it spares a copy, or makes one that changes nothing": {
+        "host_kernels.contiguous": [
+            "return np.ascontiguousarray(a)",
+        ],
+        "Patches.__init__": [
+            "self.x = np.ascontiguousarray(x)",
+        ],
+        "host_kernels._matrices": [
+            "rows_are = b.strides[2] != b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
+            "rows_are = b.strides[1] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[2] == b.shape[2] * b.itemsize",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[0] == b.shape[2] * b.itemsize",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2] / b.itemsize",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2]",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.itemsize",
+            (
+                "rows_are = b.strides[2] == b.itemsize and b.strides[1] == 2.0 * (b.shape[2] * "
+                "b.itemsize)"
+            ),
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[1] * b.itemsize",
+            "return np.ascontiguousarray(b)",
+        ],
+        "host_perceptron._c": [
+            "return np.ascontiguousarray(a)",
+        ],
+        "kernels.alike": [
+            "if False:",
+            "if all((each.dtype != dtype for each in arrays)):",
+        ],
+    },
+    "an array and its dot, and all arrays of a call, have one dtype and shape": {
+        "host_kernels.channel_combination": [
+            "shape, dtype = (terms[-1][1].shape, terms[0][1].dtype)",
+            "shape, dtype = (terms[0][1].shape, terms[-1][1].dtype)",
+            "total = np.empty(given[-1][1].shape, dtype)",
+        ],
+        "host_kernels.product_sum": [
+            "(a, b), dtype = (pairs[-1], pairs[0][0].dtype)",
+            "(a, b), dtype = (pairs[0], pairs[-1][0].dtype)",
+            "(a, b), dtype = (pairs[0], pairs[0][1].dtype)",
+            "(a, b), dtype = (pairs[0], pairs[0][-1].dtype)",
+        ],
+        "host_perceptron.backward_tangent": [
+            "dphi_dot = np.empty((tasks, phi_dot.shape[1]), dtype)",
+        ],
+        "host_perceptron._backward_tangent": [
+            "into, place, at, below = (dphi_dot[t], row_dot.shape[0], e.shape[1], a.shape[1])",
+            "into, place, at, below = (dphi_dot[t], row.shape[0], e.shape[1], a_dot.shape[1])",
+        ],
+        "host_norm.forward_tangent": [
+            "x_dot, z_dot = (contiguous(x_dot), np.empty(x_dot.shape, x.dtype))",
+            "x_dot, z_dot = (contiguous(x_dot), np.empty(x.shape, x_dot.dtype))",
+            "mu_dot, r_dot = np.empty((2, *r.shape), x_dot.dtype)",
+            "_forward_tangent(x_dot.dtype, *moving, mu_dot, r_dot, _rows(z_dot))",
+            "y_dot = z_dot if chosen.shape == x_dot.shape else np.empty(chosen.shape, x.dtype)",
+            "y_dot = z_dot if chosen.shape == x.shape else np.empty(chosen.shape, x_dot.dtype)",
+            "if chosen.shape == x_dot.shape:",
+            "_keep(x_dot.dtype, chosen.reshape(-1), z_dot.reshape(-1))",
+            "_select(x_dot.dtype, chosen, z_dot, y_dot)",
+        ],
+        "host_norm.backward_tangent": [
+            "dz, dz_dot = (_pulled(chosen, each, x_dot) for each in (dy, dy_dot))",
+            (
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x_dot.shape, x.dtype), np.empty((2, "
+                "*r.shape), x.dtype))"
+            ),
+            (
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x_dot.dtype), np.empty((2, "
+                "*r.shape), x.dtype))"
+            ),
+            (
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2, "
+                "*r_dot.shape), x.dtype))"
+            ),
+            (
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2, "
+                "*r.shape), x_dot.dtype))"
+            ),
+            (
+                "_backward_tangent(x_dot.dtype, gamma, gamma_dot, *given, _rows(dx_dot), "
+                "dgamma_dot, dbeta_dot)"
+            ),
+        ],
+        "host_norm._forward_tangent": [
+            "tasks, count, channels = x_dot.shape",
+            "g, g_dot, b_dot, a, a_dot, dot, part = np.empty((7, channels), x_dot.dtype)",
+        ],
+        "host_norm._backward_tangent": [
+            "tasks, count, channels = x_dot.shape",
+            "g, g_dot, a, a_dot, of_u, of_u_dot, shift = np.empty((7, channels), x_dot.dtype)",
+            "sigma, total, sigma_dot, total_dot = np.empty((4, channels), x_dot.dtype)",
+            "parts = np.empty((4, channels), x_dot.dtype)",
+        ],
+        "kernels.alike": [
+            "dtype = arrays[1].dtype",
+            "dtype = arrays[-1].dtype",
+        ],
+    },
+    "one term: the first is the last": {
+        "host_kernels.channel_combination": [
+            "_combine_one(dtype, *given[-1], shift, total)",
+        ],
+    },
+    "a guard: no function writes there": {
+        "host_kernels._one_for_all": [
+            "constant.flags.writeable = True",
+        ],
+    },
+    "the axis has length 1": {
+        "host_kernels.fill": [
+            "row = v[t if v.shape[0] > 1 else -1]",
+            "into[c] = row[c if row.shape[0] > 1 else -1]",
+        ],
+        "host_kernels._sgd": [
+            "p = phi[t if phi.shape[0] > 1 else -1]",
+        ],
+        "host_kernels._adam": [
+            "p, w = (phi[t if phi.shape[0] > 1 else -1], v[t if v.shape[0] > 1 else 0])",
+            "p, w = (phi[t if phi.shape[0] > 1 else 0], v[t if v.shape[0] > 1 else -1])",
+            (
+                "before, kept1, added1 = (m[t if m.shape[0] > 1 else -1], real(beta1), real(1 - "
+                "beta1))"
+            ),
+        ],
+        "host_kernels._convolve": [
+            "gemm(address, False, False, block, W[t if W.shape[0] > 1 else -1], 1, rows)",
+            "gemm(address, False, False, block, V[t if V.shape[0] > 1 else -1], 1, rows)",
+        ],
+        "host_kernels._convolve_transpose": [
+            "gemm(address, False, True, dy[t, rows], W[t if W.shape[0] > 1 else -1], 0, block)",
+            "gemm(address, False, True, dz[t, rows], V[t if V.shape[0] > 1 else -1], 1, block)",
+        ],
+        "host_perceptron._forward": [
+            "row, place, at = (phi[t if phi.shape[0] > 1 else -1], 0, count * widths[0])",
+        ],
+        "host_perceptron._backward": [
+            "row, into = (phi[t if phi.shape[0] > 1 else -1], dphi[t])",
+        ],
+        "host_perceptron._forward_tangent": [
+            (
+                "row, row_dot = (phi[t if phi.shape[0] > 1 else -1], phi_dot[t if phi_dot.shape[0]"
+                " > 1 else 0])"
+            ),
+            (
+                "row, row_dot = (phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] "
+                "> 1 else -1])"
+            ),
+        ],
+        "host_perceptron._backward_tangent": [
+            (
+                "row, row_dot = (phi[t if phi.shape[0] > 1 else -1], phi_dot[t if phi_dot.shape[0]"
+                " > 1 else 0])"
+            ),
+            (
+                "row, row_dot = (phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] "
+                "> 1 else -1])"
+            ),
+        ],
+    },
+    "an array of one axis: its first is its last": {
+        "host_kernels.fill": [
+            "for c in range(into.shape[-1]):",
+            "into[c] = row[c if row.shape[-1] > 1 else 0]",
+        ],
+        "host_kernels._masked": [
+            "for i in range(a.shape[-1]):",
+        ],
+        "host_blas._add_by_loops": [
+            "for j in range(row.shape[-1]):",
+        ],
+        "host_perceptron._backward": [
+            "place, at, below = (row.shape[-1], e.shape[1] - dy.shape[1], a.shape[1])",
+        ],
+        "host_perceptron._backward_tangent": [
+            "into, place, at, below = (dphi_dot[t], row.shape[-1], e.shape[1], a.shape[1])",
+        ],
+        "host_perceptron._dot": [
+            "size = a.shape[-1]",
+        ],
+        "host_perceptron._copy": [
+            "for i in range(into.shape[-1]):",
+        ],
+        "host_perceptron._rectify": [
+            "for i in range(values.shape[-1]):",
+        ],
+        "host_perceptron._mask": [
+            "for i in range(values.shape[-1]):",
+        ],
+        "host_norm._scales": [
+            "for c in range(r.shape[-1]):",
+        ],
+        "host_norm._factors": [
+            "for c in range(g.shape[-1]):",
+        ],
+        "host_norm._keep": [
+            "for i in range(values.shape[-1]):",
+        ],
+    },
+    "zeros that are not read, or of which one row is read": {
+        "host_kernels.adam_update": [
+            "none = np.zeros((1, g.shape[-1]), g.dtype)",
+            "none = np.zeros((1, g.shape[-1]), g.dtype) if m is not None or v is None else None",
+            "none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is not None else None",
+            "none = np.zeros((2, g.shape[-1]), g.dtype) if m is None or v is None else None",
+        ],
+    },
+    "rows of two axes: the second is the last": {
+        "host_kernels.adam_update": [
+            "none = np.zeros((1, g.shape[1]), g.dtype) if m is None or v is None else None",
+        ],
+        "host_kernels._vectors": [
+            "return contiguous(a if a.ndim == 2 else a.reshape(-1, like.shape[1]))",
+        ],
+    },
+    "an optimization: with beta1 = 0, g is m' to the last bit": {
+        "host_kernels._adam": [
+            "if False:",
+            "if beta1 == 1:",
+            "if beta1 == -1:",
+        ],
+    },
+    "NumPy converts what __array__ gives": {
+        "Patches.__array__": [
+            "return np.asarray(seen, None)",
+        ],
+        "PatchesTransposed.__array__": [
+            "return np.asarray(self.patches, None).swapaxes(1, 2)",
+        ],
+    },
+    "only the first numbers of the slice are read or written": {
+        "host_kernels._gather": [
+            "into = seen[g * wide + q, i * run:]",
+            "into = seen[g * wide + q, i * run:(i + 2) * run]",
+            "source = x[n, row, start:]",
+        ],
+        "host_kernels._scatter": [
+            "source = seen[g * wide + q, i * run + low:]",
+            "into = x[n, row, start + low:]",
+        ],
+        "host_perceptron._forward": [
+            "W, b = (row[place:], row[place + n * m:place + (n + 1) * m])",
+            "W, b = (row[place:place + n * m], row[place + n * m:])",
+            "W, b = (row[place:place + n * m], row[place + n * m:place + (n + 2) * m])",
+        ],
+        "host_perceptron._backward": [
+            "source, W = (a[t, below:], row[place:place + n * m])",
+            "source, W = (a[t, below:below + count * n], row[place:])",
+            "_gradient(address, count, n, m, source, above, 0, into[place:])",
+            "_sums(count, m, above, into[place + n * m:])",
+            "_sums(count, m, above, into[place + n * m:place + (n + 2) * m])",
+        ],
+        "host_perceptron._forward_tangent": [
+            "W, W_dot = (row[place:], row_dot[place:place + n * m])",
+            "W, W_dot = (row[place:place + n * m], row_dot[place:])",
+            "b_dot = row_dot[place + n * m:]",
+            "b_dot = row_dot[place + n * m:place + (n + 2) * m]",
+            "source = a[t, at - count * n:]",
+            "_mask(a[t, at:], into)",
+        ],
+        "host_perceptron._backward_tangent": [
+            "above, source = (e[t, at:], a[t, below:below + count * n])",
+            "above, source = (e[t, at:at + count * m], a[t, below:])",
+            "W, W_dot = (row[place:], row_dot[place:place + n * m])",
+            "W, W_dot = (row[place:place + n * m], row_dot[place:])",
+            "dW_dot = into[place:]",
+            "source_dot = a_dot[t, below:]",
+            "_sums(count, m, above_dot, into[place + n * m:])",
+            "_sums(count, m, above_dot, into[place + n * m:place + (n + 2) * m])",
+        ],
+        "host_perceptron._affine": [
+            "row = y[i * m:]",
+            "row = y[i * m:(i + 2) * m]",
+        ],
+        "host_perceptron._add_product": [
+            "row, factor = (y[i * m:], a[i])",
+            "row, factor = (y[i * m:(i + 2) * m], a[i])",
+        ],
+        "host_perceptron._gradient": [
+            "row, factor = (a[i * n:], e[i])",
+            "row, factor = (a[i * n:(i + 2) * n], e[i])",
+            "row, factor = (e[i * m:], a[i])",
+            "row, factor = (e[i * m:(i + 2) * m], a[i])",
+        ],
+        "host_perceptron._pulled": [
+            "row, factor = (before[i * n:], e[i])",
+            "row, factor = (before[i * n:(i + 2) * n], e[i])",
+        ],
+        "host_perceptron._sums": [
+            "row = e[i * m:]",
+            "row = e[i * m:(i + 2) * m]",
+        ],
+    },
+    "an optimization: the general way gives the same numbers": {
+        "host_kernels._gather": [
+            "if True:",
+            "if not inside or start <= 0 or start + run > line:",
+            "if not inside or start < 1 or start + run > line:",
+            "if not inside or start < 0 or start + run >= line:",
+            "if False:",
+            "if run > 16:",
+            "if run <= 16:",
+            "if run < 17:",
+            "if run < 15:",
+        ],
+        "host_kernels.product_sum": [
+            "if False:",
+            "term = a @ b",
+            "term = a * b if a.shape[-1] == 0 else a @ b",
+        ],
+        "host_perceptron._add_product": [
+            "if False:",
+            "if n == 0:",
+            "if m == 0:",
+        ],
+        "host_perceptron._gradient": [
+            "if True:",
+            "if n >= 1 and m > 1:",
+            "if n > 0 and m > 1:",
+            "if n > 1 and m >= 1:",
+            "if n > 1 and m > 0:",
+        ],
+        "host_perceptron._pulled": [
+            "if True:",
+            "if m >= 1:",
+            "if m > 0:",
+        ],
+    },
+    "blocks of another size give the same sums": {
+        "host_kernels._rows_together": [
+            "return max(2, min(lines, BLOCK // max(1, wide * width * itemsize)))",
+            "return max(1, min(lines, BLOCK % max(1, wide * width * itemsize)))",
+            "return max(1, min(lines, BLOCK))",
+            "return max(1, min(lines, BLOCK // max(2, wide * width * itemsize)))",
+            "return max(1, min(lines, BLOCK // max(0, wide * width * itemsize)))",
+            "return max(1, min(lines, BLOCK // max(1, wide * width / itemsize)))",
+            "return max(1, min(lines, BLOCK // max(1, wide * width)))",
+            "return max(1, min(lines, BLOCK // max(1, itemsize)))",
+            "return max(1, min(lines, BLOCK // max(1, wide / width * itemsize)))",
+            "return max(1, min(lines, BLOCK // max(1, wide * itemsize)))",
+            "return max(1, min(lines, BLOCK // max(1, width * itemsize)))",
+        ],
+    },
+    "loops and BLAS give the same product, also of empty matrices": {
+        "host_blas.gemm": [
+            "if False:",
+            "if address != 0 and m < 0 and (n > 0) and (k > 0):",
+            "if address != 0 and m > 1 and (n > 0) and (k > 0):",
+            "if address != 0 and m > 0 and (n < 0) and (k > 0):",
+            "if address != 0 and m > 0 and (n > 1) and (k > 0):",
+            "if address != 0 and m > 0 and (n > 0) and (k < 0):",
+            "if address != 0 and m > 0 and (n > 0) and (k > 1):",
+        ],
+        "host_blas.gemm_of_flat": [
+            "if False:",
+        ],
+    },
+    "the rows of a matrix do not start at one place": {
+        "host_blas.gemm": [
+            "lda, ldb = (max(a.strides[0] // a.itemsize, 0), max(b.strides[0] // b.itemsize, 1))",
+            "lda, ldb = (max(a.strides[0] // a.itemsize, 1), max(b.strides[0] // b.itemsize, 0))",
+            "ldc, scale = (max(c.strides[0] // c.itemsize, 0), c.dtype.type(beta))",
+        ],
+    },
+    "a place in memory that is larger than is needed, or as large": {
+        "host_perceptron.backward": [
+            "e = np.empty((tasks, count * sum(widths[:])), dtype)",
+            "e = np.empty((tasks, count * sum(widths[0:])), dtype)",
+            "dx = np.empty((tasks, count, widths[0]), dtype)",
+            "dx = np.empty((tasks, 1 if on_data else count, widths[0]), dtype)",
+        ],
+        "host_perceptron.forward_tangent": [
+            "a_dot = np.empty((tasks, count * sum(widths[:])), dtype)",
+        ],
+        "host_perceptron.backward_tangent": [
+            "dx_dot = np.empty((tasks, count, widths[0]), dtype)",
+            "dx_dot = np.empty((tasks, 1 if on_data else count, widths[0]), dtype)",
+        ],
+        "host_perceptron._backward_tangent": [
+            "last, widest = (len(widths) - 2, 1)",
+            "last, widest = (len(widths) - 2, -1)",
+            "spare = np.empty((3, count * widest), dphi_dot.dtype)",
+        ],
+    },
+    "the index of the last, counted from the end": {
+        "host_perceptron._backward": [
+            "place, at, below = (row.shape[0], -dy.shape[1], a.shape[1])",
+        ],
+    },
+    "an optimization: on_data states that x_dot is zero": {
+        "host_perceptron._forward_tangent": [
+            "if True:",
+            "if layer >= 0 or not on_data:",
+            "if layer > -1 or not on_data:",
+        ],
+        "host_perceptron._backward_tangent": [
+            "if True:",
+            "if layer >= 0 or not on_data:",
+            "if layer > -1 or not on_data:",
+        ],
+    },
+    "two places in turn, counted from another one": {
+        "host_perceptron._backward_tangent": [
+            "before_dot = spare[(last - layer - 1) % 2, :count * n]",
+            "before_dot = spare[(last + layer + 1) % 2, :count * n]",
+        ],
+    },
+    "a sum starts at zero, however it is written": {
+        "host_perceptron._dot": [
+            "one, two, three, four = (0, a[0] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (2.0 * (a[0] * 0), a[0] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[1] * 0, a[0] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[-1] * 0, a[0] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, 2.0 * (a[0] * 0), a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[1] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[-1] * 0, a[0] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, 2.0 * (a[0] * 0), a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[1] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[-1] * 0, a[0] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[0] * 0, 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[0] * 0, 2.0 * (a[0] * 0))",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[0] * 0, a[1] * 0)",
+            "one, two, three, four = (a[0] * 0, a[0] * 0, a[0] * 0, a[-1] * 0)",
+        ],
+    },
+    "a step of 4 ends before the last 4 all the same": {
+        "host_perceptron._dot": [
+            "for k in range(0, size - size % 4 - 1, 4):",
+        ],
+    },
+    "twice zero, or zero times zero": {
+        "host_perceptron._rectify": [
+            "values[i] = v if v.real >= 0 else v * 0",
+            "values[i] = v if v.real > 0 else 2.0 * (v * 0)",
+        ],
+        "host_norm._forward": [
+            "into[c] = z if positive else 2.0 * (z * 0)",
+        ],
+        "host_norm._forward_pooled": [
+            "best[c] = z if positive else 2.0 * (z * 0)",
+        ],
+    },
+    "u and u_dot sum to zero: a shift of one cancels in the sum of u o u_dot": {
+        "host_norm._forward_tangent": [
+            "part[c] += (row[c] + m[c]) * (moving[c] - m_dot[c])",
+            "part[c] += row[c] * (moving[c] - m_dot[c])",
+            "part[c] += (row[c] - m_dot[c]) * (moving[c] - m_dot[c])",
+            "part[c] += (row[c] - m[c]) * (moving[c] + m_dot[c])",
+            "part[c] += (row[c] - m[c]) * moving[c]",
+            "part[c] += (row[c] - m[c]) * (moving[c] - m_dot[c - 1])",
+            "part[c] += (row[c] - m[c]) * (moving[c] - m[c])",
+        ],
+    },
+    "the first pixel is not above itself": {
+        "host_norm._forward_pooled": [
+            "for k in range(0, 4):",
+        ],
+    },
+    "a fifth pixel is one that no window selects, and is written again in its own window": {
+        "host_norm._backward_pooled": [
+            "for k in range(5):",
+        ],
+        "host_norm._select": [
+            "for k in range(5):",
+        ],
+        "host_norm._select_transpose": [
+            "for k in range(5):",
+        ],
+    },
+    "the first block of rows takes the place of what the mean starts from": {
+        "host_norm._moments": [
+            "mean[c] = 1",
+            "mean[c] = -1",
+        ],
+    },
+    "an optimization: it spares a backward pass": {
+        "Perceptron.backward_tangent": [
+            "if True:",
+            "if cache.dy is not dy_dot:",
+        ],
+    },
+}
 EQUIVALENT = {
     (name, after): reason
-    for reason, of in REASONS.items()
+    for reason, of in [*REASONS.items(), *REASONS_OF_TWINS.items()]
     for name, statements in of.items()
     for after in statements
 }

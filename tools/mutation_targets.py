@@ -159,7 +159,9 @@ def _layers() -> Iterator[Target]:
 def _losses() -> Iterator[Target]:
     cross_entropy = of_loss(mm.SoftmaxCrossEntropy())
     all_passes = "forward backward backward_tangent"
-    yield from each_of(mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError()))
+    yield from each_of(
+        mm.MeanSquaredError, "backward backward_tangent", of_loss(mm.MeanSquaredError())
+    )
     yield from each_of(mm.SoftmaxCrossEntropy, "backward backward_tangent", cross_entropy)
     yield from each_of(mm.Entropy, all_passes, of_loss(mm.Entropy()) + of_entropy())
     summed = of_loss(mm.Summed(mm.MeanSquaredError())) + of_summed()
@@ -175,7 +177,9 @@ def _objectives() -> Iterator[Target]:
     yield from each_of(NetworkPoint, "under", of_entropy_taml())
     yield from each_of(QuadraticPoint, "__init__ hvp", of_quadratic())
     yield from each_of(SpherePoint, "__init__ hvp", of_sphere())
-    yield from each_of(PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial())
+    yield from each_of(
+        PolynomialPoint, "__init__ hvp third _derivative _onto _along", of_polynomial()
+    )
     regularized = of_regularized(imaml.Regularized)
     yield from each_of(imaml.Regularized, "at", regularized)
     yield from each_of(imaml._RegularizedPoint, "loss grad hvp", regularized)

@@ -148,6 +148,7 @@ def of_norms() -> list[Check]:
         *product(DTYPES, ((2, 2, 5, 3, 2),), (False, True), ((False, False), (True, False))),
         *product(DTYPES[:1], ((2, 1, 2, 4, 1),), (True,), ((False, True),)),
         *product(DTYPES[:1], ((1, 1, 5, MANY // 5, 2),), (False, True), ((True, True),)),
+        (np.float64, (1, 1, 2, MANY // 2 + 3, 1), False, (True, True)),
         (np.float64, (2, 4, 3), False, (True, True)),
         (np.float64, (1, 1, 1, 1, 1), True, (False, False)),
     ):
@@ -165,7 +166,10 @@ def of_norms() -> list[Check]:
         )
     for pooled in (False, True):
         for x in (_opposed(draw), _spoiled(draw)):
-            phi, dy = np.array([[1.0, 1.0, 0.0, 0.0]]), draw(1, 2, *((2, 2) if pooled else (3, 4)), 2)
+            phi, dy = (
+                np.array([[1.0, 1.0, 0.0, 0.0]]),
+                draw(1, 2, *((2, 2) if pooled else (3, 4)), 2),
+            )
             given = pooled, phi, draw(1, 4), x, draw(*x.shape), dy, draw(*dy.shape)
             want = partial(_by_norm_and_relu, *given)
             checks += by_definition(partial(_norm_at_once, *given), want=want)
@@ -252,6 +256,7 @@ def _of_images(draw: Draw, shape: tuple[int, ...], kernel: int, stride: int) -> 
     yield lambda: kernels.product_sum((seen(x), V), shift=shift)
     yield lambda: kernels.product_sum((seen(x), V), (seen(z), W), shift=shift[:1])
     yield lambda: kernels.product_sum((seen(x), apart), (seen(z), V))
+    yield lambda: kernels.product_sum((seen(x), np.broadcast_to(V[:, :1], V.shape)))
     yield lambda: kernels.product_sum((transposed(x), dy))
     yield lambda: kernels.product_sum((transposed(x), _strided(dy)), (transposed(z), dz))
     place = {"image_shape": shape, "kernel": kernel, "stride": stride}
@@ -315,7 +320,10 @@ def _adam(phi: np.ndarray, g: np.ndarray, *rest: Any) -> tuple[np.ndarray, ...]:
 
 def of_gemm() -> list[Check]:
     """By loops, and by BLAS; of rows that are apart; of empty matrices."""
-    checks, sizes = [], [(2, 3, 4), (1, 2, 3), (3, 1, 2), (2, 2, 1), (0, 2, 3), (2, 0, 3), (2, 3, 0)]
+    checks, sizes = (
+        [],
+        [(2, 3, 4), (1, 2, 3), (3, 1, 2), (2, 2, 1), (0, 2, 3), (2, 0, 3), (2, 3, 0)],
+    )
     for dtype, (m, n, k) in [*product(DTYPES, sizes[:2]), *((np.float64, each) for each in sizes)]:
         draw = Draw(dtype)
         for ta, tb, beta, address in product((False, True), (False, True), (0, 1), (0, 1)):
@@ -359,9 +367,10 @@ def _rows_apart(a: np.ndarray) -> np.ndarray:
 def blas(address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc) -> None:
     """``cblas_?gemm`` by its documentation, in the place of the call of it.
 
-    It reads no memory outside of its arrays.
+    It reads no memory outside of its arrays, and c is in neither of the others.
     """
     assert address == 1 and {left, right} <= {111, 112}
+    assert not np.shares_memory(a, c) and not np.shares_memory(b, c)
     op_a, op_b = left == 112, right == 112
     A = _at(a, *((k, m) if op_a else (m, k)), lda)
     B = _at(b, *((n, k) if op_b else (k, n)), ldb)
@@ -382,7 +391,7 @@ def _at(a: np.ndarray, rows: int, columns: int, leading: int) -> np.ndarray:
 
 # Dense layers with ReLU between them.
 
-WIDTHS = [(2, 3, 2), (1, 3, 1), (2, 1, 3, 2), (6, 1), (2, 3), (9, 1, 2)]
+WIDTHS = [(2, 3, 2), (1, 3, 1), (2, 1, 3, 2), (6, 1), (2, 3), (9, 1, 2), (2, 3, 2, 2)]
 
 
 def of_passes() -> list[Check]:
