@@ -106,7 +106,7 @@ bench: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/report.py
 
 bench-runs: $(VENV)/installed
-	$(BIN)/python benchmarks/runs.py
+	$(BIN)/python benchmarks/whole_runs.py
 	$(BIN)/python benchmarks/report.py
 
 clean:
