@@ -1,4 +1,4 @@
-"""benchmarks/whole_runs.py measures whole processes, and skips nothing silently."""
+"""benchmarks/whole_runs.py measures whole processes and skips none silently."""
 
 import json
 import sys
