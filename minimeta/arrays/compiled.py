@@ -116,7 +116,9 @@ class Compiled:
 
     def _compile(self, dtype: np.dtype) -> Callable[..., None]:
         with _lock:
-            if dtype not in self._made:
+            if _numba().config.DISABLE_JIT:  # interpreted, for debuggers and mutants
+                self._made[dtype] = self.function
+            elif dtype not in self._made:
                 types = [_type_of(kind, dtype) for kind in self.kinds]
                 self._made[dtype] = _compiled(self.function, tuple(types))
         return self._made[dtype]

@@ -24,10 +24,14 @@ _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112  # cblas.h
 
 @cache
 def gemm_address(dtype: np.dtype) -> int:
-    """The address of OpenBLAS's ``gemm`` for ``dtype``, with sizes of 64 bits;
-    0 where there is none."""
+    """The address of OpenBLAS's ``gemm`` for ``dtype``, with sizes of 64 bits.
+
+    It is 0 where there is none, or where functions are interpreted.
+    """
     from threadpoolctl import threadpool_info
 
+    if numba.config.DISABLE_JIT:
+        return 0
     for library in threadpool_info():
         if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
             loaded = ctypes.CDLL(library["filepath"])

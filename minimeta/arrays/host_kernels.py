@@ -1,9 +1,9 @@
 """The twins of kernels.py on the host, compiled by Numba.
 
 Each computes what the function of its name in kernels.py says, in as few passes
-over memory as it can. It makes its sums in an order of its own, which depends on
-the shapes alone. So its results may differ from those of kernels.py in the last
-digits, and depend neither on threads nor on other tasks.
+over memory as it can. It makes its sums in an order of its own, which depends
+on the shapes alone. So its results may differ from those of kernels.py in the
+last digits, and depend neither on threads nor on other tasks.
 
 Arrays ``(T, ..., C)`` are rows here, ``(T, P, C)``. Every function takes the
 tasks one after another, because a task fits about into a core's caches. A sum
@@ -725,36 +725,75 @@ def _add_shift(shift, y):
 # Inner rules.
 
 
+def sgd_update(phi: np.ndarray, g: np.ndarray, rate: float) -> np.ndarray:
+    """One pass."""
+    after = np.empty(g.shape, g.dtype)
+    _sgd(g.dtype, _vectors(phi, g), _vectors(g, g), _vectors(after, g), rate)
+    return after
+
+
 def adam_update(
     phi: np.ndarray,
     g: np.ndarray,
+    m: np.ndarray | None,
     v: np.ndarray | None,
     rate: float,
+    beta1: float,
     beta2: float,
+    c1: float,
     c2: float,
     eps: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """phi' and v' of a step with beta1 = 0, in one pass."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pass."""
+    none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is None else None
+    m_after = g if beta1 == 0 else np.empty(g.shape, g.dtype)
     after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
-    before = np.zeros((1, g.shape[1]), g.dtype) if v is None else v
-    given = [_contiguous(np.atleast_2d(each)) for each in (phi, g, before)]
-    _adam(g.dtype, *given, after, v_after, rate, beta2, 1 / c2, eps)
-    return after, v_after
+    given = [
+        _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
+    ]
+    made = [_vectors(each, g) for each in (after, m_after, v_after)]
+    _adam(g.dtype, *given, *made, rate, beta1, beta2, 1 / c1, 1 / c2, eps)
+    return after, m_after, v_after
+
+
+def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """``(D,) or (T, D)`` as ``(T or 1, D)``, contiguous."""
+    return _contiguous(a if a.ndim == 2 else a.reshape(-1, like.shape[-1]))
+
+
+@compiles("in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "f8")
+def _sgd(phi, g, after, rate):
+    step = g.real.dtype.type(rate)
+    for t in range(g.shape[0]):
+        p = phi[t if phi.shape[0] > 1 else 0]
+        for d in range(g.shape[1]):
+            after[t, d] = p[d] - step * g[t, d]
 
 
 @compiles(
-    "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "t[:, ::1]", "f8", "f8", "f8", "f8"
-)
-def _adam(phi, g, v, phi_after, v_after, rate, beta2, correction, eps):
+    "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "t[:, ::1]",
+    "t[:, ::1]", "f8", "f8", "f8", "f8", "f8", "f8",
+)  # fmt: skip
+def _adam(phi, g, m, v, after, m_after, v_after, rate, beta1, beta2, by_c1, by_c2, eps):
     real = g.real.dtype.type
-    kept, added, correction = real(beta2), real(1 - beta2), real(correction)
-    rate, eps = real(rate), real(eps)
+    kept, added, correction = real(beta2), real(1 - beta2), real(by_c2)
+    step, small, by_c1 = real(rate), real(eps), real(by_c1)
     for t in range(g.shape[0]):
         p, w = phi[t if phi.shape[0] > 1 else 0], v[t if v.shape[0] > 1 else 0]
-        for d in range(g.shape[1]):
-            square = kept * w[d] + added * g[t, d] * g[t, d]
-            v_after[t, d] = square
-            phi_after[t, d] = p[d] - rate * (g[t, d] / (np.sqrt(square * correction) + eps))
+        if beta1 == 0:
+            for d in range(g.shape[1]):
+                square = kept * w[d] + added * g[t, d] * g[t, d]
+                v_after[t, d] = square
+                after[t, d] = p[d] - step * (g[t, d] / (np.sqrt(square * correction) + small))
+        else:
+            before, kept1, added1 = m[t if m.shape[0] > 1 else 0], real(beta1), real(1 - beta1)
+            for d in range(g.shape[1]):
+                square = kept * w[d] + added * g[t, d] * g[t, d]
+                first = kept1 * before[d] + added1 * g[t, d]
+                v_after[t, d] = square
+                m_after[t, d] = first
+                root = np.sqrt(square * correction) + small
+                after[t, d] = p[d] - step * (first * by_c1 / root)
 
 
 def _rows(a: np.ndarray) -> np.ndarray:

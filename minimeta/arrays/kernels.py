@@ -320,6 +320,16 @@ def pair_selection_transpose(second: Array, dy: Array, axis: int) -> Array:
     return dx
 
 
+def sgd_update(phi: Array, g: Array, rate: float | Array) -> Array:
+    """phi - rate o g, for ``phi: (D,) or (T, D)`` and ``g: (T, D)``.
+
+    ``rate`` is a number or broadcasts against ``(T, D)``.
+    """
+    if isinstance(rate, (int, float)) and (twin := _host_twin(g, phi)):
+        return twin.sgd_update(phi, g, rate)
+    return phi - rate * g
+
+
 @elementwise
 def adam_moments(
     g: Array, m: Array | None, v: Array | None, beta1: float, beta2: float
@@ -350,10 +360,17 @@ def adam_update(
     c2: float,
     eps: float,
 ) -> tuple[Array, Array, Array]:
-    simple = beta1 == 0 and type(rate) is float and g.ndim == 2
-    if simple and (twin := _host_twin(*_arrays(g, phi, v))):
-        after, v = twin.adam_update(phi, g, v, rate, beta2, c2, eps)
-        return after, g, v
+    """One step of Adam from ``phi: (D,) or (T, D)``, after ``adam_moments``.
+
+        phi' = phi - rate o (m' / c1) / (sqrt(v' / c2) + eps).
+
+    ``c1 = 1 - beta1^t`` and ``c2 = 1 - beta2^t`` correct the bias of step t,
+    which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
+    Returns ``phi', m', v'``, each ``(T, D)``.
+    """
+    given = [each for each in (g, phi, m, v) if each is not None]
+    if isinstance(rate, (int, float)) and (twin := _host_twin(*given)):
+        return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
 
@@ -370,14 +387,6 @@ def _adam_update(
     c2: float,
     eps: float,
 ) -> tuple[Array, Array, Array]:
-    """One step of Adam from ``phi: (D,) or (T, D)``, after ``adam_moments``.
-
-        phi' = phi - rate o (m' / c1) / (sqrt(v' / c2) + eps).
-
-    ``c1 = 1 - beta1^t`` and ``c2 = 1 - beta2^t`` correct the bias of step t,
-    which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
-    Returns ``phi', m', v'``, each ``(T, D)``.
-    """
     m, v = adam_moments(g, m, v, beta1, beta2)
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps

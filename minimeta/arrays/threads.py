@@ -26,9 +26,9 @@ from .memory import keep_freed_memory
 
 Result = TypeVar("Result")
 
-# Multiply-adds of a forward pass, from which threads save more than they cost:
-# about a millisecond where they wait for each other between any two NumPy calls,
-# a quarter of one where compiled functions hold no lock.
+# Multiply-adds of a forward pass from which threads save more than they cost:
+# about a millisecond where they wait for each other between any two calls of
+# NumPy, a quarter of one where compiled functions hold no lock.
 _WORTH_SHARING, _WORTH_SHARING_COMPILED = 3e7, 8e5
 # Bytes of activations that fit about into a core's caches from one layer to the
 # next.

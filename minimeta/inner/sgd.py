@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..arrays.backend import Array
+from ..arrays.kernels import sgd_update
 from ..registry import setting
 from .rule import RULES, Adjoint, Rate, check_arguments, rate_at
 
@@ -30,7 +31,7 @@ class SGD:
 
     def step(self, phi: Array, g: Array, state: None = None, j: int = 0) -> tuple[Array, None]:
         """phi - lr o g."""
-        return phi - rate_at(self.lr, j) * g, None
+        return sgd_update(phi, g, rate_at(self.lr, j)), None
 
     def adjoint(self, g: Array, state: None, j: int, dphi: Array, dstate: None = None) -> Adjoint:
         """The adjoint of one step.
