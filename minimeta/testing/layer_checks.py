@@ -107,7 +107,7 @@ class _LayerCheck:
             lambda a: a.astype(np.float32),
             (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot),
         )
-        # A derivative that is zero, such as batch norm's by its only value, is of
+        # A derivative that is zero, such as that of a norm of one value, is of
         # rounding.
         floor = np.abs(self.dy).max()
         for pass_name, result in self.passes(*single, np.float32).items():
