@@ -362,7 +362,7 @@ def adam_update(draw: Draw) -> Case:
         square, before = (1 - beta2) * g * g, beta2 * v
         moment = np.abs(before) + np.abs(square)
         exact = np.abs(before + square)
-        first = beta1 * np.abs(m) + (1 - beta1) * np.abs(g)
+        first = (1 - beta1) * np.abs(g) + (beta1 * np.abs(m) if beta1 else 0)
         step = rate * first / c1 / (np.sqrt(exact / c2) + eps)
         known = np.isfinite(moment) & (exact > 0)
         cancelled = np.divide(moment, exact, out=np.ones_like(moment), where=known)
