@@ -15,7 +15,9 @@
 # make growth: measure time and memory of a meta-step against tasks, steps,
 #   images, filters and threads (three minutes, on Linux)
 # make bench: show that the peers compute the same as minimeta, and time all in
-#   turn (half an hour, on an idle machine)
+#   turn (an hour, on an idle machine; minimeta needs its extra fast)
+# make bench-runs: measure whole training runs of all presets (an hour, on an
+#   idle machine, with the images in MINIMETA_DATA)
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +31,7 @@ EDITABLE := --config-settings editable_mode=compat --editable
 SUPPORTED := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minimeta needs Python 3.11 or later: make PYTHON=python3.11")'
 BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 
-.PHONY: run test test-newest lint lock figures conformance growth bench clean
+.PHONY: run test test-newest lint lock figures conformance growth bench bench-runs clean
 .DELETE_ON_ERROR:
 
 # The lock includes setuptools, so only packages in the lock are downloaded.
@@ -88,7 +90,7 @@ table-%: $(VENV)/installed
 # Install torch first, so that packages built on torch use this version.
 $(PEERS)/installed: benchmarks/requirements-peers.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
@@ -101,6 +103,10 @@ growth: $(VENV)/installed
 bench: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/speed.py --python $(PEERS)/bin/python
 	$(BIN)/python benchmarks/breakdown.py
+	$(BIN)/python benchmarks/report.py
+
+bench-runs: $(VENV)/installed
+	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/report.py
 
 clean:

@@ -17,22 +17,33 @@ not add up to the step. Finally, two threads make the step at once, each on its
 own arrays. The ratio of their time to that of one thread is 1 if the threads
 never wait for Python's interpreter lock, which a thread needs between any two
 operations.
+
+A compiled kernel hides its operations, so all this is measured in a process
+with the plain kernels, as without the extra ``fast``. The whole step and the
+ratio of two threads to one are measured once more in a process with the kernels
+that are chosen by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from floors import milliseconds, peak
+from ours import extra
 
 import minimeta as mm
 from minimeta.arrays import threads
@@ -40,7 +51,6 @@ from minimeta.files import write_atomically
 from minimeta.runs.provenance import provenance
 
 HERE = Path(__file__).resolve().parent
-REPEATS = 15
 
 
 class Noting(np.ndarray):
@@ -134,21 +144,6 @@ STEPS = {
 }
 
 
-def milliseconds(function: Callable[[], Any], seconds: float = 0.3) -> float:
-    """Median over repeats of the mean time of a call, within ``seconds``."""
-    function()
-    started = time.perf_counter()
-    function()
-    count = max(1, int(seconds / REPEATS / (time.perf_counter() - started)))
-    means = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        for _ in range(count):
-            function()
-        means.append(1e3 * (time.perf_counter() - started) / count)
-    return statistics.median(means)
-
-
 def replay(notes: list[tuple], rng: np.random.Generator) -> float:
     """Milliseconds of recorded operations, each alone, on warm arrays."""
     total, known = 0.0, {}
@@ -207,10 +202,10 @@ def side_by_side(step: Step) -> float:
     return statistics.median(seconds(2) / seconds(1) for _ in range(5))
 
 
-def peak() -> float:
-    """Gigaflops of one large float32 matrix product."""
-    a = np.random.default_rng(0).random((1024, 1024), dtype=np.float32)
-    return 2 * 1024**3 / milliseconds(lambda: a @ a) / 1e6
+def whole(step: Step) -> float:
+    """Milliseconds of a step."""
+    function, phi = step.make(False)
+    return milliseconds(lambda: function(phi))
 
 
 def broken_down(step: Step) -> dict[str, Any]:
@@ -223,7 +218,7 @@ def broken_down(step: Step) -> dict[str, Any]:
     passes = [note for note in Noting.notes if not _is_product(note)]
     small, small_phi = step.make(True)
     parts = {
-        "step": milliseconds(lambda: function(phi)),
+        "step": whole(step),
         "products": replay(products, rng),
         "passes": replay(passes, rng),
         "calls": milliseconds(lambda: small(small_phi)),
@@ -240,6 +235,43 @@ def broken_down(step: Step) -> dict[str, Any]:
     }
 
 
+def plain() -> dict[str, Any]:
+    """The breakdown, in this process, which must have the plain kernels."""
+    found: dict[str, Any] = {"peak_gigaflops": round(peak(), 1), "steps": {}}
+    with threads.workers(1):
+        for name, step in STEPS.items():
+            found["steps"][name] = broken_down(step)
+            print(json.dumps(found["steps"][name], indent=1), file=sys.stderr)
+    return found
+
+
+def default() -> dict[str, Any]:
+    """The whole steps, in this process, with its kernels."""
+    kernels = ", ".join(f"{package} {version(package)}" for package in extra())
+    found: dict[str, Any] = {"kernels": kernels or "NumPy", "steps": {}}
+    with threads.workers(1):
+        for name, step in STEPS.items():
+            found["steps"][name] = {
+                "milliseconds": round(whole(step), 4),
+                "two_threads_by_one": round(side_by_side(step), 3),
+            }
+            print(name, found["steps"][name], file=sys.stderr)
+    return found
+
+
+MEASURES = {"plain": plain, "default": default}
+
+
+def measured_apart(kernels: str) -> dict[str, Any]:
+    """The measure with ``kernels`` in a fresh process."""
+    environment = {name: value for name, value in os.environ.items() if name != "MINIMETA_FAST"}
+    if kernels == "plain":
+        environment["MINIMETA_FAST"] = "0"
+    command = [sys.executable, __file__, "--kernels", kernels]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    return json.loads(done.stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -248,12 +280,16 @@ def main() -> None:
         default=HERE / "results" / "breakdown.json",
         help="default: benchmarks/results",
     )
+    parser.add_argument("--kernels", choices=MEASURES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with threads.workers(1):
-        results = {"provenance": provenance(), "peak_gigaflops": round(peak(), 1), "steps": {}}
-        for name, step in STEPS.items():
-            results["steps"][name] = broken_down(step)
-            print(json.dumps(results["steps"][name], indent=1))
+    if options.kernels is not None:
+        print(json.dumps(MEASURES[options.kernels]()))
+        return
+    results = {"provenance": provenance()} | measured_apart("plain")
+    found = measured_apart("default")
+    results["default_kernels"] = found["kernels"]
+    for name, step in found["steps"].items():
+        results["steps"][name]["default_kernels"] = step
     write_atomically(
         options.out, lambda file: file.write((json.dumps(results, indent=1) + "\n").encode())
     )

@@ -11,10 +11,10 @@ process grows in its first step; it is read from /proc/self, so it needs Linux.
 A thread goes through its tasks in chunks whose activations fit a cache, so
 memory grows more slowly than work.
 
-The legend shows exponents p of b x^p, fitted through all values. For MAML's
-memory against k it shows those of c + b k^p, since for small k the activations
-at one point outweigh the iterates. For threads it shows the speedup and the
-growth of memory.
+The notes above a panel are exponents p of b x^p, fitted through all values.
+With an asterisk (MAML's memory against k) they are those of c + b k^p, since
+for small k the activations at one point outweigh the iterates. For threads they
+are the speedup and the growth of memory.
 """
 
 from __future__ import annotations
@@ -90,12 +90,20 @@ SWEEPS = (
     Sweep("filters", "filters", (8, 16, 32, 64, 128)),
     Sweep("workers", "threads", (1, 2, 4), Case(tasks=8)),
 )
+# Okabe and Ito's colours, which colour-blind readers tell apart.
 STYLES = {
     "Reptile": dict(color="black", marker="o", linestyle="-"),
-    "MAML": dict(color="tab:blue", marker="s", linestyle="--"),
-    "iterates": dict(color="tab:red", marker="^", linestyle="-."),
-    "checkpoints": dict(color="tab:green", marker="D", linestyle=":"),
+    "MAML": dict(color="#0072B2", marker="s", linestyle="--"),
+    "iterates": dict(color="#D55E00", marker="^", linestyle="-."),
+    "checkpoints": dict(color="#009E73", marker="D", linestyle=":"),
 }
+NAMES = {
+    "Reptile": "Reptile",
+    "MAML": "MAML, points",
+    "iterates": "MAML, iterates",
+    "checkpoints": "MAML, checkpoints",
+}
+SMALL = 7  # points, the least that is legible in print
 QUANTITIES = {"seconds": ("time", "ms", 1e-3), "bytes": ("memory", "MiB", 2**20)}
 
 
@@ -229,37 +237,65 @@ def above_constant(x: Sequence[float], y: Sequence[float]) -> tuple[float, float
 def draw(result: dict[str, Any], path: Path) -> list[Path]:
     """Draw time above and memory below, a column per varied setting."""
     sys.path.append(str(HERE.parent / "figures"))
+    from matplotlib.ticker import FuncFormatter, NullLocator
     from style import DOUBLE, plt, save
 
-    figure, axes = plt.subplots(2, len(SWEEPS), figsize=(DOUBLE, 4.4), sharex="col", sharey="row")
+    figure, axes = plt.subplots(
+        2,
+        len(SWEEPS),
+        figsize=(DOUBLE, 4.2),
+        sharex="col",
+        sharey="row",
+        layout="constrained",
+    )
+    letters = iter("abcdefghij")
     for row, quantity in zip(axes, QUANTITIES, strict=True):
         for axis, sweep in zip(row, SWEEPS, strict=True):
             curves = [curve for curve in result["curves"] if curve["setting"] == sweep.setting]
-            draw_panel(axis, curves, quantity)
+            draw_panel(axis, curves, quantity, next(letters))
         what, unit, _ = QUANTITIES[quantity]
         row[0].set_ylabel(f"{what} of a meta-step, {unit}")
+        row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        row[0].yaxis.set_minor_locator(NullLocator())
     for axis, sweep in zip(axes[1], SWEEPS, strict=True):
         axis.set_xlabel(sweep.label)
         axis.set_xticks(sweep.values, [str(value) for value in sweep.values])
         axis.minorticks_off()
-    figure.tight_layout(w_pad=0.5, h_pad=0.8)
+    named: dict[str, Any] = {}
+    for axis in axes[0]:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        named.values(), named.keys(), loc="outside upper center", ncols=len(named), handlelength=3
+    )
     return save(figure, path)
 
 
-def draw_panel(axis, curves: list[dict[str, Any]], quantity: str) -> None:
-    """Draw curves, with their growth in the legend."""
+def draw_panel(axis, curves: list[dict[str, Any]], quantity: str, letter: str) -> None:
+    """Draw curves, with their growth above the panel."""
     unit = QUANTITIES[quantity][2]
+    marks = []
     for curve in curves:
-        axis.loglog(
-            curve["values"],
-            np.array(curve[quantity]) / unit,
-            label=f"{curve['method']}: {said(curve, quantity)}",
-            markersize=3.5,
-            markerfacecolor="white",
-            **STYLES[curve["method"]],
-        )
-    above = dict(loc="lower left", bbox_to_anchor=(-0.05, 1), borderaxespad=0, borderpad=0.2)
-    axis.legend(**above, fontsize=7, handlelength=2.2, handletextpad=0.4, labelspacing=0.2)
+        style = STYLES[curve["method"]] | dict(markersize=3.5, markerfacecolor="white")
+        values = np.array(curve[quantity]) / unit
+        axis.loglog(curve["values"], values, label=NAMES[curve["method"]], **style)
+        marks += axis.plot([], [], **(style | dict(linestyle="none")))
+    axis.legend(
+        marks,
+        [said(curve, quantity) for curve in curves],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        fontsize=SMALL,
+        handlelength=0.8,
+        handletextpad=0.2,
+        columnspacing=0.6,
+        labelspacing=0.1,
+        borderaxespad=0,
+        borderpad=0.2,
+    )
+    axis.text(0.04, 0.98, f"({letter})", transform=axis.transAxes, va="top")
+    axis.tick_params(labelsize=SMALL)
 
 
 def said(curve: dict[str, Any], quantity: str) -> str:
@@ -268,7 +304,7 @@ def said(curve: dict[str, Any], quantity: str) -> str:
     if curve["setting"] == "workers":
         return f"{found['speedup' if quantity == 'seconds' else 'memory_ratio']:.2f}×"
     if quantity == "bytes" and "bytes_above_constant" in found:
-        return f"$c + k^{{{found['bytes_above_constant']['exponent']:.2f}}}$"
+        return f"{found['bytes_above_constant']['exponent']:.2f}*"
     return f"{found[quantity]:.2f}"
 
 

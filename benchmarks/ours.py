@@ -5,9 +5,11 @@ peers/timing.py defines workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,14 @@ from minimeta.arrays import threads as host_threads
 from minimeta.training.meta_training import MetaState, MetaTraining
 
 ONE_THREAD = "one thread"
-GRADIENT, PRODUCT = "gradient alone", "product alone, at a known gradient"
+# speed.py starts the worker of this variant, and of each that ends so, with
+# MINIMETA_FAST=0.
+WITHOUT_FAST = "without fast"
+BOTH, GRADIENT, PRODUCT = (
+    "gradient and product",
+    "gradient alone",
+    "product alone, at a known gradient",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +93,23 @@ def meta_step(
     )
 
 
+def threads_used(case: Case) -> int:
+    """The number of threads of the default variant of a case that is timed."""
+    if case.kind == "hvp":
+        return 1
+    if case.kind == "evaluation":
+        return min(case.tasks, host_threads.available_cores())
+    training = training_of(case, case.minibatches(), np.float32, None)
+    return training.workers or training._default_workers()
+
+
+def extra() -> tuple[str, ...]:
+    """The package of the extra ``fast``, if it is installed and not switched
+    off."""
+    found = find_spec("numba") is not None and os.environ.get("MINIMETA_FAST") != "0"
+    return ("numba",) if found else ()
+
+
 def evaluation(
     stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
 ) -> Program:
@@ -125,7 +151,8 @@ def gradient(
     stack: ExitStack, case: Case, batches: Minibatches, arrays: Arrays, variant: str
 ) -> Program:
     stack.enter_context(host_threads.workers(1))
-    objective, algorithm = case.objective(), MAML(case.rule, store=variant)
+    store = variant.removesuffix(f", {WITHOUT_FAST}")
+    objective, algorithm = case.objective(), MAML(case.rule, store=store)
     return computing(lambda: {"maml": algorithm.direction(objective, arrays["phi"], batches)[0]})
 
 
@@ -145,5 +172,6 @@ BUILDERS: dict[str, Callable[..., Program]] = {
 if __name__ == "__main__":
     with ExitStack() as stack:
         timing.serve(
-            lambda settings, arrays, variant: build(stack, settings, arrays, variant), ("numpy",)
+            lambda settings, arrays, variant: build(stack, settings, arrays, variant),
+            ("numpy", *extra()),
         )

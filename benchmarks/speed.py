@@ -5,8 +5,10 @@ peers/speed_*.py). First every worker computes the work once in float64. A peer
 whose numbers differ from ours is reported, and not timed. Then all take turns
 in float32, in several rounds, with ours before each peer. A ratio is the median
 over rounds of our time divided by the peer's in that round. Each peer has all
-variants that may be fast, and the fastest counts. The script writes speed.json
-case by case, and draws it.
+variants that may be fast, and the fastest counts. minimeta runs as installed
+and, as a variant, without the extra ``fast``. Beside its times a case has the
+time that its matrix products alone would take (floors.py). The script writes
+speed.json case by case, and draws it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from typing import Any
 
 import numpy as np
 from cases import CASES, MEMORY_STEPS, Case
-from ours import GRADIENT, ONE_THREAD, PRODUCT
+from floors import floor, peak
+from ours import BOTH, GRADIENT, ONE_THREAD, PRODUCT, WITHOUT_FAST, extra, threads_used
 from peers.timing import Arrays
 
 from minimeta.files import write_atomically
@@ -75,7 +78,7 @@ def torch_func(*variants: str) -> list[Entry]:
 
 def torch_compile(*variants: str) -> list[Entry]:
     """Compiled torch.func, or compiled PyTorch for an in-place variant."""
-    scripts = ["torch" if "inplace" in each else "torch_func" for each in variants]
+    scripts = ["torch" if "inplace" in each.split(",") else "torch_func" for each in variants]
     return [
         Entry("torch.compile", f"peers/speed_{script}.py", f"{each},compiled")
         for script, each in zip(scripts, variants, strict=True)
@@ -89,18 +92,19 @@ def torchopt(*variants: str) -> list[Entry]:
 HIGHER = Entry("higher", "peers/speed_higher.py", "loop")
 
 _SINE = [
-    *ours("default"),
-    *jax("vmap,unroll", "vmap,scan"),
+    *ours("default", WITHOUT_FAST),
+    *jax("vmap,unroll", "vmap,scan", "vmap,unroll,single", "vmap,unroll,threads"),
     *torch_func("contiguous,outside", "contiguous,inside"),
     *torch_compile("contiguous,inside"),
     *torchopt("loop"),
     HIGHER,
 ]
 _MAML = [
-    *ours("default", ONE_THREAD),
+    *ours("default", WITHOUT_FAST, ONE_THREAD),
     *torch("contiguous", "contiguous,threads", "im2col,threads"),
     *torch_func("contiguous,inside"),
-    *jax("map,scan,im2col"),
+    *torch_compile("im2col,threads"),
+    *jax("map,scan,im2col", "map,scan,im2col,threads"),
 ]
 
 # All others are compared with the first. The workers have more variants than
@@ -111,7 +115,7 @@ ENTRIES: dict[str, list[Entry]] = {
     "sine-maml-1": _SINE,
     "sine-maml-5": _SINE,
     "omniglot-reptile": [
-        *ours("default", ONE_THREAD),
+        *ours("default", WITHOUT_FAST, ONE_THREAD),
         *torch(
             "contiguous,inplace",
             "channels-last,fused",
@@ -119,8 +123,13 @@ ENTRIES: dict[str, list[Entry]] = {
             "channels-last,inplace,threads",
         ),
         *torch_func("contiguous"),
-        *torch_compile("im2col,inplace,threads"),
-        *jax("vmap,scan,conv", "map,scan,im2col"),
+        *torch_compile("im2col,inplace,threads", "im2col,threads"),
+        *jax(
+            "vmap,scan,conv",
+            "map,scan,im2col",
+            "map,scan,im2col,threads",
+            "map,scan,im2col,threads,single",
+        ),
     ],
     "omniglot-maml-1": [
         *_MAML,
@@ -129,70 +138,34 @@ ENTRIES: dict[str, list[Entry]] = {
         *torchopt("loop"),
         HIGHER,
     ],
-    "omniglot-maml-5": _MAML,
+    "omniglot-maml-5": [*_MAML, *jax("map,unroll,im2col,threads")],
     "omniglot-hvp": [
-        *ours("gradient and product", GRADIENT, PRODUCT),
+        *ours(BOTH, WITHOUT_FAST, GRADIENT, PRODUCT),
         *torch("contiguous", "channels-last", "im2col"),
+        *torch_compile("im2col", "im2col,jvp"),
         *jax("conv", "im2col"),
     ],
     "omniglot-evaluation": [
-        *ours("default", ONE_THREAD),
+        *ours("default", WITHOUT_FAST, ONE_THREAD),
         *torch("channels-last,inplace", "contiguous,inplace,threads"),
-        *torch_compile("im2col,inplace,threads"),
-        *jax("map,scan,conv", "vmap,scan,im2col"),
+        *torch_compile("im2col,inplace,threads", "im2col,threads"),
+        *jax("map,scan,conv", "vmap,scan,im2col", "map,scan,im2col,threads"),
     ],
     "mini-imagenet-reptile": [
-        *ours("default", ONE_THREAD),
+        *ours("default", WITHOUT_FAST, ONE_THREAD),
         *torch("channels-last,fused", "channels-last,inplace,threads"),
-        *torch_compile("channels-last,inplace"),
-        *jax("map,scan,im2col,slices"),
+        *torch_compile("channels-last,inplace", "channels-last,inplace,threads"),
+        *jax("map,scan,im2col,slices", "map,scan,im2col,slices,threads"),
     ],
 } | {
     f"memory-{steps}": [
-        *ours(*reversed(STORES)),
+        *ours(*reversed(STORES), *(f"{each}, {WITHOUT_FAST}" for each in reversed(STORES))),
         *jax("map,scan,conv"),
         *checkpointed("map,scan,conv"),
         *torch("contiguous"),
     ]
     for steps in MEMORY_STEPS
 }
-
-
-@dataclass(frozen=True)
-class Aim:
-    """An upper bound ``at_most`` on our time or memory.
-
-    The bound is a multiple of the time or memory of the best of ``peers``, or
-    milliseconds without peers. For memory, our smallest counts.
-    """
-
-    cases: tuple[str, ...]
-    at_most: float
-    peers: tuple[str, ...] = ()
-    variant: str | None = None  # the peer's variant; None: the fastest
-    unit: str = "ratio"
-    own: str | None = None  # our variant; None: the first
-
-
-_SINES, _OMNIGLOTS = ("sine-maml-1", "sine-maml-5"), ("omniglot-maml-1", "omniglot-maml-5")
-_TORCH = ("PyTorch", "torch.func")  # no aim applies to torch.compile
-AIMS = (
-    Aim(_SINES, 0.75, ("JAX",)),
-    Aim(_SINES, 0.12, ("torch.func",)),
-    Aim(_SINES, 0.015, ("TorchOpt",), "loop"),  # under vmap, torch.func does the work
-    Aim(_SINES, 0.01, ("higher",)),
-    Aim(("omniglot-reptile",), 0.40, _TORCH),
-    Aim(("omniglot-reptile",), 0.10, ("JAX",), "vmap,scan,conv"),
-    Aim(
-        ("omniglot-reptile",), 0.10, ("JAX",)
-    ),  # also where its convolution is rewritten as a matrix product
-    Aim(("omniglot-reptile",), 50.0, unit="milliseconds"),
-    Aim(_OMNIGLOTS, 0.40, (*_TORCH, "JAX")),
-    Aim(("omniglot-hvp",), 2.5, (OURS,), GRADIENT, own=PRODUCT),
-    Aim(("mini-imagenet-reptile",), 0.60, (*_TORCH, "JAX")),
-    Aim(("memory-50",), 0.15, ("JAX",)),
-    Aim(("memory-50",), 0.06, ("PyTorch",)),
-)
 
 
 class WorkerError(Exception):
@@ -230,8 +203,12 @@ def worker(entry: Entry, python: str, folder: Path, dtype: str) -> Iterator[Work
     mine = entry.peer == OURS
     # Peers must not find minimeta.
     environment = {
-        name: value for name, value in os.environ.items() if mine or name != "PYTHONPATH"
+        name: value
+        for name, value in os.environ.items()
+        if name != "MINIMETA_FAST" and (mine or name != "PYTHONPATH")
     }
+    if mine and entry.variant.endswith(WITHOUT_FAST):
+        environment["MINIMETA_FAST"] = "0"
     command = [
         sys.executable if mine else python,
         HERE / entry.script,
@@ -404,6 +381,7 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
             measure_memory(agreeing, python, folder)
         elif rounds:
             time_in_turn(agreeing, python, folder, rounds, seconds)
+        found_floor = floor_of(case, agreeing[0]) if case.kind != "memory" and rounds else {}
     for row in agreeing if rounds else []:
         measured = row.get("milliseconds", row.get("bytes"))
         print(f"  {_who(row)}: {measured}, ours / theirs {row.get('ratio')}", flush=True)
@@ -414,46 +392,23 @@ def measured(case: Case, python: str, rounds: int, seconds: float) -> dict[str, 
         "rounds": rounds,
         "seconds": seconds,
         "tolerance": TOLERANCE,
+        **found_floor,
         "entries": rows,
     }
 
 
-# What was wanted?
-
-
-def judged(cases: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every aim with its measured value, for each measured case."""
-    return [
-        {key: value for key, value in asdict(aim).items() if key != "cases"}
-        | {"case": name, "found": found, "reached": found <= aim.at_most}
-        for aim in AIMS
-        for name in aim.cases
-        if name in cases and (found := _found(aim, cases[name])) is not None
-    ]
-
-
-def _found(aim: Aim, case: dict[str, Any]) -> float | None:
-    """The value that an aim bounds; None if none of its peers was measured."""
-    first, *others = case["entries"]
-    if aim.unit == "milliseconds":
-        return first["milliseconds"]["median"]
-    if case["kind"] == "memory":  # our variant with the least memory
-        own = min(row["bytes"] for row in case["entries"] if row["peer"] == OURS)
-        return max((own / max(row["bytes"], 1) for row in others if _meant(aim, row)), default=None)
-    by_first = next((row["ratio"]["median"] for row in others if row["variant"] == aim.own), 1.0)
-    return max(
-        (row["ratio"]["median"] / by_first for row in others if _meant(aim, row)), default=None
-    )
-
-
-def _meant(aim: Aim, row: dict[str, Any]) -> bool:
-    return row["peer"] in aim.peers and "ratio" in row and aim.variant in (None, row["variant"])
+def floor_of(case: Case, row: dict[str, Any]) -> dict[str, Any]:
+    """The floor of a case, with the ratio of the time of ``row`` to it."""
+    found = floor(case, threads_used(case), peak())
+    ratio = row["milliseconds"]["median"] / found["milliseconds"]
+    print(f"  matrix products at peak: {found['milliseconds']} ms, ours / this {ratio:.2f}")
+    return {"floor": found | {"ratio": float(f"{ratio:.5g}")}}
 
 
 def save(path: Path, cases: dict[str, Any]) -> None:
-    """Write the results in the order of CASES, with the judged aims."""
+    """Write the results in the order of CASES."""
     ordered = {name: cases[name] for name in CASES if name in cases}
-    text = json.dumps({"cases": ordered, "aims": judged(ordered)}, indent=1) + "\n"
+    text = json.dumps({"cases": ordered}, indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -482,6 +437,11 @@ def main() -> None:
     if not options.draw:
         if options.python is None:
             parser.error("--python is needed to run the peers")
+        if not extra():
+            parser.error(
+                "numba is not installed, so minimeta would run without the extra fast only: "
+                "install minimeta[fast]"
+            )
         prefixes = tuple((options.only or "").split(","))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         for name in (name for name in CASES if name.startswith(prefixes)):

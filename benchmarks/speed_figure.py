@@ -1,120 +1,166 @@
-"""Draw speed.json: the peers' times by minimeta's, and MAML's memory."""
+"""Draw speed.json: minimeta's time by the peers', and MAML's memory."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "figures"))
 
+from matplotlib.legend import Legend
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from style import DOUBLE, plt, save
 
-COLORS = {
-    "minimeta": "black",
-    "JAX": "tab:blue",
-    "JAX, checkpoint": "tab:cyan",
-    "PyTorch": "tab:red",
-    "torch.func": "tab:orange",
-    "torch.compile": "tab:brown",
-    "TorchOpt": "tab:green",
-    "higher": "tab:purple",
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+STYLES = {
+    "minimeta": dict(color="black", marker="o"),
+    "JAX": dict(color="#0072B2", marker="s"),
+    "JAX, checkpoint": dict(color="#56B4E9", marker="P"),
+    "PyTorch": dict(color="#D55E00", marker="D"),
+    "torch.func": dict(color="#E69F00", marker="^"),
+    "torch.compile": dict(color="#CC79A7", marker="v"),
+    "TorchOpt": dict(color="#009E73", marker="p"),
+    "higher": dict(color="#F0E442", marker="*"),
 }
+WITHOUT_FAST, PRODUCTS = "minimeta, without fast", "matrix products at peak"
+ORDER = (WITHOUT_FAST, *[name for name in STYLES if name != "minimeta"], PRODUCTS)
+SMALL = 7  # points, the least that is legible in print
+BAND = 0.8  # the part of a case's height that its marks take
 Row = dict[str, Any]
 
 
 def draw(results: dict[str, Any], path: Path) -> list[Path]:
-    """Draw times beside memory, as PNG and PDF in the place of ``path``."""
-    times = {name: case for name, case in results["cases"].items() if case["kind"] != "memory"}
+    """Draw times beside memory, as PNG and PDF in the place of ``path``.
+
+    Results may lack floors, variants, or either kind of case.
+    """
+    times = [case for case in results["cases"].values() if case["kind"] != "memory"]
     memories = {name: case for name, case in results["cases"].items() if case["kind"] == "memory"}
-    bars = sum(len(_fastest(case)) + 1 for case in times.values())
-    figure, axes = plt.subplots(
-        1,
-        2,
-        figsize=(1.6 * DOUBLE, max(3.0, 0.19 * bars)),
-        width_ratios=(2, 1),
-        layout="constrained",
+    figure = plt.figure(figsize=(DOUBLE, 5.8), layout="constrained")
+    left, right = figure.add_gridspec(1, 2, width_ratios=(1.9, 1))
+    legends, memory = right.subgridspec(2, 1, height_ratios=(1, 1.15)).subplots()
+    time = figure.add_subplot(left)
+    for axis in (time, memory):
+        axis.tick_params(labelsize=SMALL)
+    _draw_times(time, times)
+    _draw_memory(memory, memories)
+    legends.axis("off")
+    handles, labels = time.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    _legend(
+        legends,
+        "upper left",
+        "(a) best variant of each",
+        {told: found[told] for told in ORDER if told in found},
     )
-    _draw_times(axes[0], times, results["aims"])
-    _draw_memory(axes[1], memories)
+    lines, labels = memory.get_legend_handles_labels()
+    _legend(legends, "lower left", "(b)", dict(zip(labels, lines, strict=True)))
     return save(figure, path)
 
 
-def _fastest(case: dict[str, Any]) -> list[Row]:
-    """For each peer, the row with the largest ratio of our time to theirs."""
+def fastest(case: dict[str, Any]) -> dict[str, Row]:
+    """For each peer, the row with the largest ratio of our time to theirs.
+
+    Of our own variants, only the one without the extra ``fast`` is a peer.
+    """
     best: dict[str, Row] = {}
     for row in case["entries"][1:]:
-        found = best.get(_label(row))
-        if "ratio" in row and (found is None or row["ratio"]["median"] > found["ratio"]["median"]):
-            best[_label(row)] = row
-    return list(best.values())
+        told = f"minimeta, {row['variant']}" if row["peer"] == "minimeta" else row["peer"]
+        if told not in ORDER or "ratio" not in row:
+            continue
+        if told not in best or row["ratio"]["median"] > best[told]["ratio"]["median"]:
+            best[told] = row
+    return {told: best[told] for told in ORDER if told in best}
 
 
-def _label(row: Row) -> str:
-    """The name under which a row competes.
-
-    Each of our variants has its own name. Of each peer only the fastest is
-    drawn. TorchOpt under vmap counts as torch.func.
-    """
-    told = row["peer"] == "minimeta" or (row["peer"], row["variant"]) == ("TorchOpt", "vmap")
-    return f"{row['peer']}, {row['variant']}" if told else row["peer"]
-
-
-def _draw_times(axis: Any, cases: dict[str, Any], aims: list[dict[str, Any]]) -> None:
-    """Draw a bar per peer: time divided by ours, with quartiles and aim."""
-    height, places, labels = 0, [], []
-    for name, case in cases.items():
-        ours = case["entries"][0]["milliseconds"]["median"]
-        axis.text(
-            1.0,
-            height,
-            f" {case['title']}: {_time(ours)}",
-            va="center",
-            ha="left",
-            fontsize=8,
-            weight="bold",
-        )
-        for row in _fastest(case):
-            height += 1
-            places.append(height)
-            labels.append(_label(row))
-            _draw_bar(axis, height, row)
-            for aim in aims:
-                if (
-                    aim["case"] == name
-                    and row["peer"] in aim["peers"]
-                    and aim["variant"] in (None, row["variant"])
-                ):
-                    axis.plot(
-                        [1 / aim["at_most"]] * 2,
-                        [height - 0.45, height + 0.45],
-                        color="black",
-                        linewidth=1.8,
-                        zorder=1,
-                    )
-        height += 1
-    axis.axvline(1, color="black", linewidth=0.6)
+def _draw_times(axis: Any, cases: list[dict[str, Any]]) -> None:
+    """Draw a band per case: our time divided by each peer's, with quartiles."""
+    for place, case in enumerate(cases):
+        marks = {
+            told: (row["ratio"]["median"], row["ratio"]["quartiles"])
+            for told, row in fastest(case).items()
+        }
+        if "floor" in case:
+            marks[PRODUCTS] = (case["floor"]["ratio"], [case["floor"]["ratio"]] * 2)
+        for i, (told, mark) in enumerate(marks.items()):
+            _draw_mark(axis, place + BAND * ((i + 0.5) / len(marks) - 0.5), told, *mark)
+        if place % 2:
+            axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
+    axis.axvline(1, color="black", linewidth=0.6, zorder=1)
     axis.set_xscale("log")
-    axis.set_ylim(height, -1)
-    axis.set_yticks(places, labels, fontsize=7)
+    _plain(axis.xaxis)
+    axis.set_ylim(max(len(cases), 1) - 0.5, -0.5)
+    axis.set_yticks(
+        range(len(cases)), [_told(case) for case in cases], fontsize=SMALL, linespacing=1.1
+    )
     axis.tick_params(axis="y", length=0)
-    axis.set_xlabel("time by minimeta's, float32; a tick: our aim, a line at 1: minimeta")
-    axis.set_title("(a) time")
+    axis.set_xlabel("time of minimeta / time of the peer\n(left of 1: minimeta is faster)")
+    axis.set_title("(a) time", loc="left")
 
 
-def _draw_bar(axis: Any, height: float, row: Row) -> None:
-    low, high = (1 / row["ratio"]["quartiles"][i] for i in (1, 0))
-    ratio = 1 / row["ratio"]["median"]
-    axis.barh(height, ratio - 1, left=1, height=0.75, color=COLORS[row["peer"]], alpha=0.75)
-    axis.plot([low, high], [height, height], color="black", linewidth=0.8)
-    place = max(ratio, high, 1)
-    label = f" {ratio:.2g}, {_time(row['milliseconds']['median'])}"
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    axis.text(1.03 * place, height, label, va="center", fontsize=6.5, bbox=box, zorder=2)
+def _draw_mark(axis: Any, height: float, told: str, ratio: float, quartiles: list[float]) -> None:
+    low, high = quartiles
+    # The text of a legend comes once, however many cases have the mark.
+    known = axis.get_legend_handles_labels()[1]
+    axis.errorbar(
+        ratio,
+        height,
+        xerr=[[max(ratio - low, 0)], [max(high - ratio, 0)]],
+        label="_" if told in known else told,
+        **_mark(told),
+    )
+
+
+def _mark(told: str) -> dict[str, Any]:
+    common = dict(linestyle="none", elinewidth=0.8, ecolor="0.3", zorder=3)
+    if told == PRODUCTS:
+        return common | dict(color="black", marker="|", markersize=8, markeredgewidth=1.5)
+    edge = dict(markeredgecolor="black", markeredgewidth=0.4, markersize=5)
+    if told == WITHOUT_FAST:
+        return common | edge | dict(STYLES["minimeta"], markerfacecolor="white")
+    return common | edge | STYLES[told]
+
+
+def _legend(axis: Any, place: str, title: str, handles: dict[str, Any]) -> None:
+    """Add a legend of a panel to an axis that holds legends alone."""
+    if not handles:
+        return
+    legend = Legend(
+        axis,
+        handles.values(),
+        handles.keys(),
+        loc=place,
+        title=title,
+        title_fontsize=SMALL + 1,
+        fontsize=SMALL,
+        handlelength=2.6,
+        labelspacing=0.3,
+        borderpad=0,
+        borderaxespad=0,
+        alignment="left",
+    )
+    axis.add_artist(legend)
+
+
+def _told(case: dict[str, Any]) -> str:
+    """The case and our time, in lines that fit beside the axis."""
+    ours = case["entries"][0]["milliseconds"]["median"]
+    return "\n".join(
+        [*textwrap.wrap(case["title"], 36, break_on_hyphens=False), f"minimeta: {_time(ours)}"]
+    )
 
 
 def _time(milliseconds: float) -> str:
     return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1e3:.3g} s"
+
+
+def _plain(axis: Any) -> None:
+    """Ticks such as 0.03, 0.1, 0.3 on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 3), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:
@@ -122,24 +168,27 @@ def _draw_memory(axis: Any, cases: dict[str, Any]) -> None:
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for name, case in cases.items():
         for row in case["entries"]:
-            if "bytes" in row:
+            if "bytes" in row and not row["variant"].endswith("without fast"):
                 lines.setdefault((row["peer"], row["variant"]), []).append(
                     (int(name.split("-")[1]), row["bytes"] / 2**20)
                 )
     shapes: dict[str, int] = {}
     for (peer, variant), points in lines.items():
         number = shapes[peer] = shapes.get(peer, -1) + 1
-        label = variant.removeprefix("map,scan,").removesuffix(",checkpoint")
-        style = dict(
-            color=COLORS[peer],
-            marker="os^Dv"[number],
-            linestyle=("-", "--", ":", "-.", "-")[number],
+        axis.plot(
+            *zip(*points, strict=True),
+            label=f"{peer}, {variant}" if peer == "minimeta" else peer,
+            color=STYLES[peer]["color"],
+            marker="o^d"[number] if peer == "minimeta" else STYLES[peer]["marker"],
+            markersize=4,
+            markeredgecolor="black",
+            markeredgewidth=0.4,
+            linestyle=("-", "--", ":")[number],
         )
-        axis.plot(*zip(*points, strict=True), label=f"{peer}, {label}", markersize=3.5, **style)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    for each in (axis.xaxis, axis.yaxis):
+        _plain(each)
     axis.set_xlabel("inner steps")
-    axis.set_ylabel("MiB added by one MAML gradient")
-    axis.set_title("(b) memory")
-    if lines:
-        axis.legend(fontsize=7)
+    axis.set_ylabel("MiB added by a MAML gradient")
+    axis.set_title("(b) memory", loc="left")

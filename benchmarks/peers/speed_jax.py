@@ -11,13 +11,19 @@ conv | im2col       XLA's convolution, which vmap over weights turns into a
                     grouped one; or slices and a matrix product
 window | slices     max pooling by lax.reduce_window, or as the maximum of
                     strided slices
+threads             as many threads as cores share the tasks, each with its own
+                    compiled program
+single              an operation uses one thread
 checkpoint          (memory only) jax.checkpoint on the inner step
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import common
@@ -29,6 +35,7 @@ from jax import lax
 from timing import Arrays, Program, Settings
 
 Tree = Any
+THREADS = len(os.sched_getaffinity(0))
 
 
 def main() -> None:
@@ -36,6 +43,8 @@ def main() -> None:
 
 
 def build(settings: Settings, arrays: Arrays, variant: str) -> Program:
+    if "single" in variant.split(","):  # read where JAX first computes
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     jax.config.update("jax_enable_x64", arrays["phi"].dtype == np.float64)
     work = Work(settings, arrays, set(variant.split(",")))
     return getattr(work, settings["kind"])()
@@ -47,6 +56,7 @@ class Work:
     def __init__(self, settings: Settings, arrays: Arrays, options: set[str]) -> None:
         self.settings, self.arrays, self.options = settings, arrays, options
         self.rule, self.layers = settings["rule"], settings["network"]["layers"]
+        self.pool = ThreadPoolExecutor(THREADS) if "threads" in options else None
         # A scan over tasks needs tasks as the first axis; a scan over inner
         # steps under vmap needs them as the second.
         self.axis = 0 if "map" in options else 1
@@ -145,60 +155,45 @@ class Work:
     # The cases.
 
     def reptile(self) -> Program:
-        tasks, epsilon = self.settings["tasks"], self.settings["outer"]["lr"]
+        epsilon = self.settings["outer"]["lr"]
 
-        def mean_adapted(theta, batches):
-            if self.axis == 1:
-                adapted, losses = jax.vmap(self.descend, (None, 1))(theta, batches)
-                return jax.tree.map(lambda each: each.mean(0), adapted), losses
+        def adapted(theta: Tree, support: Tree, query: Tree) -> tuple[Tree, jax.Array]:
+            return self.descend(theta, support)
 
-            def add(total, of_task):
-                adapted, loss = self.descend(theta, of_task)
-                return jax.tree.map(jnp.add, total, adapted), loss
-
-            total, losses = lax.scan(add, jax.tree.map(jnp.zeros_like, theta), batches)
-            return jax.tree.map(lambda each: each / tasks, total), losses
-
-        @partial(jax.jit, donate_argnums=0)
-        def step(theta, batches):
-            mean, losses = mean_adapted(theta, batches)
-            return jax.tree.map(lambda p, mean: p + epsilon * (mean - p), theta, mean), losses
+        def move(state: Tree, mean: Tree) -> Tree:
+            return (jax.tree.map(lambda p, mean: p + epsilon * (mean - p), state[0], mean),)
 
         return Program(
-            lambda: (self.theta(self.arrays["phi"]), None),
-            lambda state: step(state[0], self.support),
-            lambda state: {"phi": self.flat(state[0]), "loss": np.asarray(state[1])},
+            lambda: ((self.theta(self.arrays["phi"]),), None),
+            self.meta_step(partial(self.total, adapted), move),
+            lambda state: {"phi": self.flat(state[0][0]), "loss": self.joined(state[1])},
             jax.block_until_ready,
         )
 
     def final_loss(self, theta: Tree, support: Tree, query: Tree) -> jax.Array:
         return self.loss(self.descend(theta, support)[0], query)
 
-    def maml_gradient(self, theta: Tree, support: Tree, query: Tree) -> tuple[jax.Array, Tree]:
-        """Losses of the tasks, and the gradient of their mean."""
+    def gradients(self, theta: Tree, support: Tree, query: Tree) -> tuple[Tree, jax.Array]:
+        """The sum over tasks of their gradients, and their losses."""
         if self.axis == 1:
 
-            def mean_loss(theta):
+            def total_loss(theta):
                 losses = jax.vmap(self.final_loss, (None, 1, 0))(theta, support, query)
-                return losses.mean(), losses
+                return losses.sum(), losses
 
-            g, losses = jax.grad(mean_loss, has_aux=True)(theta)
-            return losses, g
+            return jax.grad(total_loss, has_aux=True)(theta)
 
-        def add(total, of_task):
-            loss, g = jax.value_and_grad(self.final_loss)(theta, *of_task)
-            return jax.tree.map(jnp.add, total, g), loss
+        def of_task(theta, support, query):
+            loss, g = jax.value_and_grad(self.final_loss)(theta, support, query)
+            return g, loss
 
-        total, losses = lax.scan(add, jax.tree.map(jnp.zeros_like, theta), (support, query))
-        return losses, jax.tree.map(lambda each: each / self.settings["tasks"], total)
+        return self.total(of_task, theta, support, query)
 
     def maml(self) -> Program:
         outer = self.settings["outer"]
 
-        @partial(jax.jit, donate_argnums=0)
-        def step(state, support, query):
+        def update(state: Tree, g: Tree) -> Tree:
             theta, m, v, t = state
-            losses, g = self.maml_gradient(theta, support, query)
             t = t + 1
             m = jax.tree.map(lambda m, g: outer["beta1"] * m + (1 - outer["beta1"]) * g, m, g)
             v = jax.tree.map(lambda v, g: outer["beta2"] * v + (1 - outer["beta2"]) * g * g, v, g)
@@ -207,7 +202,7 @@ class Work:
             def move(p, m, v):
                 return p - outer["lr"] * (m * c1) / (jnp.sqrt(v * c2) + outer["eps"])
 
-            return (jax.tree.map(move, theta, m, v), m, v, t), losses
+            return jax.tree.map(move, theta, m, v), m, v, t
 
         def start():
             theta = self.theta(self.arrays["phi"])
@@ -218,27 +213,106 @@ class Work:
             (theta, m, _, _), losses = state
             return {
                 "phi": self.flat(theta),
-                "loss": np.asarray(losses),
+                "loss": self.joined(losses),
                 "direction": self.flat(m) / (1 - outer["beta1"]),
             }
 
         return Program(
-            start,
-            lambda state: step(state[0], self.support, self.query),
-            results,
-            jax.block_until_ready,
+            start, self.meta_step(self.gradients, update), results, jax.block_until_ready
         )
+
+    def total(self, of_task, theta: Tree, support: Tree, query: Tree) -> tuple[Tree, jax.Array]:
+        """The sum over tasks of the trees that ``of_task`` returns, and what it
+        returns beside them."""
+        if self.axis == 1:
+            trees, losses = jax.vmap(of_task, (None, 1, 0))(theta, support, query)
+            return jax.tree.map(lambda each: each.sum(0), trees), losses
+
+        def add(total, of_one):
+            tree, loss = of_task(theta, *of_one)
+            return jax.tree.map(jnp.add, total, tree), loss
+
+        return lax.scan(add, jax.tree.map(jnp.zeros_like, theta), (support, query))
+
+    def meta_step(self, total, update) -> Callable[[Tree], Tree]:
+        """A step of the state ``(theta, ...)``.
+
+        ``total(theta, support, query)`` returns a sum over tasks, and their
+        losses. ``update(state, mean)`` returns the next state.
+        """
+        tasks = self.settings["tasks"]
+
+        def updated(state: Tree, *totals: Tree) -> Tree:
+            return update(state, jax.tree.map(lambda *each: sum(each) / tasks, *totals))
+
+        if self.pool is None:
+
+            @partial(jax.jit, donate_argnums=0)
+            def whole(state: Tree, support: Tree, query: Tree) -> tuple[Tree, jax.Array]:
+                found, losses = total(state[0], support, query)
+                return updated(state, found), losses
+
+            return lambda state: whole(state[0], self.support, self.query)
+
+        updated = jax.jit(updated, donate_argnums=0)
+        run = self.on_shares(total)
+
+        def step(state: tuple[Tree, Any]) -> tuple[Tree, Any]:
+            totals, losses = zip(*run(state[0][0]), strict=True)
+            return updated(state[0], *totals), losses
+
+        return step
+
+    def on_shares(self, function) -> Callable[[Tree], list[Any]]:
+        """``function(theta, support, query)`` of each thread's tasks, by all
+        threads at once."""
+        edges = [self.settings["tasks"] * i // THREADS for i in range(THREADS + 1)]
+        shares = [
+            jax.tree.map(
+                lambda each, i=i, j=j: each[:, i:j] if self.axis else each[i:j], self.support
+            )
+            for i, j in pairwise(edges)
+        ]
+        queries = [
+            jax.tree.map(lambda each, i=i, j=j: each[i:j], self.query) for i, j in pairwise(edges)
+        ]
+        theta = self.theta(self.arrays["phi"])
+        compiled = [
+            (jax.jit(function).lower(theta, *data).compile(), data)
+            for data in zip(shares, queries, strict=True)
+        ]
+
+        def run(theta: Tree) -> list[Any]:
+            def one(share):
+                program, data = share
+                return jax.block_until_ready(program(theta, *data))
+
+            return list(self.pool.map(one, compiled))
+
+        return run
+
+    def joined(self, losses: Any) -> np.ndarray:
+        """``(T,)`` or ``(T, ...)``, from one array or one of each thread."""
+        return np.concatenate(losses) if isinstance(losses, tuple | list) else np.asarray(losses)
 
     def evaluation(self) -> Program:
         def predictions(theta, support, query):
             def of_task(support, query):
-                return self.predict(self.descend(theta, support)[0], query)
+                return self.predict(self.descend(theta, support)[0], query[0])
 
             if self.axis == 1:
                 return jax.vmap(of_task, (1, 0))(support, query)
             return lax.map(lambda each: of_task(*each), (support, query))
 
-        return self.computing(predictions, "prediction", np.asarray, self.support, self.query[0])
+        if self.pool is None:
+            return self.computing(predictions, "prediction", np.asarray, self.support, self.query)
+        theta, run = self.theta(self.arrays["phi"]), self.on_shares(predictions)
+        return Program(
+            lambda: None,
+            lambda state: run(theta),
+            lambda state: {"prediction": self.joined(state)},
+            jax.block_until_ready,
+        )
 
     def hvp(self) -> Program:
         batch = tuple(each[0] for each in self.query)

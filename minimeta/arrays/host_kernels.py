@@ -108,7 +108,7 @@ def masked(a: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 @_helper
-def _fill(v, t, into):
+def fill(v, t, into):
     """``into`` is row t of ``v: (T or 1, C or 1)``."""
     row = v[t if v.shape[0] > 1 else 0]
     for c in range(into.shape[0]):
@@ -210,8 +210,8 @@ def _combine_one(f, a, shift, y):
     tasks, count, channels = a.shape
     factor, constant = np.empty((2, channels), a.dtype)
     for t in range(tasks):
-        _fill(f, t, factor)
-        _fill(shift, t, constant)
+        fill(f, t, factor)
+        fill(shift, t, constant)
         for p in range(count):
             for c in range(channels):
                 y[t, p, c] = factor[c] * a[t, p, c] + constant[c]
@@ -224,9 +224,9 @@ def _combine_two(f, a, g, b, shift, y):
     tasks, count, channels = a.shape
     factor, other, constant = np.empty((3, channels), a.dtype)
     for t in range(tasks):
-        _fill(f, t, factor)
-        _fill(g, t, other)
-        _fill(shift, t, constant)
+        fill(f, t, factor)
+        fill(g, t, other)
+        fill(shift, t, constant)
         for p in range(count):
             for c in range(channels):
                 y[t, p, c] = factor[c] * a[t, p, c] + other[c] * b[t, p, c] + constant[c]
@@ -237,7 +237,7 @@ def _add_term(f, a, y):
     tasks, count, channels = a.shape
     factor = np.empty(channels, a.dtype)
     for t in range(tasks):
-        _fill(f, t, factor)
+        fill(f, t, factor)
         for p in range(count):
             for c in range(channels):
                 y[t, p, c] += factor[c] * a[t, p, c]
@@ -247,163 +247,6 @@ def _add_term(f, a, y):
 def _masked(a, mask, y):
     for i in range(a.shape[0]):
         y[i] = a[i] * mask[i]
-
-
-# ReLU after a combination.
-
-
-def rectified(a: np.ndarray, u: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One pass."""
-    rows = _rows(u)
-    y, mask = np.empty(rows.shape, u.dtype), np.empty(rows.shape, np.bool_)
-    _rectified(u.dtype, rows, a, shift, y, mask)
-    return y.reshape(u.shape), mask.reshape(u.shape)
-
-
-def rectified_dots(
-    mask: np.ndarray, dy: np.ndarray, u: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One pass."""
-    rows = _rows(dy)
-    dz = np.empty(rows.shape, dy.dtype)
-    dots, sums = np.empty((2, rows.shape[0], rows.shape[2]), dy.dtype)
-    _rectified_dots(dy.dtype, _rows(mask), rows, _rows(u), dz, dots, sums)
-    return dz.reshape(dy.shape), dots, sums
-
-
-@compiles("in t[:, :, ::1]", "in t[:, :]", "in t[:, :]", "t[:, :, ::1]", "b1[:, :, ::1]")
-def _rectified(u, a, shift, y, mask):
-    tasks, count, channels = u.shape
-    factor, constant = np.empty((2, channels), u.dtype)
-    for t in range(tasks):
-        _fill(a, t, factor)
-        _fill(shift, t, constant)
-        for p in range(count):
-            for c in range(channels):
-                v = factor[c] * u[t, p, c] + constant[c]
-                positive = v.real > 0
-                mask[t, p, c] = positive
-                y[t, p, c] = v if positive else v * 0
-
-
-@compiles(
-    "in b1[:, :, ::1]",
-    "in t[:, :, ::1]",
-    "in t[:, :, ::1]",
-    "t[:, :, ::1]",
-    "t[:, ::1]",
-    "t[:, ::1]",
-)
-def _rectified_dots(mask, dy, u, dz, dots, sums):
-    tasks, count, channels = u.shape
-    part, part_dot = np.empty((2, channels), u.dtype)
-    for t in range(tasks):
-        total, total_dot = sums[t], dots[t]
-        total[:] = 0
-        total_dot[:] = 0
-        for first in range(0, count, 64):
-            part[:] = 0
-            part_dot[:] = 0
-            for p in range(first, min(first + 64, count)):
-                for c in range(channels):
-                    v = dy[t, p, c] * mask[t, p, c]
-                    dz[t, p, c] = v
-                    part[c] += v
-                    part_dot[c] += v * u[t, p, c]
-            for c in range(channels):
-                total[c] += part[c]
-                total_dot[c] += part_dot[c]
-
-
-# 2x2 max pooling and ReLU after a combination.
-
-
-def rectified_maxima(
-    a: np.ndarray, u: np.ndarray, shift: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One pass."""
-    tasks, examples, height, width, channels = u.shape
-    shape = (tasks, examples, -(-height // 2), -(-width // 2), channels)
-    y, chosen = np.empty(shape, u.dtype), np.empty(shape, np.uint8)
-    _rectified_maxima(u.dtype, _contiguous(u), a, shift, y, chosen)
-    return y, chosen
-
-
-def maxima_dots(
-    chosen: np.ndarray, dy: np.ndarray, u: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One pass."""
-    dz = np.empty(u.shape, u.dtype)
-    dots, sums = np.empty((2, u.shape[0], u.shape[4]), u.dtype)
-    given = _contiguous(chosen), _contiguous(dy), _contiguous(u)
-    _maxima_dots(u.dtype, *given, dz, dots, sums)
-    return dz, dots, sums
-
-
-@compiles(
-    "in t[:, :, :, :, ::1]", "in t[:, :]", "in t[:, :]", "t[:, :, :, :, ::1]", "u1[:, :, :, :, ::1]"
-)
-def _rectified_maxima(u, a, shift, y, chosen):
-    tasks, examples, height, width, channels = u.shape
-    factor, constant = np.empty((2, channels), u.dtype)
-    four = np.uint8(4)
-    for t in range(tasks):
-        _fill(a, t, factor)
-        _fill(shift, t, constant)
-        for n in range(examples):
-            for r in range(y.shape[2]):
-                for q in range(y.shape[3]):
-                    best, which = y[t, n, r, q], chosen[t, n, r, q]
-                    values = u[t, n, 2 * r, 2 * q]
-                    for c in range(channels):
-                        best[c] = factor[c] * values[c] + constant[c]
-                        which[c] = 0
-                    for k in range(1, 4):
-                        row, column = 2 * r + k % 2, 2 * q + k // 2
-                        if row < height and column < width:
-                            values, number = u[t, n, row, column], np.uint8(k)
-                            for c in range(channels):
-                                v, known = factor[c] * values[c] + constant[c], best[c]
-                                larger = v.real > known.real
-                                best[c] = v if larger or v != v else known
-                                which[c] = number if larger else which[c]
-                    for c in range(channels):
-                        v = best[c]
-                        positive = v.real > 0
-                        best[c] = v if positive else v * 0
-                        which[c] = which[c] if positive else four
-
-
-@compiles(
-    "in u1[:, :, :, :, ::1]", "in t[:, :, :, :, ::1]", "in t[:, :, :, :, ::1]",
-    "t[:, :, :, :, ::1]", "t[:, ::1]", "t[:, ::1]",
-)  # fmt: skip
-def _maxima_dots(chosen, dy, u, dz, dots, sums):
-    tasks, examples, height, width, channels = u.shape
-    part, part_dot = np.empty((2, channels), u.dtype)
-    for t in range(tasks):
-        total, total_dot = sums[t], dots[t]
-        total[:] = 0
-        total_dot[:] = 0
-        for n in range(examples):
-            for r in range(dy.shape[2]):
-                part[:] = 0
-                part_dot[:] = 0
-                for q in range(dy.shape[3]):
-                    given, which = dy[t, n, r, q], chosen[t, n, r, q]
-                    for k in range(4):
-                        row, column = 2 * r + k % 2, 2 * q + k // 2
-                        if row < height and column < width:
-                            values, into = u[t, n, row, column], dz[t, n, row, column]
-                            number = np.uint8(k)
-                            for c in range(channels):
-                                v = given[c] * (which[c] == number)
-                                into[c] = v
-                                part[c] += v
-                                part_dot[c] += v * values[c]
-                for c in range(channels):
-                    total[c] += part[c]
-                    total_dot[c] += part_dot[c]
 
 
 # Products with patches.
@@ -509,7 +352,7 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
         if total is not None:
             total += term
             continue
-        total = _contiguous(term)
+        total = contiguous(term)
         if shift is not None:
             _add_shift(dtype, shift, total)
     return total
@@ -630,7 +473,7 @@ def _convolve(
     seen = np.empty((together * wide, width), y.dtype)
     constant = np.empty(y.shape[2], y.dtype)
     for t in range(y.shape[0]):
-        _fill(shift, t, constant)
+        fill(shift, t, constant)
         for first in range(0, lines, together):
             stop = min(first + together, lines)
             rows, block = y[t, first * wide : stop * wide], seen[: (stop - first) * wide]
@@ -716,7 +559,7 @@ def _add_shift(shift, y):
     tasks, count, channels = y.shape
     constant = np.empty(channels, y.dtype)
     for t in range(tasks):
-        _fill(shift, t, constant)
+        fill(shift, t, constant)
         for p in range(count):
             for c in range(channels):
                 y[t, p, c] += constant[c]
@@ -758,7 +601,7 @@ def adam_update(
 
 def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     """``(D,) or (T, D)`` as ``(T or 1, D)``, contiguous."""
-    return _contiguous(a if a.ndim == 2 else a[None])
+    return contiguous(a if a.ndim == 2 else a[None])
 
 
 @compiles("in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "f8")
@@ -800,13 +643,13 @@ def _rows(a: np.ndarray) -> np.ndarray:
     """``(T, ..., C)`` as contiguous rows, ``(T, P, C)``."""
     if a.ndim != 3:
         a = a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
-    return _contiguous(a)
+    return contiguous(a)
 
 
 def _flat(a: np.ndarray) -> np.ndarray:
     """All numbers on one axis."""
-    return _contiguous(a).reshape(-1)
+    return contiguous(a).reshape(-1)
 
 
-def _contiguous(a: np.ndarray) -> np.ndarray:
+def contiguous(a: np.ndarray) -> np.ndarray:
     return a if a.flags.c_contiguous else np.ascontiguousarray(a)

@@ -30,7 +30,6 @@ from .windows import Windows
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
 # fast. Arrays of at least _LARGE numbers are worth making their rows that long.
 _LARGE, _LONG_ROW = 1 << 16, 6144
-TWIN_DTYPES = DTYPES
 
 
 def channel_sums(a: Array) -> Array:
@@ -67,7 +66,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if twin := _twin(*_arrays(*(each for factor, a in terms for each in (a, factor)), shift)):
+    if twin := _twin(terms[0][1], *(each for term in terms for each in term), shift):
         return twin.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
     count, channels = math.prod(shape[1:-1]), shape[-1]
@@ -100,7 +99,7 @@ def product_sum(*pairs: tuple[Array, Array], shift: Array | None = None) -> Arra
     order: the order of a sum decides its last bit. Where K_i = 1 a product is
     an outer product, which broadcasting does three times faster.
     """
-    if twin := _twin(*_arrays(*(each for pair in pairs for each in pair), shift)):
+    if twin := _twin(*(each for pair in pairs for each in pair), shift):
         return twin.product_sum(*pairs, shift=shift)
     total = None
     for a, b in pairs:
@@ -210,70 +209,6 @@ def centred(x: Array, other: Array | None = None) -> tuple[Array, Array]:
     return u, channel_dots(u, u if other is None else other)
 
 
-def rectified(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
-    """y = M z with z = a o u + 1 shift^T, and the mask of M: where z > 0.
-
-    ``a`` and ``shift`` are ``(T or 1, C)``, one number a channel. The mask is
-    for ``rectified_dots`` and ``masked``.
-    """
-    if twin := _host_twin(u, a, shift):
-        return twin.rectified(a, u, shift)
-    z = channel_combination((a, u), shift=shift)
-    mask = z.real > 0
-    return masked(z, mask), mask
-
-
-def rectified_dots(mask: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
-    """dz = M dy, and the sums of dz o u and of dz over the rows."""
-    if twin := _host_twin(dy, u):
-        return twin.rectified_dots(mask, dy, u)
-    dz = masked(dy, mask)
-    return dz, *dots_and_sums(dz, u)
-
-
-def rectified_maxima(a: Array, u: Array, shift: Array) -> tuple[Array, Array]:
-    """y = M P z with z = a o u + 1 shift^T, and what M P selects.
-
-    P takes the largest value of each 2x2 window, as two ``pair_maxima`` do, and
-    M clears those that are not above zero. ``a`` and ``shift`` are
-    ``(T or 1, C)``. ``u: (T, N, height, width, C)``; y has
-    ceil(height / 2) x ceil(width / 2) pixels, and ``chosen`` has an integer for
-    each number of y: i + 2 j for the pixel i below and j to the right of the
-    window's first, 4 where M clears it.
-    """
-    if twin := _host_twin(u, a, shift):
-        return twin.rectified_maxima(a, u, shift)
-    columns, second = pair_maxima(channel_combination((a, u), shift=shift), 2)
-    y, right = pair_maxima(columns, 3)
-    mask, lower = y.real > 0, np.zeros(columns.shape, bool)
-    lower[:, :, : second.shape[2]] = second
-    chosen = pair_selection(right, lower, 3).astype(np.uint8)
-    chosen[:, :, :, : right.shape[3]] += 2 * right.astype(np.uint8)
-    return masked(y, mask), np.where(mask, chosen, np.uint8(4))
-
-
-def selected_maxima(chosen: Array, z: Array) -> Array:
-    """M P z, for what ``rectified_maxima`` has ``chosen``."""
-    y = np.zeros(chosen.shape, z.dtype)
-    for k in range(4):
-        of_k = z[:, :, k % 2 :: 2, k // 2 :: 2]
-        there = slice(of_k.shape[2]), slice(of_k.shape[3])
-        y[:, :, *there] += of_k * (chosen[:, :, *there] == k)
-    return y
-
-
-def maxima_dots(chosen: Array, dy: Array, u: Array) -> tuple[Array, Array, Array]:
-    """dz = P^T M dy, and the sums of dz o u and of dz over the rows."""
-    if twin := _host_twin(dy, u):
-        return twin.maxima_dots(chosen, dy, u)
-    dz = np.zeros(u.shape, dy.dtype)
-    for k in range(4):
-        of_k = dz[:, :, k % 2 :: 2, k // 2 :: 2]
-        there = slice(of_k.shape[2]), slice(of_k.shape[3])
-        of_k[...] = (dy * (chosen == k))[:, :, *there]
-    return dz, *dots_and_sums(dz, u)
-
-
 def pair_maxima(x: Array, axis: int) -> tuple[Array, Array]:
     """The larger, by real part, of each pair of neighbours along ``axis``.
 
@@ -368,8 +303,7 @@ def adam_update(
     which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
     Returns ``phi', m', v'``, each ``(T, D)``.
     """
-    given = [each for each in (g, phi, m, v) if each is not None]
-    if isinstance(rate, (int, float)) and (twin := _host_twin(*given)):
+    if isinstance(rate, (int, float)) and (twin := _host_twin(g, phi, m, v)):
         return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
@@ -393,25 +327,27 @@ def _adam_update(
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
 
 
-def _arrays(*arguments: Any) -> list[Array]:
-    """Those that are arrays; the others are numbers and None."""
-    return [each for each in arguments if hasattr(each, "dtype")]
+def _twin(*given: Any) -> ModuleType | None:
+    """The module of the twins that take the arrays in ``given``; None where
+    there is none."""
+    return _host_twin(*given) or (device_kernels if compiles_kernels(given[0]) else None)
 
 
-def _twin(*arrays: Array) -> ModuleType | None:
-    """The module of the twins that take ``arrays``; None where there is
-    none."""
-    return _host_twin(*arrays) or (device_kernels if compiles_kernels(arrays[0]) else None)
+def _host_twin(*given: Any) -> ModuleType | None:
+    """The module of the compiled twins, if they take the arrays in ``given``:
+    of one dtype, on the host.
 
-
-def _host_twin(*arrays: Array) -> ModuleType | None:
-    """The module of the compiled twins, if they take ``arrays``: of one dtype,
-    on the host."""
+    The first is an array. The others may also be numbers and None.
+    """
     if not fast():
         return None
-    twin, dtype = _host_kernels(), arrays[0].dtype
-    for each in arrays:
-        if each.dtype != dtype or (type(each) is not np.ndarray and type(each) not in twin.TAKEN):
+    twin, dtype = _host_kernels(), given[0].dtype
+    for each in given:
+        kind = type(each)
+        if kind is np.ndarray or kind in twin.TAKEN:
+            if each.dtype is not dtype and each.dtype != dtype:
+                return None
+        elif each is not None and kind is not float and kind is not int:
             return None
     return twin if dtype in DTYPES else None
 
@@ -422,6 +358,17 @@ def has_twins(*arrays: Array) -> bool:
     return _host_twin(*arrays) is not None
 
 
+def alike(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays that have twins, in one dtype: complex where one of them carries a
+    complex step."""
+    dtype = arrays[0].dtype
+    if all(each.dtype == dtype for each in arrays):
+        return arrays
+    common = np.result_type(*arrays)
+    common = common if common in DTYPES else np.dtype(np.complex128)
+    return tuple(each.astype(common, copy=False) for each in arrays)
+
+
 @cache
 def perceptron() -> ModuleType:
     """The passes of Dense layers with ReLU between them, for arrays that have
@@ -429,6 +376,15 @@ def perceptron() -> ModuleType:
     from . import host_perceptron
 
     return host_perceptron
+
+
+@cache
+def normalization() -> ModuleType:
+    """The passes of BatchNorm and ReLU, for arrays that have twins. The layers
+    one by one are their plain definition."""
+    from . import host_norm
+
+    return host_norm
 
 
 @cache

@@ -21,15 +21,13 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import SettingsError
-from .compiled import fast
 from .memory import keep_freed_memory
 
 Result = TypeVar("Result")
 
 # Multiply-adds of a forward pass from which threads save more than they cost:
-# about a millisecond where they wait for each other between any two calls of
-# NumPy, a quarter of one where compiled functions hold no lock.
-_WORTH_SHARING, _WORTH_SHARING_COMPILED = 3e7, 8e5
+# about a millisecond.
+_WORTH_SHARING = 3e7
 # Bytes of activations that fit about into a core's caches from one layer to the
 # next.
 TOGETHER_BYTES = 6 << 20
@@ -42,8 +40,7 @@ def default_workers(work: float, tasks: int) -> int:
     is 1 where a meta-step is so short that sharing it among threads costs more
     than it saves.
     """
-    least = _WORTH_SHARING_COMPILED if fast() else _WORTH_SHARING
-    return max(1, min(tasks, available_cores())) if work >= least else 1
+    return max(1, min(tasks, available_cores())) if work >= _WORTH_SHARING else 1
 
 
 def check_workers(workers: int | None, xp: ModuleType) -> None:

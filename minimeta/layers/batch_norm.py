@@ -39,21 +39,9 @@ import numpy as np
 
 from ..arrays.backend import Array, array_module
 from ..arrays.elementwise import elementwise
-from ..arrays.kernels import (
-    centred,
-    channel_combination,
-    channel_dots,
-    dots_and_sums,
-    masked,
-    maxima_dots,
-    rectified,
-    rectified_dots,
-    rectified_maxima,
-    selected_maxima,
-)
+from ..arrays.kernels import centred, channel_combination, channel_dots, dots_and_sums
 from ..errors import ShapeError
 from .base import LAYERS, Layer, Shape, expect_shape
-from .max_pool2d import MaxPool2D
 
 
 @LAYERS.register("BatchNorm")
@@ -92,11 +80,16 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, theta, x):
-        a, u, r = self._scaled(theta, x)
+        u, square = centred(x)
+        a, r = _scales(theta["scale"], square, _count(x), self.eps)
         return channel_combination((a, u), shift=theta["shift"]), (u, r)
 
     def backward(self, theta, cache, dy, on_data=False):
-        return self._pulled(theta, cache, dy, *dots_and_sums(dy, cache[0]))
+        (u, r), P = cache, _count(dy)
+        sigma, total = dots_and_sums(dy, u)
+        a, of_u, shift, dgamma = _pulled(theta["scale"], r, sigma, total, P)
+        dx = channel_combination((a, dy), (of_u, u), shift=shift)
+        return dx, {"scale": dgamma, "shift": total}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
         (u, r), P = cache, _count(x_dot)
@@ -107,79 +100,18 @@ class BatchNorm(Layer):
         return y_dot, (u_dot, r_dot)
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
-        sums = *dots_and_sums(dy, cache[0]), *dots_and_sums(dy_dot, cache[0])
-        return self._pulled_dot(theta, theta_dot, cache, cache_dot, dy, dy_dot, *sums)
-
-    def _scaled(self, theta, x):
-        """a, u and r."""
-        u, square = centred(x)
-        a, r = _scales(theta["scale"], square, _count(x), self.eps)
-        return a, u, r
-
-    def _pulled(self, theta, cache, dy, sigma, total):
-        """dx and the gradients, where ``total`` is sum(dy)."""
-        u, r = cache
-        a, of_u, shift, dgamma = _pulled(theta["scale"], r, sigma, total, _count(dy))
-        dx = channel_combination((a, dy), (of_u, u), shift=shift)
-        return dx, {"scale": dgamma, "shift": total}
-
-    def _pulled_dot(
-        self, theta, theta_dot, cache, cache_dot, dy, dy_dot, sigma, total, sum_dot, total_dot
-    ):
-        """The dots of ``_pulled``, where ``sum_dot`` is sum(dy_dot o u)."""
-        (u, r), (u_dot, r_dot) = cache, cache_dot
-        sigma_dot = sum_dot + channel_dots(dy, u_dot)
+        (u, r), (u_dot, r_dot), P = cache, cache_dot, _count(dy)
+        sigma, total = dots_and_sums(dy, u)
+        sigma_dot, total_dot = dots_and_sums(dy_dot, u)
+        sigma_dot = sigma_dot + channel_dots(dy, u_dot)
         moving = theta_dot["scale"], r_dot, sigma_dot, total_dot
         a, a_dot, of_u_dot, of_u, shift, dgamma_dot = _pulled_dots(
-            theta["scale"], r, sigma, total, *moving, _count(dy)
+            theta["scale"], r, sigma, total, *moving, P
         )
         dx_dot = channel_combination(
             (a, dy_dot), (a_dot, dy), (of_u_dot, u_dot), (of_u, u), shift=shift
         )
         return dx_dot, {"scale": dgamma_dot, "shift": total_dot}
-
-
-@dataclass(frozen=True)
-class RectifiedBatchNorm(BatchNorm):
-    """``BatchNorm``, then ``ReLU``, in fewer passes over memory.
-
-    With ``pooled`` there is a ``MaxPool2D`` between them. Both are selections:
-    y is R of what BatchNorm gives, with R = M or R = M P. So the passes are, by
-    the chain rule, R y; backward of R^T dy; R y_dot; backward_tangent of R^T dy
-    and R^T dy_dot.
-    """
-
-    pooled: bool = False
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        shape = super().output_shape(input_shape)
-        return MaxPool2D().output_shape(shape) if self.pooled else shape
-
-    def forward(self, theta, x):
-        a, u, r = self._scaled(theta, x)
-        y, R = (rectified_maxima if self.pooled else rectified)(a, u, theta["shift"])
-        return y, (u, r, R)
-
-    def backward(self, theta, cache, dy, on_data=False):
-        u, r, R = cache
-        return self._pulled(theta, (u, r), *self._pulled_through(R, dy, u))
-
-    def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
-        u, r, R = cache
-        y_dot, cache_dot = super().forward_tangent(theta, theta_dot, (u, r), x_dot)
-        return selected_maxima(R, y_dot) if self.pooled else masked(y_dot, R), cache_dot
-
-    def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
-        u, r, R = cache
-        (dz, *sums), (dz_dot, *sums_dot) = (
-            self._pulled_through(R, each, u) for each in (dy, dy_dot)
-        )
-        given = theta, theta_dot, (u, r), cache_dot, dz, dz_dot
-        return self._pulled_dot(*given, *sums, *sums_dot)
-
-    def _pulled_through(self, R, dy, u):
-        """R^T dy, and its sums with u and alone."""
-        return (maxima_dots if self.pooled else rectified_dots)(R, dy, u)
 
 
 # The numbers of a channel, of shape (T, channels). Each function is one kernel

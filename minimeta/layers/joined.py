@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .base import Layer
-from .batch_norm import BatchNorm, RectifiedBatchNorm
+from .batch_norm import BatchNorm
 from .dense import Dense
 from .max_pool2d import MaxPool2D
 from .perceptron import Perceptron
+from .rectified_norm import RectifiedNorm
 from .relu import ReLU
 
 
@@ -31,10 +32,10 @@ def _stages(rest: list[Layer]) -> Iterator[Layer]:
             yield Perceptron((dense[0].inputs, *(each.outputs for each in dense)))
         elif kinds[:2] == [BatchNorm, ReLU]:
             count = 2
-            yield RectifiedBatchNorm(rest[0].channels, rest[0].eps)
+            yield RectifiedNorm(rest[0].channels, rest[0].eps)
         elif kinds[:3] == [BatchNorm, MaxPool2D, ReLU]:
             count = 3
-            yield RectifiedBatchNorm(rest[0].channels, rest[0].eps, pooled=True)
+            yield RectifiedNorm(rest[0].channels, rest[0].eps, pooled=True)
         else:
             count = 1
             yield rest[0]

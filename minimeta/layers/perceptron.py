@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import numpy as np
-
 from ..arrays.backend import Array
-from ..arrays.kernels import TWIN_DTYPES, perceptron
+from ..arrays.kernels import alike, perceptron
 from .base import Layer, Shape
 
 
@@ -48,33 +46,22 @@ class Perceptron(Layer):
         return (self.widths[-1],)
 
     def forward(self, theta, x):
-        y, a = perceptron().forward(*_alike(theta["phi"], x), self.widths)
+        y, a = perceptron().forward(*alike(theta["phi"], x), self.widths)
         return y, _Cache(a)
 
     def backward(self, theta, cache, dy, on_data=False):
-        given = _alike(theta["phi"], cache.a, dy)
+        given = alike(theta["phi"], cache.a, dy)
         dx, dphi, cache.e = perceptron().backward(*given, self.widths, on_data)
         cache.dy = dy
         return dx, {"phi": dphi}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
-        given = _alike(theta["phi"], theta_dot["phi"], cache.a, x_dot)
+        given = alike(theta["phi"], theta_dot["phi"], cache.a, x_dot)
         return perceptron().forward_tangent(*given, self.widths, on_data)
 
     def backward_tangent(self, theta, theta_dot, cache, a_dot, dy, dy_dot, on_data=False):
         if cache.dy is not dy:
             self.backward(theta, cache, dy, on_data)
-        given = _alike(theta["phi"], theta_dot["phi"], cache.a, a_dot, cache.e, dy_dot)
+        given = alike(theta["phi"], theta_dot["phi"], cache.a, a_dot, cache.e, dy_dot)
         dx_dot, dphi_dot = perceptron().backward_tangent(*given, self.widths, on_data)
         return dx_dot, {"phi": dphi_dot}
-
-
-def _alike(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays in one dtype: complex where one of them carries a complex
-    step."""
-    dtype = arrays[0].dtype
-    if all(each.dtype == dtype for each in arrays):
-        return arrays
-    common = np.result_type(*arrays)
-    common = common if common in TWIN_DTYPES else np.dtype(np.complex128)
-    return tuple(each.astype(common, copy=False) for each in arrays)

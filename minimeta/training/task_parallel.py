@@ -136,6 +136,10 @@ class TaskParallel:
 
     def run(self, meta: Array, minibatches: Minibatches, state: Any) -> Outcome:
         """The coupled outcome of all tasks."""
+        if self.threads == 1 and minibatches.tasks <= self.together:
+            outcome = self.algorithm.direction(self.objective, meta, minibatches, state)
+            check_task_axis(outcome.state, state, minibatches.tasks)
+            return self.algorithm.couple(outcome)
         shares = wrap_around(minibatches.tasks, len(minibatches), self.threads)
 
         def direction(start: int, stop: int, objective: Differentiable = self.objective) -> Outcome:

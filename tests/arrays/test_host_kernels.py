@@ -63,10 +63,6 @@ class Draw:
     def mask(self, *shape: int) -> None:
         self._note(self.rng.random((self.tasks, *shape)) < 0.5, True)
 
-    def chosen(self, *shape: int) -> None:
-        """Numbers of the pixels of a 2x2 window, or 4 for none."""
-        self._note(self.rng.integers(0, 5, (self.tasks, *shape), np.uint8), True)
-
     def flat(self, size: int) -> None:
         """An array without a task axis."""
         self._note(self._normal((size,)), False)
@@ -161,70 +157,6 @@ def masked(draw: Draw) -> Case:
     draw.array(*shape)
     draw.mask(*shape)
     return draw.case(kernels.masked, 0)
-
-
-def rectified(draw: Draw) -> Case:
-    shape, _ = rows_of(draw)
-    draw.array(shape[-1], shared=None)
-    draw.array(*shape)
-    draw.array(shape[-1], shared=None)
-
-    def call(a, u, shift):
-        y, mask = kernels.rectified(a, u, shift)
-        assert mask.dtype == bool and mask.flags.c_contiguous
-        assert_same(mask, y.real > 0, "the mask")
-        return y
-
-    return draw.case(call, 2)
-
-
-def rectified_dots(draw: Draw) -> Case:
-    shape, count = rows_of(draw)
-    draw.mask(*shape)
-    draw.array(*shape)
-    draw.array(*shape)
-    return draw.case(kernels.rectified_dots, 0, count, count)
-
-
-def halved_image_of(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of a task's images, of odd and even sides, and after a 2x2
-    maximum."""
-    examples, channels = draw.one_of(0, 1, 2), draw.one_of(1, 3, 8)
-    height, width = draw.one_of(1, 2, 5, 6), draw.one_of(1, 2, 5, 6)
-    return (
-        (examples, height, width, channels),
-        (examples, -(-height // 2), -(-width // 2), channels),
-    )
-
-
-def rectified_maxima(draw: Draw) -> Case:
-    shape, _ = halved_image_of(draw)
-    draw.array(shape[-1], shared=None)
-    draw.array(*shape)
-    draw.array(shape[-1], shared=None)
-
-    def call(a, u, shift):
-        y, chosen = kernels.rectified_maxima(a, u, shift)
-        assert chosen.dtype == np.uint8 and chosen.flags.c_contiguous
-        assert_same(chosen < 4, y.real > 0, "what is chosen")
-        a, shift = (each[:, None, None, None] for each in (a, shift))
-        z, size = a * u + shift, np.abs(a) * np.abs(u) + np.abs(shift)
-        if np.isfinite(z).all():  # the product with zero clears nothing else
-            error = np.abs(kernels.selected_maxima(chosen, z) - y)
-            bound = rounding(coarsest([a, u, shift]), 2) * kernels.selected_maxima(chosen, size)
-            assert (error <= bound).all()
-        return y
-
-    return draw.case(call, 2)
-
-
-def maxima_dots(draw: Draw) -> Case:
-    shape, halved = halved_image_of(draw)
-    draw.chosen(*halved)
-    draw.array(*halved)
-    draw.array(*shape)
-    count = int(np.prod(shape[:-1]))
-    return draw.case(kernels.maxima_dots, 0, count, count)
 
 
 def image_of(draw: Draw) -> tuple[tuple[int, ...], int, int, tuple[int, int]]:
@@ -382,15 +314,11 @@ CASES = {
     "channel_sums": channel_sums,
     "dots_and_sums": dots_and_sums,
     "masked": masked,
-    "maxima_dots": maxima_dots,
     "patches": patches,
     "patches_transpose": patches_transpose,
     "product_sum of matrices": matrices,
     "product_sum of patches": products_of_patches,
     "product_sum of transposed patches": products_of_transposed_patches,
-    "rectified": rectified,
-    "rectified_dots": rectified_dots,
-    "rectified_maxima": rectified_maxima,
     "sgd_update": sgd_update,
 }
 BY_BLOCKS = {name: CASES[name] for name in CASES if "patches" in name and name != "patches"}
@@ -476,6 +404,7 @@ def test_every_twin_is_tested_here():
         for name, each in vars(host_kernels).items()
         if isfunction(each) and each.__module__ == host_kernels.__name__ and name[0] != "_"
     }
+    public.remove("contiguous")  # for the other files of twins
     assert public == {name.split()[0] for name in CASES}
     assert all(hasattr(kernels, name) for name in public)
 

@@ -55,17 +55,11 @@ def test_the_papers_settings():
     assert sizes["mini-imagenet-reptile"] == (5, [10] * 8)
 
 
-def test_every_case_has_entries_whose_scripts_exist_and_every_aim_a_case():
+def test_every_case_has_entries_whose_scripts_exist():
     assert list(speed.ENTRIES) == list(cases.CASES)
     for entries in speed.ENTRIES.values():
         assert entries[0].peer == speed.OURS
         assert all((BENCHMARKS / entry.script).exists() for entry in entries)
-    for aim in speed.AIMS:
-        for name in aim.cases:
-            assert (
-                any(entry.peer in aim.peers for entry in speed.ENTRIES[name])
-                or aim.unit == "milliseconds"
-            )
 
 
 def of_ours(folder, dtype, variant="default"):
@@ -143,25 +137,22 @@ def test_a_worker_of_ours_answers_and_one_that_fails_says_why(folder):
         pass
 
 
-def test_aims_are_judged_by_the_best_of_the_peers():
-    def row(peer, variant, ratio):
-        return {
-            "peer": peer,
-            "variant": variant,
-            "ratio": {"median": ratio},
-            "milliseconds": {"median": 1.0},
-        }
+@pytest.mark.parametrize("variant", ["default", ours.WITHOUT_FAST])
+def test_the_process_of_each_variant_has_its_kernels(folder, monkeypatch, variant):
+    # The switch of the caller must reach neither: the default is the default.
+    monkeypatch.setenv("MINIMETA_FAST", "0" if variant == "default" else "1")
+    entry = speed.Entry(speed.OURS, "ours.py", variant)
+    with speed.worker(entry, sys.executable, folder, "float32") as process:
+        had = "numba" in process.versions
+    monkeypatch.delenv("MINIMETA_FAST")
+    assert had == (variant == "default" and bool(ours.extra()))
 
-    entries = [
-        row("minimeta", "default", 1.0),
-        row("JAX", "a", 0.5),
-        row("JAX", "b", 0.8),
-        row("TorchOpt", "vmap", 0.9),
-    ]
-    found = speed.judged({"sine-maml-1": {"kind": "maml", "entries": entries}})
-    assert [(aim["peers"], aim["found"], aim["reached"]) for aim in found] == [
-        (("JAX",), 0.8, False)
-    ]
+
+def test_no_variant_is_timed_twice_and_all_cases_are_timed_without_the_extra():
+    for entries in speed.ENTRIES.values():
+        assert len(set(entries)) == len(entries)
+        own = [entry.variant for entry in entries if entry.peer == speed.OURS]
+        assert any(variant.endswith(ours.WITHOUT_FAST) for variant in own)
 
 
 def test_the_figure_is_drawn_from_the_file_alone(tmp_path, monkeypatch):
@@ -177,10 +168,7 @@ def test_the_figure_is_drawn_from_the_file_alone(tmp_path, monkeypatch):
         rows.append(vars(speed.HIGHER) | {"not_run": "no such module"})
         found[name] = {"title": case.title, "kind": case.kind, "entries": rows}
     speed.save(tmp_path / "speed.json", found)
-    assert all(
-        aim["reached"] == (aim["found"] <= aim["at_most"])
-        for aim in json.loads((tmp_path / "speed.json").read_text())["aims"]
-    )
+    assert json.loads((tmp_path / "speed.json").read_text()) == {"cases": found}
     monkeypatch.setattr(sys, "argv", ["speed.py", "--draw", "--out", str(tmp_path / "speed.json")])
     speed.main()
     assert (tmp_path / "speed.png").stat().st_size > 0 < (tmp_path / "speed.pdf").stat().st_size

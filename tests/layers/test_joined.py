@@ -12,33 +12,42 @@ import minimeta as mm
 from minimeta import layers
 from minimeta.arrays import threads
 from minimeta.arrays.compiled import twins
-from minimeta.layers.batch_norm import RectifiedBatchNorm
 from minimeta.layers.joined import joined
 from minimeta.layers.perceptron import Perceptron
+from minimeta.layers.rectified_norm import RectifiedNorm
 from minimeta.testing import assert_close, assert_same, check_layer, check_network
 from minimeta.testing.comparing import TOLERANCE
 from minimeta.testing.strategies import networks, seeds, small
+
+
+@pytest.fixture
+def compiled_kernels():
+    """The twins, without which no layers are joined."""
+    pytest.importorskip("numba")
+    with twins(True):
+        yield
+
 
 sides = st.integers(1, 6)
 images = st.tuples(sides, sides, st.integers(1, 9))
 
 
-@pytest.mark.usefixtures("either_kernels")
+@pytest.mark.usefixtures("compiled_kernels")
 @given(images, st.booleans(), small, small, st.booleans(), seeds)
 def test_batch_norm_with_relu_passes_as_a_layer(shape, pooled, tasks, examples, shared, seed):
-    layer = RectifiedBatchNorm(shape[-1], pooled=pooled)
+    layer = RectifiedNorm(shape[-1], pooled=pooled)
     check_layer(layer, shape, tasks=tasks, examples=examples, shared=shared, seed=seed)
 
 
-@pytest.mark.usefixtures("either_kernels")
+@pytest.mark.usefixtures("compiled_kernels")
 @given(small, small, small, st.booleans(), seeds)
 def test_batch_norm_with_relu_takes_features(channels, tasks, examples, shared, seed):
-    layer = RectifiedBatchNorm(channels)
+    layer = RectifiedNorm(channels)
     check_layer(layer, (channels,), tasks=tasks, examples=examples, shared=shared, seed=seed)
 
 
-@pytest.mark.usefixtures("either_kernels")
-@pytest.mark.parametrize("layer", [layers.BatchNorm(3), RectifiedBatchNorm(3)])
+@pytest.mark.usefixtures("compiled_kernels")
+@pytest.mark.parametrize("layer", [layers.BatchNorm(3), RectifiedNorm(3)])
 def test_a_derivative_of_one_value_is_of_rounding_and_no_finding(layer):
     for seed in range(20):
         check_layer(layer, (3,), tasks=1, examples=1, seed=seed)
@@ -67,12 +76,9 @@ def results_of(stack, thetas, thetas_dot, x, x_dot, dy, dy_dot):
     return named | {"dx": dx, "dx_dot": dx_dot}
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["plain", "compiled"])
+@pytest.mark.usefixtures("compiled_kernels")
 @given(images, st.booleans(), small, small, st.booleans(), seeds)
-def test_batch_norm_with_relu_is_both_in_turn(fast, shape, pooled, tasks, examples, shared, seed):
-    """Plain kernels make the same operations: to the last bit."""
-    if fast:
-        pytest.importorskip("numba")
+def test_batch_norm_with_relu_is_both_in_turn(shape, pooled, tasks, examples, shared, seed):
     rng, norm = np.random.default_rng(seed), layers.BatchNorm(shape[-1])
     theta, theta_dot = (
         {key: rng.standard_normal((1 if shared else tasks, *size)) for key, size in one.items()}
@@ -80,20 +86,18 @@ def test_batch_norm_with_relu_is_both_in_turn(fast, shape, pooled, tasks, exampl
     )
     x, x_dot = rng.standard_normal((2, tasks, examples, *shape))
     stack = (norm, layers.MaxPool2D(), layers.ReLU()) if pooled else (norm, layers.ReLU())
-    together = RectifiedBatchNorm(shape[-1], pooled=pooled)
+    together = RectifiedNorm(shape[-1], pooled=pooled)
     dy, dy_dot = rng.standard_normal((2, tasks, examples, *together.output_shape(shape)))
     arrays, none = (x, x_dot, dy, dy_dot), ({},) * (len(stack) - 1)
     with twins(False):
         want = results_of(stack, (theta, *none), (theta_dot, *none), *arrays)
-    with twins(fast):
+    with twins(True):
         got = results_of((together,), (theta,), (theta_dot,), *arrays)
     # A derivative that is zero, such as that of one value, is of rounding.
     floor = TOLERANCE * max(np.abs(each).max() for each in arrays)
     assert got.keys() == want.keys()
     for name in want:
-        if not fast:
-            assert_same(got[name], want[name], name)
-        elif np.abs(want[name]).max(initial=0) > floor:
+        if np.abs(want[name]).max(initial=0) > floor:
             assert_close(got[name], want[name], TOLERANCE, name)
         else:
             assert np.abs(got[name]).max(initial=0) <= 2 * floor, name
@@ -106,11 +110,11 @@ def test_the_stages_of_the_papers_networks():
     assert kinds(mm.mlp([1, 40, 40, 1])) == ["Perceptron"]
     assert kinds(mm.mlp([2, 3])) == ["Dense"]
     assert kinds(mm.mlp([1, 40, 1], "tanh")) == ["Dense", "Tanh", "Dense"]
-    block = ["Conv2D", "RectifiedBatchNorm"]
+    block = ["Conv2D", "RectifiedNorm"]
     assert kinds(mm.omniglot_convnet(5)) == [*block * 4, "Flatten", "Dense"]
     stages = joined(mm.mini_imagenet_convnet(5).layers)
     assert [type(each).__name__ for each in stages] == [*block * 4, "Flatten", "Dense"]
-    assert all(each.pooled for each in stages if isinstance(each, RectifiedBatchNorm))
+    assert all(each.pooled for each in stages if isinstance(each, RectifiedNorm))
 
 
 @given(networks())
@@ -276,8 +280,9 @@ def test_nan_goes_through_a_perceptron_as_through_its_layers():
     assert np.isnan(outputs[1][1, 2]).all()
 
 
-def test_every_pass_of_a_perceptron_is_one_function():
-    module = pytest.importorskip("minimeta.arrays.host_perceptron")
+@pytest.mark.parametrize("name", ["host_perceptron", "host_norm"])
+def test_every_pass_of_joined_layers_is_one_function(name):
+    module = pytest.importorskip(f"minimeta.arrays.{name}")
     public = {
         name
         for name, each in vars(module).items()
