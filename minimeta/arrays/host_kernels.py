@@ -617,14 +617,14 @@ def adam_update(
     given = [
         _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
     ]
-    made = [_vectors(each, g) for each in (after, m_after, v_after)]
+    made = [_vectors(each, g) for each in (after, m_after if beta1 else after, v_after)]
     _adam(g.dtype, *given, *made, rate, beta1, beta2, 1 / c1, 1 / c2, eps)
     return after, m_after, v_after
 
 
 def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     """``(D,) or (T, D)`` as ``(T or 1, D)``, contiguous."""
-    return contiguous(a if a.ndim == 2 else a.reshape(-1, like.shape[-1]))
+    return contiguous(a if a.ndim == 2 else a[None])
 
 
 @compiles("in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "f8")
