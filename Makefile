@@ -1,5 +1,5 @@
 # make run: train on sine waves and draw Figure 1 in out/ (about a minute)
-# make test: run all tests
+# make test: run all tests, then those of the derivatives without Numba
 # make lint: check the style
 #   These three create what they need in .venv.
 # make test-newest: run all tests on the newest versions that setup.cfg allows,
@@ -46,8 +46,12 @@ $(VENV)/installed: $(LOCK) setup.cfg pyproject.toml
 run: $(VENV)/installed
 	$(BIN)/python figures/fig1.py
 
+# The second run is without compiled twins, whose tests are in the first.
+PLAIN := tests/arrays tests/layers tests/losses tests/objectives tests/inner tests/algorithms tests/testing
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+	MINIMETA_FAST=0 $(BIN)/python -m pytest $(PLAIN)
 
 test-newest:
 	$(SUPPORTED)
@@ -106,7 +110,7 @@ bench: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python benchmarks/report.py
 
 bench-runs: $(VENV)/installed
-	$(BIN)/python benchmarks/runs.py
+	$(BIN)/python benchmarks/whole_runs.py
 	$(BIN)/python benchmarks/report.py
 
 clean:

@@ -367,7 +367,7 @@ def _add_data(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    presets = "\n".join(f"  {name:22}{text}" for name, (text, _) in PRESETS.items())
+    presets = "\n".join(f"  {name:22}{preset.text}" for name, preset in PRESETS.items())
     parser = commands.add_parser(
         "train",
         help="meta-train from a preset",

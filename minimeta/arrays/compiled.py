@@ -81,6 +81,11 @@ def _numba() -> Any:
     return numba
 
 
+def compiled_by() -> str | None:
+    """Numba's version, where compiled functions are used."""
+    return str(_numba().__version__) if fast() else None
+
+
 @contextmanager
 def twins(on: bool) -> Iterator[None]:
     """Use compiled functions inside the block, or do without them."""

@@ -25,7 +25,9 @@ from .compiled import OPTIONS, compiles
 from .host_blas import gemm, gemm_address
 from .windows import Windows
 
-BLOCK = 1 << 19  # bytes of patches that stay in a core's cache until their product
+# Patches that stay in a core's cache between their making and their product: so
+# many rows of them, and so many bytes where a product makes them.
+ROWS, BLOCK = 112, 1 << 19
 
 _helper = numba.njit(**OPTIONS)
 
@@ -361,15 +363,36 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
 def patches_transpose(
     *pairs: tuple[np.ndarray, np.ndarray], image_shape: tuple[int, ...], kernel: int, stride: int
 ) -> np.ndarray:
-    """S^T of some rows of the product, while the rows are in the cache."""
+    """S^T of some rows of the product, while the rows are in the cache.
+
+    With stride 1, S^T (dy W^T) is itself a convolution: pixel p of x meets the
+    windows that see p, each with the tap that sees it. These windows are those
+    around p, and their taps stand in the opposite order.
+    """
     (dy, W), (dy_two, V) = _two(pairs)
-    x = np.empty((*image_shape[:3], image_shape[3] * image_shape[4]), dy.dtype)
-    given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
-    address = gemm_address(x.dtype)
-    _convolve_transpose(
-        x.dtype, address, len(pairs), *given, x, *geometry(image_shape, kernel, stride)
-    )
+    dtype, place = dy.dtype, geometry(image_shape, kernel, stride)
+    tasks, examples, height, width, channels = image_shape
+    address, count = gemm_address(dtype), len(pairs)
+    if stride == 1:
+        outputs, x = dy.shape[2], np.empty((tasks, examples * height * width, channels), dtype)
+        images = (each.reshape(tasks, examples, height, -1) for each in (_rows(dy), _rows(dy_two)))
+        given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), strict=True)
+        opposite = kernel - 1 - place.top, kernel - 1 - place.left
+        around = outputs, kernel, 1, *opposite, height, width
+        (a, W), (b, V) = given
+        _convolve(dtype, address, count, a, W, b, V, _factor(0, dtype), x, *around)
+    else:
+        x = np.empty((tasks, examples, height, width * channels), dtype)
+        given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
+        _convolve_transpose(dtype, address, count, *given, x, *place)
     return x.reshape(image_shape)
+
+
+def _turned(W: np.ndarray, kernel: int, channels: int) -> np.ndarray:
+    """W with its taps in the opposite order, and each tap transposed."""
+    taps = W.reshape(W.shape[0], kernel, kernel, channels, W.shape[2])
+    turned = taps[:, ::-1, ::-1].swapaxes(3, 4)
+    return np.ascontiguousarray(turned).reshape(W.shape[0], -1, channels)
 
 
 def _two(pairs: Sequence[tuple]) -> Sequence[tuple]:
@@ -434,9 +457,9 @@ def _scatter(seen, x, first, channels, kernel, stride, top, left, high, wide):
 
 
 @_helper
-def _rows_together(lines, wide, width, itemsize):
-    """How many rows of windows a block of patches holds."""
-    return max(1, min(lines, BLOCK // max(1, wide * width * itemsize)))
+def _rows_together(lines, wide):
+    """How many rows of windows are gathered for one product."""
+    return max(1, min(lines, ROWS // wide))
 
 
 @compiles(
@@ -469,7 +492,7 @@ def _convolve(
 ):
     """y = (S x) W + 1 shift^T, and + (S z) V where ``count`` is 2."""
     lines, width = x.shape[1] * high, kernel * kernel * channels
-    together = _rows_together(lines, wide, width, y.itemsize)
+    together = _rows_together(lines, wide)
     seen = np.empty((together * wide, width), y.dtype)
     constant = np.empty(y.shape[2], y.dtype)
     for t in range(y.shape[0]):
@@ -506,7 +529,7 @@ def _convolve(
 def _correlate(address, count, x, dy, z, dz, dW, channels, kernel, stride, top, left, high, wide):
     """dW = (S x)^T dy, and + (S z)^T dz where ``count`` is 2."""
     lines, width = x.shape[1] * high, kernel * kernel * channels
-    together = _rows_together(lines, wide, width, dW.itemsize)
+    together = _rows_together(lines, wide)
     seen = np.empty((together * wide, width), dW.dtype)
     for t in range(dW.shape[0]):
         dW[t] = 0
@@ -541,7 +564,7 @@ def _convolve_transpose(
 ):
     """x = S^T (dy W^T), and + S^T (dz V^T) where ``count`` is 2."""
     lines, width = x.shape[1] * high, kernel * kernel * channels
-    together = _rows_together(lines, wide, width, x.itemsize)
+    together = max(1, min(lines, BLOCK // max(1, wide * width * x.itemsize)))
     seen = np.empty((together * wide, width), x.dtype)
     for t in range(x.shape[0]):
         x[t] = 0
@@ -594,14 +617,14 @@ def adam_update(
     given = [
         _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
     ]
-    made = [_vectors(each, g) for each in (after, m_after, v_after)]
+    made = [_vectors(each, g) for each in (after, m_after if beta1 else after, v_after)]
     _adam(g.dtype, *given, *made, rate, beta1, beta2, 1 / c1, 1 / c2, eps)
     return after, m_after, v_after
 
 
 def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     """``(D,) or (T, D)`` as ``(T or 1, D)``, contiguous."""
-    return contiguous(a if a.ndim == 2 else a.reshape(-1, like.shape[-1]))
+    return contiguous(a if a.ndim == 2 else a[None])
 
 
 @compiles("in t[:, ::1]", "in t[:, ::1]", "t[:, ::1]", "f8")

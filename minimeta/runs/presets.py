@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from ..algorithms import MAML, MetaSGD, Reptile
 from ..inner import SGD, Adam
@@ -13,11 +16,19 @@ from .settings import Settings, Training
 from .task_settings import MiniImageNetSettings, OmniglotSettings, SineSettings
 
 
-class Preset(NamedTuple):
-    """Settings, and a text that describes them."""
+@dataclass(frozen=True)
+class Preset:
+    """Settings, ``base`` with ``changes``, and a text that describes them."""
 
     text: str
-    settings: Settings
+    base: Settings
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings. They are made at first use, because an import should
+        not wait for all of them."""
+        return self.base.changed(**self.changes) if self.changes else self.base
 
     def __repr__(self) -> str:
         return self.text
@@ -82,34 +93,35 @@ PRESETS: dict[str, Preset] = {
     "omniglot-5way": Preset("Reptile on Omniglot, 5-way: the Reptile paper's settings", _OMNIGLOT),
     "omniglot-20way": Preset(
         "Reptile on Omniglot, 20-way: the Reptile paper's settings",
-        _OMNIGLOT.changed(
-            ways=20, iterations=200_000, k=10, size=20, inner_lr=0.0005, eval_size=10
-        ),
+        _OMNIGLOT,
+        dict(ways=20, iterations=200_000, k=10, size=20, inner_lr=0.0005, eval_size=10),
     ),
     "omniglot-5way-fomaml": Preset(
         "FOMAML on Omniglot, 5-way, beside Reptile's settings: the last of 5 steps, on held-out "
         "images",
-        _OMNIGLOT.changed(**_LAST_STEP),
+        _OMNIGLOT,
+        _LAST_STEP,
     ),
     "omniglot-5way-maml": Preset(
         "MAML on Omniglot, 5-way 1-shot: the MAML paper's settings", _OMNIGLOT_MAML
     ),
     "omniglot-20way-maml": Preset(
         "MAML on Omniglot, 20-way 1-shot: the MAML paper's settings",
-        _OMNIGLOT_MAML.changed(
-            ways=20, meta_batch=16, k=6, size=20, inner_lr=0.1, eval_steps=5, eval_size=20
-        ),
+        _OMNIGLOT_MAML,
+        dict(ways=20, meta_batch=16, k=6, size=20, inner_lr=0.1, eval_steps=5, eval_size=20),
     ),
     "mini-imagenet-1shot": Preset(
         "Reptile on mini-ImageNet, 5-way 1-shot: the Reptile paper's settings", _MINI_IMAGENET
     ),
     "mini-imagenet-5shot": Preset(
         "Reptile on mini-ImageNet, 5-way 5-shot: the same training, evaluated on 5 shots",
-        _MINI_IMAGENET.changed(eval_shots=5, eval_size=15),
+        _MINI_IMAGENET,
+        dict(eval_shots=5, eval_size=15),
     ),
     "mini-imagenet-fomaml": Preset(
         "FOMAML on mini-ImageNet, 5-way 1-shot, beside Reptile's settings: the last of 8 steps, "
         "on held-out images",
-        _MINI_IMAGENET.changed(**_LAST_STEP),
+        _MINI_IMAGENET,
+        _LAST_STEP,
     ),
 }

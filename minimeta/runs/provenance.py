@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import device_facts
+from ..arrays.compiled import compiled_by
 from ..arrays.threads import available_cores
 from ..version import __version__
 
@@ -18,15 +19,17 @@ from ..version import __version__
 def provenance(module: str = "numpy") -> dict[str, Any]:
     """A JSON object to store with every result.
 
-    ``module`` is the name of the array module that computes the result. For
-    "cupy" the object also has the versions of CuPy, of the CUDA runtime and of
-    the driver, and the name and memory of the card.
+    ``module`` is the name of the array module that computes the result. "numba"
+    is None where nothing is compiled. For "cupy" the object also has the
+    versions of CuPy, of the CUDA runtime and of the driver, and the name and
+    memory of the card.
     """
     return {
         "minimeta": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "numba": compiled_by() if module == "numpy" else None,
         "array_module": module,
         "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
         "processor": _processor(),

@@ -107,11 +107,14 @@ class _LayerCheck:
             lambda a: a.astype(np.float32),
             (self.theta, self.theta_dot, self.x, self.x_dot, self.dy, self.dy_dot),
         )
+        # A derivative that is zero, such as that of a norm of one value, is of
+        # rounding.
+        floor = np.abs(self.dy).max()
         for pass_name, result in self.passes(*single, np.float32).items():
             for got, want in zip(leaves(result), leaves(results[pass_name]), strict=True):
-                self.findings.close(
-                    pass_name, "a float32 result", got, "the float64 result", want, SINGLE
-                )
+                scale = max(floor, np.abs(want).max(initial=0))
+                of = "the float64 result"
+                self.findings.close(pass_name, "a float32 result", got, of, want, SINGLE, scale)
 
     def passes(self, theta, theta_dot, x, x_dot, dy, dy_dot, dtype) -> dict[str, Any]:
         """The results of the four passes by name, after a check of their form.

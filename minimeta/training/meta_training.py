@@ -123,7 +123,9 @@ class MetaTraining:
             def step(state: MetaState) -> tuple[MetaState, Array]:
                 batches = self.sample(state.iteration)
                 outcome = parallel.run(state.meta, batches, state.inner)
-                rule = replace(self.outer, lr=self.epsilon_at(state.iteration))
+                epsilon = self.epsilon_at(state.iteration)
+                # A rule checks its arguments, which takes as long as its step.
+                rule = self.outer if epsilon == self.outer.lr else replace(self.outer, lr=epsilon)
                 meta, outer = rule.step(
                     state.meta, self.combine(outcome.direction), state.outer, state.iteration
                 )

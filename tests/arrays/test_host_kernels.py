@@ -63,10 +63,6 @@ class Draw:
     def mask(self, *shape: int) -> None:
         self._note(self.rng.random((self.tasks, *shape)) < 0.5, True)
 
-    def chosen(self, *shape: int) -> None:
-        """Numbers of the pixels of a 2x2 window, or 4 for none."""
-        self._note(self.rng.integers(0, 5, (self.tasks, *shape), np.uint8), True)
-
     def flat(self, size: int) -> None:
         """An array without a task axis."""
         self._note(self._normal((size,)), False)
@@ -163,70 +159,6 @@ def masked(draw: Draw) -> Case:
     return draw.case(kernels.masked, 0)
 
 
-def rectified(draw: Draw) -> Case:
-    shape, _ = rows_of(draw)
-    draw.array(shape[-1], shared=None)
-    draw.array(*shape)
-    draw.array(shape[-1], shared=None)
-
-    def call(a, u, shift):
-        y, mask = kernels.rectified(a, u, shift)
-        assert mask.dtype == bool and mask.flags.c_contiguous
-        assert_same(mask, y.real > 0, "the mask")
-        return y
-
-    return draw.case(call, 2)
-
-
-def rectified_dots(draw: Draw) -> Case:
-    shape, count = rows_of(draw)
-    draw.mask(*shape)
-    draw.array(*shape)
-    draw.array(*shape)
-    return draw.case(kernels.rectified_dots, 0, count, count)
-
-
-def halved_image_of(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of a task's images, of odd and even sides, and after a 2x2
-    maximum."""
-    examples, channels = draw.one_of(0, 1, 2), draw.one_of(1, 3, 8)
-    height, width = draw.one_of(1, 2, 5, 6), draw.one_of(1, 2, 5, 6)
-    return (
-        (examples, height, width, channels),
-        (examples, -(-height // 2), -(-width // 2), channels),
-    )
-
-
-def rectified_maxima(draw: Draw) -> Case:
-    shape, _ = halved_image_of(draw)
-    draw.array(shape[-1], shared=None)
-    draw.array(*shape)
-    draw.array(shape[-1], shared=None)
-
-    def call(a, u, shift):
-        y, chosen = kernels.rectified_maxima(a, u, shift)
-        assert chosen.dtype == np.uint8 and chosen.flags.c_contiguous
-        assert_same(chosen < 4, y.real > 0, "what is chosen")
-        a, shift = (each[:, None, None, None] for each in (a, shift))
-        z, size = a * u + shift, np.abs(a) * np.abs(u) + np.abs(shift)
-        if np.isfinite(z).all():  # the product with zero clears nothing else
-            error = np.abs(kernels.selected_maxima(chosen, z) - y)
-            bound = rounding(coarsest([a, u, shift]), 2) * kernels.selected_maxima(chosen, size)
-            assert (error <= bound).all()
-        return y
-
-    return draw.case(call, 2)
-
-
-def maxima_dots(draw: Draw) -> Case:
-    shape, halved = halved_image_of(draw)
-    draw.chosen(*halved)
-    draw.array(*halved)
-    draw.array(*shape)
-    count = int(np.prod(shape[:-1]))
-    return draw.case(kernels.maxima_dots, 0, count, count)
-
-
 def image_of(draw: Draw) -> tuple[tuple[int, ...], int, int, tuple[int, int]]:
     """The shape of a task's images, kernel and stride, and the shape of its
     patches."""
@@ -320,40 +252,56 @@ def patches_transpose(draw: Draw, image=None) -> Case:
     return draw.case(call, terms)
 
 
-def adam_update(draw: Draw) -> Case:
+def parameters(draw: Draw) -> None:
+    """A gradient of each task, and phi of each task or of all."""
     size = draw.one_of(0, 1, 3, 17)
-    beta2, eps, rate, steps = 0.9, 1e-3, 0.05, draw.one_of(1, 2, 3)
-    c2 = 1 - beta2**steps
     draw.array(size)
     if draw.one_of(True, False):
         draw.flat(size)
     else:
         draw.array(size)
+
+
+def sgd_update(draw: Draw) -> Case:
+    parameters(draw)
+
+    def sizes(g, phi):
+        return (np.abs(phi) + 0.05 * np.abs(g),)
+
+    return draw.case(lambda g, phi: kernels.sgd_update(phi, g, 0.05), 2, sizes=sizes)
+
+
+def adam_update(draw: Draw) -> Case:
+    parameters(draw)
+    beta1, beta2, eps, rate, steps = draw.one_of(0.0, 0.9), 0.9, 1e-3, 0.05, draw.one_of(1, 2, 3)
+    c1, c2 = 1 - beta1**steps, 1 - beta2**steps
     if steps > 1:  # the second moment is a mean of squares
-        draw.array(size)
-        draw.arrays[-1] = draw.arrays[-1] ** 2
+        for power in (1, 2):
+            draw.array(draw.arrays[0].shape[1])
+            draw.arrays[-1] = draw.arrays[-1] ** power
 
-    def call(g, phi, v=None):
-        m = None if v is None else g  # any: the next first moment does not depend on it
-        after = kernels.adam_update(phi, g, m, v, rate, 0.0, beta2, 1.0, c2, eps)
-        assert after[1] is g
-        return after[0], after[2]
+    def call(g, phi, m=None, v=None):
+        after = kernels.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
+        assert (after[1] is g) == (beta1 == 0)
+        return after if beta1 else (after[0], after[2])
 
-    def sizes(g, phi, v=0.0):
-        """The moment is a sum of terms without a sign, if it is real.
+    def sizes(g, phi, m=0.0, v=0.0):
+        """The second moment is a sum of terms without a sign, if it is real.
 
-        The relative error of a complex moment is larger, as its terms may
-        cancel, and half of it is that of its root.
+        The relative error of a complex one is larger, as its terms may cancel,
+        and half of it is that of its root.
         """
         square, before = (1 - beta2) * g * g, beta2 * v
         moment = np.abs(before) + np.abs(square)
         exact = np.abs(before + square)
-        step = rate * np.abs(g) / (np.sqrt(exact / c2) + eps)
+        first = (1 - beta1) * np.abs(g) + (beta1 * np.abs(m) if beta1 else 0)
+        step = rate * first / c1 / (np.sqrt(exact / c2) + eps)
         known = np.isfinite(moment) & (exact > 0)
         cancelled = np.divide(moment, exact, out=np.ones_like(moment), where=known)
-        return np.abs(phi) + 2 * step * (1 + cancelled), moment
+        after = np.abs(phi) + 2 * step * (1 + cancelled)
+        return (after, first, moment) if beta1 else (after, moment)
 
-    return draw.case(call, 8, 3, sizes=sizes)
+    return draw.case(call, 8, *[3] * (2 if beta1 else 1), sizes=sizes)
 
 
 # Each twin, by the name of its function and what it is given.
@@ -366,15 +314,12 @@ CASES = {
     "channel_sums": channel_sums,
     "dots_and_sums": dots_and_sums,
     "masked": masked,
-    "maxima_dots": maxima_dots,
     "patches": patches,
     "patches_transpose": patches_transpose,
     "product_sum of matrices": matrices,
     "product_sum of patches": products_of_patches,
     "product_sum of transposed patches": products_of_transposed_patches,
-    "rectified": rectified,
-    "rectified_dots": rectified_dots,
-    "rectified_maxima": rectified_maxima,
+    "sgd_update": sgd_update,
 }
 BY_BLOCKS = {name: CASES[name] for name in CASES if "patches" in name and name != "patches"}
 every_twin = pytest.mark.parametrize("name", CASES)
@@ -459,6 +404,7 @@ def test_every_twin_is_tested_here():
         for name, each in vars(host_kernels).items()
         if isfunction(each) and each.__module__ == host_kernels.__name__ and name[0] != "_"
     }
+    public.remove("contiguous")  # for the other files of twins
     assert public == {name.split()[0] for name in CASES}
     assert all(hasattr(kernels, name) for name in public)
 
@@ -471,6 +417,24 @@ def test_a_twin_computes_its_plain_definition_from_any_layout(name, data):
     assert_equal_to_rounding(case, arrays)
     for a, before in zip(arrays, case.arrays, strict=True):
         assert_same(a, before, "an input after the twin")
+
+
+@given(dtypes, st.integers(0, 17), st.booleans(), st.integers(1, 3), seeds)
+def test_parameters_may_be_one_vector(dtype, size, with_memory, steps, seed):
+    """A step of a single task, without a task axis."""
+    rng = np.random.default_rng(seed)
+    phi, g, m, v = np.abs(rng.standard_normal((4, size))).astype(dtype)
+    m, v = (None, None) if steps == 1 else (m, v)
+    beta1 = 0.9 if with_memory else 0.0
+    given_numbers = 0.05, beta1, 0.9, 1 - beta1**steps, 1 - 0.9**steps, 1e-3
+    got, want = [], []
+    for on, made in ((True, got), (False, want)):
+        with twins(on):
+            made += kernels.adam_update(phi, g, m, v, *given_numbers)
+            made.append(kernels.sgd_update(phi, g, 0.05))
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape == (size,) and a.dtype == dtype
+        assert np.allclose(a, b, rtol=rounding(dtype, 8), atol=rounding(dtype, 8))
 
 
 @pytest.mark.parametrize("name", BY_BLOCKS)

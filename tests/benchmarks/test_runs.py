@@ -1,4 +1,4 @@
-"""benchmarks/runs.py measures whole processes, and skips nothing silently."""
+"""benchmarks/whole_runs.py measures whole processes and skips none silently."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-import runs  # noqa: E402
+import whole_runs  # noqa: E402
 
 from minimeta.runs.presets import PRESETS  # noqa: E402
 
@@ -18,12 +18,12 @@ def test_a_short_run_says_that_it_is_short_and_keeps_other_presets(tmp_path):
     out = tmp_path / "runs.json"
     kept = {"iterations": 1000, "complete": True, "forms": {}}
     out.write_text(json.dumps({"runs": {"omniglot-5way": kept}}))
-    runs.main(["--presets", "sine", "--iterations", "3", "--repeats", "2", "--out", str(out)])
+    whole_runs.main(["--presets", "sine", "--iterations", "3", "--repeats", "2", "--out", str(out)])
     found = json.loads(out.read_text())["runs"]
     assert list(found) == ["sine", "omniglot-5way"] and found["omniglot-5way"] == kept
     assert found["sine"]["iterations"] == 3 and not found["sine"]["complete"]
     assert found["sine"]["provenance"]["numpy"] and "skipped" not in found["sine"]
-    assert set(found["sine"]["forms"]) == set(runs.FORMS)
+    assert set(found["sine"]["forms"]) == set(whole_runs.FORMS)
     for form in found["sine"]["forms"].values():
         assert len(form) == 2
         for each in form:
@@ -34,7 +34,7 @@ def test_a_short_run_says_that_it_is_short_and_keeps_other_presets(tmp_path):
 def test_a_preset_without_data_is_stored_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIMETA_DATA", str(tmp_path / "none"))
     out = tmp_path / "runs.json"
-    runs.main(["--presets", "omniglot-5way", "--iterations", "3", "--out", str(out)])
+    whole_runs.main(["--presets", "omniglot-5way", "--iterations", "3", "--out", str(out)])
     found = json.loads(out.read_text())["runs"]["omniglot-5way"]
     assert "Omniglot is not in" in found["skipped"]
     assert not any(found["forms"].values())
@@ -42,11 +42,11 @@ def test_a_preset_without_data_is_stored_with_the_reason(tmp_path, monkeypatch):
 
 def test_an_unknown_preset_is_refused_before_any_run(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        runs.main(["--presets", "sine,cosine", "--out", str(tmp_path / "runs.json")])
+        whole_runs.main(["--presets", "sine,cosine", "--out", str(tmp_path / "runs.json")])
     assert "unknown presets cosine" in capsys.readouterr().err
     assert not (tmp_path / "runs.json").exists()
 
 
 def test_only_presets_are_shortened():
-    assert set(runs.LONG) <= set(PRESETS)
-    assert all(made < runs.ITERATIONS for made in runs.LONG.values())
+    assert set(whole_runs.LONG) <= set(PRESETS)
+    assert all(made < whole_runs.ITERATIONS for made in whole_runs.LONG.values())

@@ -1,6 +1,7 @@
 """Wall time, CPU time and memory of whole training runs, by preset.
 
-    python benchmarks/runs.py [--presets NAMES] [--iterations N] [--repeats N]
+    python benchmarks/whole_runs.py [--presets NAMES] [--iterations N]
+        [--repeats N]
 
 A run is the process ``python -m minimeta train PRESET --iterations N``, from
 its start to its end. It therefore includes imports, loading of the images and
