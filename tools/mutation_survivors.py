@@ -472,10 +472,6 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "if True:",
             "if a.ndim != 2:",
         ],
-        "host_kernels._vectors": [
-            "return contiguous(a.reshape(-1, like.shape[-1]))",
-            "return contiguous(a if a.ndim == 3 else a.reshape(-1, like.shape[-1]))",
-        ],
     },
     "an optimization: it spares a copy, or makes one that changes nothing": {
         "host_kernels.contiguous": [
@@ -687,9 +683,6 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "host_kernels.adam_update": [
             "none = np.zeros((1, g.shape[1]), g.dtype) if m is None or v is None else None",
         ],
-        "host_kernels._vectors": [
-            "return contiguous(a if a.ndim == 2 else a.reshape(-1, like.shape[1]))",
-        ],
     },
     "an optimization: with beta1 = 0, g is m' to the last bit": {
         "host_kernels._adam": [
@@ -781,6 +774,10 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "if run < 17:",
             "if run < 15:",
         ],
+        "host_kernels.patches_transpose": [
+            "if False:",
+            "if stride == 0:",
+        ],
         "host_kernels.product_sum": [
             "if False:",
             "term = a @ b",
@@ -806,17 +803,30 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
     },
     "blocks of another size give the same sums": {
         "host_kernels._rows_together": [
-            "return max(2, min(lines, BLOCK // max(1, wide * width * itemsize)))",
-            "return max(1, min(lines, BLOCK % max(1, wide * width * itemsize)))",
-            "return max(1, min(lines, BLOCK))",
-            "return max(1, min(lines, BLOCK // max(2, wide * width * itemsize)))",
-            "return max(1, min(lines, BLOCK // max(0, wide * width * itemsize)))",
-            "return max(1, min(lines, BLOCK // max(1, wide * width / itemsize)))",
-            "return max(1, min(lines, BLOCK // max(1, wide * width)))",
-            "return max(1, min(lines, BLOCK // max(1, itemsize)))",
-            "return max(1, min(lines, BLOCK // max(1, wide / width * itemsize)))",
-            "return max(1, min(lines, BLOCK // max(1, wide * itemsize)))",
-            "return max(1, min(lines, BLOCK // max(1, width * itemsize)))",
+            "return max(2, min(lines, ROWS // wide))",
+            "return max(1, min(lines, ROWS % wide))",
+            "return max(1, min(lines, ROWS))",
+        ],
+        "host_kernels._convolve_transpose": [
+            "together = max(2, min(lines, BLOCK // max(1, wide * width * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK % max(1, wide * width * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK))",
+            "together = max(1, min(lines, BLOCK // max(2, wide * width * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(0, wide * width * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(1, wide * width / x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(1, wide * width)))",
+            "together = max(1, min(lines, BLOCK // max(1, x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(1, wide / width * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(1, wide * x.itemsize)))",
+            "together = max(1, min(lines, BLOCK // max(1, width * x.itemsize)))",
+        ],
+    },
+    "pairs are pairs, of arrays of one module": {
+        "host_kernels.patches_transpose": [
+            (
+                "given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), "
+                "strict=False)"
+            ),
         ],
     },
     "loops and BLAS give the same product, also of empty matrices": {

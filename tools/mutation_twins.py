@@ -42,8 +42,8 @@ from minimeta.layers.rectified_norm import RectifiedNorm
 _NUMBERS = {"intp": (int, np.integer), "f8": (float, np.floating), "b1": (bool, np.bool_)}
 _NUMBERS["r"] = _NUMBERS["f8"]
 _ENTRIES = {"i8": np.int64, "u1": np.uint8, "b1": np.bool_}
-# Bytes. Small images have several blocks, and the last is smaller than others.
-_BLOCK = 2000
+# Small images have several blocks, and the last is smaller than others.
+_ROWS, _BYTES = 12, 1200
 
 
 @contextmanager
@@ -66,7 +66,8 @@ def interpreted() -> Iterator[None]:
             (Compiled, "__call__", _called),
             (np, "empty", _spoiled(np.empty)),
             (host_blas, "_call", blas),
-            (host_kernels, "BLOCK", _BLOCK),
+            (host_kernels, "ROWS", _ROWS),
+            (host_kernels, "BLOCK", _BYTES),
             (host_kernels, "gemm_address", lambda dtype: 1),
             (host_perceptron, "gemm_address", lambda dtype: 1),
         ):
