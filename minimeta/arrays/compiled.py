@@ -9,6 +9,7 @@ side by side. ``MINIMETA_FAST=0`` leaves Numba out.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -153,20 +155,33 @@ def _compiled(function: Callable[..., None], types: tuple) -> Callable[..., None
 
     numba = _numba()
     folder, started = kernel_folder(), time.perf_counter()
-    made = None
-    if folder is not None:
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
-        try:
-            made = numba.njit([types], cache=True, **OPTIONS)(function)
-        except Exception:  # a damaged cache, a full disk: whatever it is, compile without
-            folder = None
-        finally:
-            numba.config.CACHE_DIR = before
+    made = None if folder is None else _through_cache(folder, function, types)
+    if made is None and folder is not None:  # a damaged file is made anew
+        shutil.rmtree(folder, ignore_errors=True)
+        made = _through_cache(folder, function, types)
     if made is None:
-        made = numba.njit([types], **OPTIONS)(function)
+        folder, made = None, numba.njit([types], **OPTIONS)(function)
     if not made.stats.cache_hits and time.perf_counter() - started > _SLOW:
         _tell(folder)
     return made
+
+
+def _through_cache(
+    folder: Path, function: Callable[..., None], types: tuple
+) -> Callable[..., None] | None:
+    """``function``, compiled or read from ``folder``; None where that fails.
+
+    A cache may fail in any way: damaged files, a full disk.
+    """
+    numba = _numba()
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return numba.njit([types], cache=True, **OPTIONS)(function)
+    except Exception:
+        return None
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def _tell(folder: Path | None) -> None:
@@ -183,19 +198,33 @@ def kernel_folder() -> Path | None:
     """The folder of compiled functions: a folder of this user, that no other
     may write.
 
-    It is ``NUMBA_CACHE_DIR``, or ``kernels`` in the folder for caches. None
-    where there is no such folder. Numba unpickles the files in it, so a folder
-    that others may write is not used.
+    It lies in ``NUMBA_CACHE_DIR``, or in ``kernels`` in the folder for caches.
+    Its name is a digest of all code that is compiled, since Numba would look at
+    the file of a function alone, and not at those that it calls. None where
+    there is no such folder. Numba unpickles the files in it, so a folder that
+    others may write is not used.
     """
     named, caches = os.environ.get("NUMBA_CACHE_DIR"), cache_folder()
     if not named and caches is None:
         return None
+    digest = sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
     try:
-        folder = Path(named) if named else caches / "kernels"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        others = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-        mine = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not others)
-        return folder if mine and os.access(folder, os.W_OK | os.X_OK) else None
+        parent = Path(named) if named else caches / "kernels"
+        folder = parent / f"minimeta-{digest.hexdigest()[:16]}"
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_mine(parent):
+            return None
+        folder.mkdir(mode=0o700, exist_ok=True)
+        usable = _is_mine(folder) and os.access(folder, os.W_OK | os.X_OK)
+        return folder if usable else None
     except (OSError, ValueError):
         return None
+
+
+def _is_mine(folder: Path) -> bool:
+    """Whether the folder is this user's, and no other may write it."""
+    found = folder.stat()
+    others = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not others)

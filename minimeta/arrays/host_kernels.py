@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from ..errors import ShapeError
 from .compiled import OPTIONS, compiles
 from .host_blas import gemm, gemm_address
 from .windows import Windows
@@ -262,6 +263,8 @@ class Patches:
     that array under ``np.asarray``.
     """
 
+    ndim = 3
+
     def __init__(self, x: np.ndarray, kernel: int, stride: int) -> None:
         self.x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
         self.dtype, self.geometry = x.dtype, geometry(x.shape, kernel, stride)
@@ -291,7 +294,7 @@ class PatchesTransposed:
     """(S x)^T, of ``patches``."""
 
     def __init__(self, patches: Patches) -> None:
-        self.patches, self.dtype = patches, patches.dtype
+        self.patches, self.dtype, self.geometry = patches, patches.dtype, patches.geometry
         self.shape = (patches.shape[0], patches.shape[2], patches.shape[1])
 
     def __array_namespace__(self) -> Any:
@@ -335,18 +338,20 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
     """A product each. With patches, all products of some rows follow each
     other, while the rows are in the cache."""
     (a, b), dtype = pairs[0], pairs[0][0].dtype
-    if isinstance(a, Patches):
+    if not _follow(pairs, shift):
+        pairs = tuple((np.asarray(a), b) for a, b in pairs)
+    elif isinstance(a, Patches):
         y = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
         (one, W), (two, V) = _two(pairs)
         start = _factor(0, dtype) if shift is None else shift
         lines = one.lines(), _matrices(W), two.lines(), _matrices(V)
         _convolve(dtype, gemm_address(dtype), len(pairs), *lines, start, y, *a.geometry)
         return y
-    if isinstance(a, PatchesTransposed):
+    elif isinstance(a, PatchesTransposed):
         y = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
         (one, dy), (two, dy_two) = _two(pairs)
         lines = one.patches.lines(), _rows(dy), two.patches.lines(), _rows(dy_two)
-        _correlate(dtype, gemm_address(dtype), len(pairs), *lines, y, *a.patches.geometry)
+        _correlate(dtype, gemm_address(dtype), len(pairs), *lines, y, *a.geometry)
         return y
     total = None
     for a, b in pairs:
@@ -355,9 +360,35 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
             total += term
             continue
         total = contiguous(term)
-        if shift is not None:
+        if shift is None:
+            continue
+        if shift.ndim == 2 and shift.shape[1] == total.shape[2] and len(shift) in (1, len(total)):
             _add_shift(dtype, shift, total)
+        else:
+            total += shift[:, None]
     return total
+
+
+def _follow(pairs: Sequence[tuple], shift: np.ndarray | None) -> bool:
+    """Whether the pairs are patches, or all transposed patches, of images of
+    one shape, and matrices that fit."""
+    a, b = pairs[0]
+    if type(a) is np.ndarray or len(pairs) > 2:
+        return False
+    tasks, _, inner = a.shape
+    matrices = (tasks,) if isinstance(a, PatchesTransposed) else (1, tasks)
+    fit = all(
+        type(each) is type(a)
+        and each.shape == a.shape
+        and each.geometry == a.geometry
+        and matrix.ndim == 3
+        and len(matrix) in matrices
+        and matrix.shape[1:] == (inner, b.shape[2])
+        for each, matrix in pairs
+    )
+    return fit and (
+        shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift) in (1, tasks))
+    )
 
 
 def patches_transpose(
@@ -372,8 +403,17 @@ def patches_transpose(
     (dy, W), (dy_two, V) = _two(pairs)
     dtype, place = dy.dtype, geometry(image_shape, kernel, stride)
     tasks, examples, height, width, channels = image_shape
-    address, count = gemm_address(dtype), len(pairs)
-    if stride == 1:
+    count, address = len(pairs), gemm_address(dtype)
+    windows, taps = examples * place.high * place.wide, kernel * kernel * channels
+    for a, b in pairs:
+        if a.shape[:2] != (tasks, windows) or b.shape[:2] not in ((1, taps), (tasks, taps)):
+            raise ShapeError(
+                f"patches_transpose expects A ({tasks}, {windows}, K) and B (1 or {tasks}, {taps}, "
+                f"K), got {a.shape} and {b.shape}"
+            )
+        if a.shape[2:] != b.shape[2:]:
+            raise ShapeError(f"A and B must have as many columns, got {a.shape} and {b.shape}")
+    if stride == 1 and dy.shape == dy_two.shape:
         outputs, x = dy.shape[2], np.empty((tasks, examples * height * width, channels), dtype)
         images = (each.reshape(tasks, examples, height, -1) for each in (_rows(dy), _rows(dy_two)))
         given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), strict=True)
@@ -675,4 +715,6 @@ def _flat(a: np.ndarray) -> np.ndarray:
 
 
 def contiguous(a: np.ndarray) -> np.ndarray:
-    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
+    """``a``, copied where it is not contiguous."""
+    taken = type(a) is np.ndarray and a.flags.c_contiguous
+    return a if taken else np.ascontiguousarray(a)

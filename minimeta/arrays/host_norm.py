@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from ..errors import ShapeError
 from .compiled import OPTIONS, compiles
 from .host_kernels import contiguous, fill
 
@@ -51,6 +52,8 @@ def forward(
     gamma: np.ndarray, beta: np.ndarray, x: np.ndarray, eps: float, pooled: bool
 ) -> tuple[np.ndarray, Cache]:
     """y and the cache."""
+    for name, each in (("scale", gamma), ("shift", beta)):
+        _expect(name, each, (x.shape[0] if len(each) > 1 else 1, x.shape[-1]))
     x = contiguous(x)
     mu, r = np.empty((2, x.shape[0], x.shape[-1]), x.dtype)
     shape = _pooled_shape(x.shape) if pooled else x.shape
@@ -67,6 +70,7 @@ def backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx, dgamma and dbeta."""
     x, mu, r, chosen = cache
+    _expect("dy", dy, chosen.shape)
     dx, (dgamma, dbeta) = np.empty(x.shape, x.dtype), np.empty((2, *r.shape), x.dtype)
     if chosen.shape == x.shape:
         arrays = _rows(x), mu, r, _rows(chosen), _rows(contiguous(dy)), _rows(dx)
@@ -85,6 +89,7 @@ def forward_tangent(
 ) -> tuple[np.ndarray, CacheDot]:
     """y_dot and the dot of the cache."""
     x, mu, r, chosen = cache
+    _expect("x_dot", x_dot, x.shape)
     x_dot, z_dot = contiguous(x_dot), np.empty(x.shape, x.dtype)
     mu_dot, r_dot = np.empty((2, *r.shape), x.dtype)
     moving = gamma, gamma_dot, beta_dot, _rows(x), mu, r, _rows(x_dot)
@@ -108,6 +113,8 @@ def backward_tangent(
     """dx_dot, dgamma_dot and dbeta_dot."""
     x, mu, r, chosen = cache
     x_dot, mu_dot, r_dot = cache_dot
+    _expect("dy", dy, chosen.shape)
+    _expect("dy_dot", dy_dot, chosen.shape)
     dz, dz_dot = (_pulled(chosen, each, x) for each in (dy, dy_dot))
     dx_dot, (dgamma_dot, dbeta_dot) = np.empty(x.shape, x.dtype), np.empty((2, *r.shape), x.dtype)
     given = _rows(x), mu, r, _rows(x_dot), mu_dot, r_dot, _rows(dz), _rows(dz_dot)
@@ -124,6 +131,12 @@ def _pulled(chosen: np.ndarray, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     dz = np.empty(x.shape, x.dtype)
     _select_transpose(x.dtype, chosen, contiguous(dy), dz)
     return dz
+
+
+def _expect(name: str, a: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Compiled functions do not look at shapes."""
+    if a.shape != shape:
+        raise ShapeError(f"{name} must have shape {shape}, got {a.shape}")
 
 
 def _pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from functools import cache
 import numba
 import numpy as np
 
+from ..errors import ShapeError
 from .compiled import OPTIONS, compiles
 from .host_blas import gemm_address, gemm_of_flat
 
@@ -38,6 +39,8 @@ Widths = tuple[int, ...]
 def forward(phi: np.ndarray, x: np.ndarray, widths: Widths) -> tuple[np.ndarray, np.ndarray]:
     """y ``(T, N, C)`` and a."""
     (tasks, count), dtype = x.shape[:2], x.dtype
+    _expect("x", x, (tasks, count, widths[0]))
+    _expect("phi", phi, (tasks if len(phi) > 1 else 1, phi.shape[1]))
     a = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y = np.empty((tasks, count, widths[-1]), dtype)
     _forward(dtype, gemm_address(dtype), count, _array(widths), _c(phi), _flat(x), a, _flat(y))
@@ -48,7 +51,8 @@ def backward(
     phi: np.ndarray, a: np.ndarray, dy: np.ndarray, widths: Widths, on_data: bool
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """dx, or None with ``on_data``; dphi ``(T, D)``; and e."""
-    (tasks, count), dtype = dy.shape[:2], dy.dtype
+    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), dy.dtype
+    _expect("dy", dy, (tasks, count, widths[-1]))
     e = np.empty((tasks, count * sum(widths[1:])), dtype)
     dphi = np.empty((tasks, phi.shape[1]), dtype)
     dx = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
@@ -66,7 +70,9 @@ def forward_tangent(
     on_data: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """y_dot and a_dot. With ``on_data``, x_dot is zero."""
-    (tasks, count), dtype = x_dot.shape[:2], x_dot.dtype
+    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), x_dot.dtype
+    _expect("x_dot", x_dot, (tasks, count, widths[0]))
+    _expect("phi_dot", phi_dot, (tasks if len(phi_dot) > 1 else 1, phi.shape[1]))
     a_dot = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y_dot = np.empty((tasks, count, widths[-1]), dtype)
     given = count, _array(widths), _c(phi), _c(phi_dot), a, _flat(x_dot), on_data
@@ -85,12 +91,19 @@ def backward_tangent(
     on_data: bool,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """dx_dot, or None with ``on_data``; and dphi_dot ``(T, D)``."""
-    (tasks, count), dtype = dy_dot.shape[:2], dy_dot.dtype
+    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), dy_dot.dtype
+    _expect("dy_dot", dy_dot, (tasks, count, widths[-1]))
     dphi_dot = np.empty((tasks, phi.shape[1]), dtype)
     dx_dot = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
     given = count, _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _flat(dy_dot), on_data
     _backward_tangent(dtype, gemm_address(dtype), *given, dphi_dot, _flat(dx_dot))
     return None if on_data else dx_dot, dphi_dot
+
+
+def _expect(name: str, a: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Compiled functions do not look at shapes."""
+    if a.shape != shape:
+        raise ShapeError(f"{name} must have shape {shape}, got {a.shape}")
 
 
 @cache

@@ -54,7 +54,7 @@ def channel_means(a: Array) -> Array:
 
 def channel_dots(a: Array, b: Array) -> Array:
     """Sum of a o b over the rows, ``(T, ..., C) -> (T, C)``."""
-    if twin := _twin(a, b):
+    if a.shape == b.shape and (twin := _twin(a, b)):
         return twin.channel_dots(a, b)
     return channel_sums(a * b)
 
@@ -66,9 +66,13 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     ``(T or 1, C)``, one number a channel, or one Python number for all; the
     number 1 costs no product. ``shift`` is ``(T or 1, C)``.
     """
-    if twin := _twin(terms[0][1], *(each for term in terms for each in term), shift):
-        return twin.channel_combination(*terms, shift=shift)
     shape = terms[0][1].shape
+    fit = _of_channels(shift, shape) and all(
+        a.shape == shape and _of_channels(factor, shape) for factor, a in terms
+    )
+    given = terms[0][1], *(each for term in terms for each in term), shift
+    if fit and (twin := _twin(*given)):
+        return twin.channel_combination(*terms, shift=shift)
     count, channels = math.prod(shape[1:-1]), shape[-1]
     together = rows_together(count, channels)
     long = (shape[0], count // together, together * channels)
@@ -147,7 +151,8 @@ def patches_transpose(
     tap by tap, because all patches at once are nine times an image, and outgrow
     the caches.
     """
-    if twin := _twin(*(each for pair in pairs for each in pair)):
+    fit = len(pairs) <= 2 and all(len(a) == image_shape[0] for a, _ in pairs)
+    if fit and (twin := _twin(*(each for pair in pairs for each in pair))):
         return twin.patches_transpose(*pairs, image_shape=image_shape, kernel=kernel, stride=stride)
     a, b = (beside(each) for each in zip(*pairs, strict=True))
     b = b.reshape(b.shape[0], kernel, kernel, image_shape[4], -1)
@@ -186,14 +191,14 @@ def masked(a: Array, mask: Array) -> Array:
     ``mask`` has the shape of a. A product is faster than a choice, and it lets
     NaN through.
     """
-    if twin := _host_twin(a):
+    if a.shape == mask.shape and (twin := _host_twin(a)):
         return twin.masked(a, mask)
     return a * mask
 
 
 def dots_and_sums(a: Array, b: Array) -> tuple[Array, Array]:
     """The sums of a o b and of a over the rows, each ``(T, C)``."""
-    if twin := _host_twin(a, b):
+    if a.shape == b.shape and (twin := _host_twin(a, b)):
         return twin.dots_and_sums(a, b)
     return channel_dots(a, b), channel_sums(a)
 
@@ -203,7 +208,8 @@ def centred(x: Array, other: Array | None = None) -> tuple[Array, Array]:
 
     ``other`` has the shape of x. None stands for u itself.
     """
-    if twin := _host_twin(x, x if other is None else other):
+    fit = other is None or other.shape == x.shape
+    if fit and (twin := _host_twin(x, other)):
         return twin.centred(x, other)
     u = channel_combination((1, x), shift=-channel_means(x))
     return u, channel_dots(u, u if other is None else other)
@@ -260,7 +266,8 @@ def sgd_update(phi: Array, g: Array, rate: float | Array) -> Array:
 
     ``rate`` is a number or broadcasts against ``(T, D)``.
     """
-    if isinstance(rate, (int, float)) and (twin := _host_twin(g, phi)):
+    fit = isinstance(rate, (int, float)) and _are_rows(g, phi)
+    if fit and (twin := _host_twin(g, phi)):
         return twin.sgd_update(phi, g, rate)
     return phi - rate * g
 
@@ -303,7 +310,8 @@ def adam_update(
     which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
     Returns ``phi', m', v'``, each ``(T, D)``.
     """
-    if isinstance(rate, (int, float)) and (twin := _host_twin(g, phi, m, v)):
+    fit = isinstance(rate, (int, float)) and _are_rows(g, phi, m, v)
+    if fit and (twin := _host_twin(g, phi, m, v)):
         return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
     return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
 
@@ -325,6 +333,28 @@ def _adam_update(
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
     return phi - rate * ((m if c1 == 1 else m / c1) / root), m, v
+
+
+# Compiled functions do not look at shapes, so only arrays that fit reach them.
+# The others are broadcast, or refused, by the plain expressions.
+
+
+def _of_channels(v: float | Array | None, shape: tuple[int, ...]) -> bool:
+    """Whether ``v`` is a number, None, or one number a channel,
+    ``(T or 1, C)``."""
+    if v is None or isinstance(v, (int, float)):
+        return True
+    return v.ndim == 2 and v.shape[1] == shape[-1] and v.shape[0] in (1, shape[0])
+
+
+def _are_rows(g: Array, *others: Array | None) -> bool:
+    """Whether g is ``(D,) or (T, D)``, and each of the others is ``(D,)`` or of
+    the shape of g."""
+    if g.ndim not in (1, 2):
+        return False
+    return all(
+        each is None or each.shape == g.shape or each.shape == g.shape[-1:] for each in others
+    )
 
 
 def _twin(*given: Any) -> ModuleType | None:
