@@ -307,11 +307,11 @@ Way = tuple[tuple[str, int | None], ...]
 
 def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
     """The way to the statement of each node of a function's body, and the way
-    to the node. Left out are the docstring, annotations, errors raised, and
-    the call of a twin, which the plain definition does not make."""
+    to the node. Left out are the docstring, annotations, refusals, and the
+    choice and the call of a twin, which the plain definition does not make."""
 
     def below(node: ast.AST, way: Way, statement: Way) -> Iterator[tuple[Way, Way]]:
-        if isinstance(node, ast.Raise) or _is_of_a_twin(node):
+        if _is_a_refusal(node) or _is_of_a_twin(node) or (chooses and _is_fit(node)):
             return
         statement = way if isinstance(node, ast.stmt) else statement
         yield statement, way
@@ -323,9 +323,17 @@ def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
                 if isinstance(part, ast.AST) and name != "annotation" and not inferred:
                     yield from below(part, (*way, (name, i)), statement)
 
+    chooses = any(map(_is_of_a_twin, definition.body))
     documented = ast.get_docstring(definition) is not None
     for i in range(documented, len(definition.body)):
         yield from below(definition.body[i], (("body", i),), ())
+
+
+def _is_a_refusal(node: ast.AST) -> bool:
+    match node:
+        case ast.Raise() | ast.Expr(ast.Call(ast.Name("_expect"))):
+            return True
+    return False
 
 
 def _is_of_a_twin(node: ast.AST) -> bool:
@@ -337,6 +345,14 @@ def _is_of_a_twin(node: ast.AST) -> bool:
         case ast.If(ast.NamedExpr(ast.Name("twin"))):
             return True
         case ast.If(ast.BoolOp(ast.And(), [*_, ast.NamedExpr(ast.Name("twin"))])):
+            return True
+    return False
+
+
+def _is_fit(node: ast.AST) -> bool:
+    """Whether it says whether arrays fit a twin."""
+    match node:
+        case ast.Assign([ast.Name("fit")]):
             return True
     return False
 

@@ -191,6 +191,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
     "the arrays of a sum, an array and its dot, and lists by stage have one shape": {
         "kernels.channel_combination": [
             "shape = terms[-1][1].shape",
+            "given = (terms[-1][1], *(each for term in terms for each in term), shift)",
         ],
         "BatchNorm.backward_tangent": [
             "(u, r), (u_dot, r_dot), P = (cache, cache_dot, _count(dy_dot))",
@@ -475,6 +476,7 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
     },
     "an optimization: it spares a copy, or makes one that changes nothing": {
         "host_kernels.contiguous": [
+            "taken = type(a) is not np.ndarray and a.flags.c_contiguous",
             "return np.ascontiguousarray(a)",
         ],
         "Patches.__init__": [
@@ -516,6 +518,8 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "(a, b), dtype = (pairs[0], pairs[0][-1].dtype)",
         ],
         "host_perceptron.backward_tangent": [
+            "tasks, count, dtype = (len(a_dot), a.shape[1] // sum(widths[:-1]), dy_dot.dtype)",
+            "tasks, count, dtype = (len(a), a_dot.shape[1] // sum(widths[:-1]), dy_dot.dtype)",
             "dphi_dot = np.empty((tasks, phi_dot.shape[1]), dtype)",
         ],
         "host_perceptron._backward_tangent": [
@@ -776,12 +780,144 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         ],
         "host_kernels.patches_transpose": [
             "if False:",
-            "if stride == 0:",
+            "if stride == 0 and dy.shape == dy_two.shape:",
+            "if stride == 1 and dy.shape != dy_two.shape:",
         ],
         "host_kernels.product_sum": [
+            "if True:",
             "if False:",
             "term = a @ b",
             "term = a * b if a.shape[-1] == 0 else a @ b",
+            (
+                "if shift.ndim != 2 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 3 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 1 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[1] != total.shape[2] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[0] == total.shape[2] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[1] and (len(shift) in (1, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) not in "
+                "(1, len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in (2, "
+                "len(total))):"
+            ),
+            (
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in (0, "
+                "len(total))):"
+            ),
+        ],
+        "host_kernels._follow": [
+            "if True:",
+            "if type(a) is np.ndarray or len(pairs) >= 2:",
+            "if type(a) is np.ndarray or len(pairs) > 1:",
+            "matrices = (tasks,)",
+            "matrices = (tasks,) if isinstance(a, PatchesTransposed) else (0, tasks)",
+            (
+                "fit = all((type(each) is not type(a) and each.shape == a.shape and (each.geometry"
+                " == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape != a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry != "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim != 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 4) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 2) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] != (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[2:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[0:] == (inner, b.shape[2])) for each, matrix in pairs))"
+            ),
+            (
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
+                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
+                "(matrix.shape[1:] == (inner, b.shape[1])) for each, matrix in pairs))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[1:] != (b.shape[2],) and len(shift)"
+                " in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[:] == (b.shape[2],) and len(shift) "
+                "in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[2:] == (b.shape[2],) and len(shift)"
+                " in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[0:] == (b.shape[2],) and len(shift)"
+                " in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[1],) and len(shift)"
+                " in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
+                " not in (1, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
+                " in (2, tasks)))"
+            ),
+            (
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
+                " in (0, tasks)))"
+            ),
         ],
         "host_perceptron._add_product": [
             "if False:",
@@ -826,6 +962,23 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             (
                 "given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), "
                 "strict=False)"
+            ),
+        ],
+    },
+    "all pairs have the shape of one, whichever it is": {
+        "host_kernels._follow": [
+            "a, b = pairs[-1]",
+        ],
+    },
+    "a truth, of another size": {
+        "host_kernels._follow": [
+            (
+                "return -(fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and "
+                "len(shift) in (1, tasks))))"
+            ),
+            (
+                "return 2.0 * (fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and "
+                "len(shift) in (1, tasks))))"
             ),
         ],
     },

@@ -285,7 +285,35 @@ def of_products() -> list[Check]:
             partial(kernels.product_sum, (a[:, :1], b)),
             partial(kernels.product_sum, (a[:1], b[:1])),
         )
+        checks += by_definition(*_of_pairs_apart(draw))
     return checks
+
+
+def _of_pairs_apart(draw: Draw) -> Iterator[Callable]:
+    """Patches that cannot be taken together, and matrices that do not fit."""
+    x, z, high, other = (
+        draw(2, 1, 5, 4, 2),
+        draw(2, 1, 5, 4, 2),
+        draw(2, 1, 4, 5, 2),
+        draw(2, 20, 8),
+    )
+    W, V, U, dy = draw(2, 8, 3), draw(1, 8, 3), draw(2, 8, 1), draw(2, 20, 3)
+    shifts = draw(2, 1), draw(1, 3)
+
+    def seen(x):
+        return kernels.patches(x, 2, 1)
+
+    yield lambda: kernels.product_sum((seen(x), W), (other, V))
+    yield lambda: kernels.product_sum((other, V), (seen(x), W))
+    yield lambda: kernels.product_sum((seen(x), W), (seen(high), V))
+    yield lambda: kernels.product_sum((seen(x), W), (seen(z), V), (seen(x), V))
+    yield lambda: kernels.product_sum((seen(x), W), (seen(z), U))
+    yield lambda: kernels.product_sum((seen(x), W), shift=shifts[0])
+    yield lambda: kernels.product_sum((seen(x), W), shift=shifts[1])
+    yield lambda: kernels.product_sum((other, W), shift=shifts[0])
+    yield lambda: kernels.product_sum((seen(x[:1]), W))
+    yield lambda: kernels.product_sum((seen(x).swapaxes(1, 2), dy[:1]))
+    yield lambda: kernels.product_sum((seen(x).swapaxes(1, 2), dy), (other.swapaxes(1, 2), dy))
 
 
 # Inner rules.

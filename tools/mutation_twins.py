@@ -139,7 +139,7 @@ def _products() -> Iterator[Target]:
     made = f"{gathered} _convolve_transpose patches_transpose _two _matrices"
     yield from each_of(host_kernels, made, by_patches)
     products = *of_products(), *by_patches
-    yield from each_of(host_kernels, "product_sum _add_shift", products)
+    yield from each_of(host_kernels, "product_sum _add_shift _follow", products)
     yield from each_of(host_blas, "gemm gemm_of_flat _add_by_loops", tuple(of_gemm()))
 
 
