@@ -44,7 +44,7 @@ _told = False
 
 
 def fast() -> bool:
-    """Whether compiled functions are used: where Numba is installed, and
+    """Whether compiled functions are used: where Numba can be imported, and
     ``MINIMETA_FAST`` is not 0.
 
     Raises
@@ -90,7 +90,8 @@ def compiled_by() -> str | None:
 
 @contextmanager
 def twins(on: bool) -> Iterator[None]:
-    """Use compiled functions inside the block, or do without them."""
+    """Use compiled functions inside the block, or do without them, in all
+    threads of the process."""
     global _chosen
     if on and _numba() is None:
         raise SettingsError("compiled functions need Numba: pip install 'minimeta[fast]'")

@@ -93,8 +93,10 @@ def gemm(address, ta, tb, a, b, beta, c):
     k = a.shape[0] if ta else a.shape[1]
     if address != 0 and m > 0 and n > 0 and k > 0:
         left, right = _TRANSPOSED if ta else _PLAIN, _TRANSPOSED if tb else _PLAIN
-        lda, ldb = max(a.strides[0] // a.itemsize, 1), max(b.strides[0] // b.itemsize, 1)
-        ldc, scale = max(c.strides[0] // c.itemsize, 1), c.dtype.type(beta)
+        # The stride of an axis of length 1 may be any number.
+        lda = max(a.strides[0] // a.itemsize, a.shape[1])
+        ldb = max(b.strides[0] // b.itemsize, b.shape[1])
+        ldc, scale = max(c.strides[0] // c.itemsize, n), c.dtype.type(beta)
         _call(address, left, right, m, n, k, a, lda, b, ldb, scale, c, ldc)
         return
     if beta == 0:

@@ -277,8 +277,10 @@ class Patches:
         ``(T, N, height, width * C)``."""
         return self.x.reshape(*self.x.shape[:3], self.x.shape[3] * self.x.shape[4])
 
-    def swapaxes(self, one: int, other: int) -> PatchesTransposed:
-        """(S x)^T."""
+    def swapaxes(self, one: int, other: int) -> PatchesTransposed | np.ndarray:
+        """(S x)^T for the axes 1 and 2."""
+        if {one, other} != {1, 2}:
+            return np.asarray(self).swapaxes(one, other)
         return PatchesTransposed(self)
 
     def __array_namespace__(self) -> Any:
@@ -415,7 +417,8 @@ def patches_transpose(
             raise ShapeError(f"A and B must have as many columns, got {a.shape} and {b.shape}")
     if stride == 1 and dy.shape == dy_two.shape:
         outputs, x = dy.shape[2], np.empty((tasks, examples * height * width, channels), dtype)
-        images = (each.reshape(tasks, examples, height, -1) for each in (_rows(dy), _rows(dy_two)))
+        across = tasks, examples, height, width * outputs
+        images = (_rows(each).reshape(across) for each in (dy, dy_two))
         given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), strict=True)
         opposite = kernel - 1 - place.top, kernel - 1 - place.left
         around = outputs, kernel, 1, *opposite, height, width
@@ -432,7 +435,7 @@ def _turned(W: np.ndarray, kernel: int, channels: int) -> np.ndarray:
     """W with its taps in the opposite order, and each tap transposed."""
     taps = W.reshape(W.shape[0], kernel, kernel, channels, W.shape[2])
     turned = taps[:, ::-1, ::-1].swapaxes(3, 4)
-    return np.ascontiguousarray(turned).reshape(W.shape[0], -1, channels)
+    return np.ascontiguousarray(turned).reshape(W.shape[0], kernel**2 * W.shape[2], channels)
 
 
 def _two(pairs: Sequence[tuple]) -> Sequence[tuple]:

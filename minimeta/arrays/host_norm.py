@@ -1,12 +1,12 @@
-"""The four passes of BatchNorm and ReLU, each in one call.
+"""The four passes of BatchNorm and ReLU, computed together.
 
 A max pooling may stand between them. Both select: y = R z, where z is what
 BatchNorm gives, and R = M with M the mask of z > 0, or R = M P with P the
 largest of each 2x2 window. The passes are those of layers/batch_norm.py, in the
 same symbols, with dz = R^T dy and dz_dot = R^T dy_dot in the place of their dy
-and dy_dot, and y = R z and y_dot = R z_dot as results. Neither z nor dz nor
-u = x - mu is stored: each is computed from x, dy and R where it is needed, in
-the same pass over memory.
+and dy_dot, and y = R z and y_dot = R z_dot as results. u = x - mu and u_dot are
+nowhere stored, and z and dz are stored in the tangents alone: each is computed
+from x, dy and R where it is needed, in the same pass over memory.
 
 ``x: (T, N, height, width, C)`` or ``(T, P, C)``. ``gamma`` and ``beta`` are
 ``(T or 1, C)``. mu, r, their dots and the gradients are ``(T, C)``. R is stored
@@ -52,8 +52,7 @@ def forward(
     gamma: np.ndarray, beta: np.ndarray, x: np.ndarray, eps: float, pooled: bool
 ) -> tuple[np.ndarray, Cache]:
     """y and the cache."""
-    for name, each in (("scale", gamma), ("shift", beta)):
-        _expect(name, each, (x.shape[0] if len(each) > 1 else 1, x.shape[-1]))
+    _expect_channels({"scale": gamma, "shift": beta}, x.shape[0], x.shape[-1])
     x = contiguous(x)
     mu, r = np.empty((2, x.shape[0], x.shape[-1]), x.dtype)
     shape = _pooled_shape(x.shape) if pooled else x.shape
@@ -70,7 +69,7 @@ def backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx, dgamma and dbeta."""
     x, mu, r, chosen = cache
-    _expect("dy", dy, chosen.shape)
+    _expect(cache, {"scale": gamma}, dy=dy)
     dx, (dgamma, dbeta) = np.empty(x.shape, x.dtype), np.empty((2, *r.shape), x.dtype)
     if chosen.shape == x.shape:
         arrays = _rows(x), mu, r, _rows(chosen), _rows(contiguous(dy)), _rows(dx)
@@ -89,7 +88,8 @@ def forward_tangent(
 ) -> tuple[np.ndarray, CacheDot]:
     """y_dot and the dot of the cache."""
     x, mu, r, chosen = cache
-    _expect("x_dot", x_dot, x.shape)
+    moved = {"scale": gamma, "scale's direction": gamma_dot, "shift's direction": beta_dot}
+    _expect(cache, moved, x_dot=x_dot)
     x_dot, z_dot = contiguous(x_dot), np.empty(x.shape, x.dtype)
     mu_dot, r_dot = np.empty((2, *r.shape), x.dtype)
     moving = gamma, gamma_dot, beta_dot, _rows(x), mu, r, _rows(x_dot)
@@ -113,8 +113,8 @@ def backward_tangent(
     """dx_dot, dgamma_dot and dbeta_dot."""
     x, mu, r, chosen = cache
     x_dot, mu_dot, r_dot = cache_dot
-    _expect("dy", dy, chosen.shape)
-    _expect("dy_dot", dy_dot, chosen.shape)
+    moved = {"scale": gamma, "scale's direction": gamma_dot, "mu_dot": mu_dot, "r_dot": r_dot}
+    _expect(cache, moved, x_dot=x_dot, dy=dy, dy_dot=dy_dot)
     dz, dz_dot = (_pulled(chosen, each, x) for each in (dy, dy_dot))
     dx_dot, (dgamma_dot, dbeta_dot) = np.empty(x.shape, x.dtype), np.empty((2, *r.shape), x.dtype)
     given = _rows(x), mu, r, _rows(x_dot), mu_dot, r_dot, _rows(dz), _rows(dz_dot)
@@ -133,10 +133,27 @@ def _pulled(chosen: np.ndarray, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return dz
 
 
-def _expect(name: str, a: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Compiled functions do not look at shapes."""
-    if a.shape != shape:
-        raise ShapeError(f"{name} must have shape {shape}, got {a.shape}")
+def _expect(cache: Cache, channels: dict[str, np.ndarray], **others: np.ndarray) -> None:
+    """Check that arrays have the shapes of a cache, since compiled functions do
+    not look at shapes.
+
+    ``channels`` are ``(T or 1, C)``. dy and dy_dot have the shape of y, and
+    x_dot that of x.
+    """
+    x, mu, r, chosen = cache
+    if mu.shape != (len(x), x.shape[-1]) or r.shape != mu.shape:
+        raise ShapeError(f"a cache of x {x.shape} has mu {mu.shape} and r {r.shape}")
+    _expect_channels(channels, *mu.shape)
+    for name, v in others.items():
+        shape = x.shape if name == "x_dot" else chosen.shape
+        if v.shape != shape:
+            raise ShapeError(f"{name} must have shape {shape}, got {v.shape}")
+
+
+def _expect_channels(named: dict[str, np.ndarray], tasks: int, channels: int) -> None:
+    for name, v in named.items():
+        if v.shape != (tasks, channels) and v.shape != (1, channels):
+            raise ShapeError(f"{name} must have shape (1 or {tasks}, {channels}), got {v.shape}")
 
 
 def _pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

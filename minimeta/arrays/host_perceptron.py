@@ -24,6 +24,7 @@ A row of phi holds W_1, b_1, W_2, ... The widths of x, z_1, ..., z_L are
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -39,8 +40,7 @@ Widths = tuple[int, ...]
 def forward(phi: np.ndarray, x: np.ndarray, widths: Widths) -> tuple[np.ndarray, np.ndarray]:
     """y ``(T, N, C)`` and a."""
     (tasks, count), dtype = x.shape[:2], x.dtype
-    _expect("x", x, (tasks, count, widths[0]))
-    _expect("phi", phi, (tasks if len(phi) > 1 else 1, phi.shape[1]))
+    _expect(widths, tasks, count, {"phi": phi}, x=x)
     a = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y = np.empty((tasks, count, widths[-1]), dtype)
     _forward(dtype, gemm_address(dtype), count, _array(widths), _c(phi), _flat(x), a, _flat(y))
@@ -51,8 +51,8 @@ def backward(
     phi: np.ndarray, a: np.ndarray, dy: np.ndarray, widths: Widths, on_data: bool
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """dx, or None with ``on_data``; dphi ``(T, D)``; and e."""
-    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), dy.dtype
-    _expect("dy", dy, (tasks, count, widths[-1]))
+    (tasks, count), dtype = dy.shape[:2], dy.dtype
+    _expect(widths, tasks, count, {"phi": phi}, a=a, dy=dy)
     e = np.empty((tasks, count * sum(widths[1:])), dtype)
     dphi = np.empty((tasks, phi.shape[1]), dtype)
     dx = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
@@ -70,9 +70,8 @@ def forward_tangent(
     on_data: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """y_dot and a_dot. With ``on_data``, x_dot is zero."""
-    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), x_dot.dtype
-    _expect("x_dot", x_dot, (tasks, count, widths[0]))
-    _expect("phi_dot", phi_dot, (tasks if len(phi_dot) > 1 else 1, phi.shape[1]))
+    (tasks, count), dtype = x_dot.shape[:2], x_dot.dtype
+    _expect(widths, tasks, count, {"phi": phi, "phi_dot": phi_dot}, a=a, x_dot=x_dot)
     a_dot = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y_dot = np.empty((tasks, count, widths[-1]), dtype)
     given = count, _array(widths), _c(phi), _c(phi_dot), a, _flat(x_dot), on_data
@@ -91,8 +90,9 @@ def backward_tangent(
     on_data: bool,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """dx_dot, or None with ``on_data``; and dphi_dot ``(T, D)``."""
-    tasks, count, dtype = len(a), a.shape[1] // sum(widths[:-1]), dy_dot.dtype
-    _expect("dy_dot", dy_dot, (tasks, count, widths[-1]))
+    (tasks, count), dtype = dy_dot.shape[:2], dy_dot.dtype
+    moved = {"phi": phi, "phi_dot": phi_dot}
+    _expect(widths, tasks, count, moved, a=a, a_dot=a_dot, e=e, dy_dot=dy_dot)
     dphi_dot = np.empty((tasks, phi.shape[1]), dtype)
     dx_dot = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
     given = count, _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _flat(dy_dot), on_data
@@ -100,10 +100,32 @@ def backward_tangent(
     return None if on_data else dx_dot, dphi_dot
 
 
-def _expect(name: str, a: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Compiled functions do not look at shapes."""
-    if a.shape != shape:
-        raise ShapeError(f"{name} must have shape {shape}, got {a.shape}")
+def _expect(
+    widths: Widths, tasks: int, count: int, rows: dict[str, np.ndarray], **others: np.ndarray
+) -> None:
+    """Check that arrays have the shapes of ``tasks`` of ``count`` examples.
+
+    ``rows`` are ``(T or 1, D)``. Of the others, x and x_dot are inputs, dy and
+    dy_dot outputs, a and a_dot rows of inputs, e rows of outputs.
+    """
+    size, below, above = _lengths(widths)
+    for name, v in rows.items():
+        if v.shape != (tasks, size) and v.shape != (1, size):
+            raise ShapeError(f"{name} must have shape (1 or {tasks}, {size}), got {v.shape}")
+    for name, v in others.items():
+        if name.startswith(("a", "e")):
+            wanted = tasks, count * (above if name == "e" else below)
+        else:
+            wanted = tasks, count, widths[0 if name.startswith("x") else -1]
+        if v.shape != wanted:
+            raise ShapeError(f"{name} must have shape {wanted}, got {v.shape}")
+
+
+@cache
+def _lengths(widths: Widths) -> tuple[int, int, int]:
+    """D, and the numbers that an example has in a row of a and of e."""
+    size = sum((n + 1) * m for n, m in pairwise(widths))
+    return size, sum(widths[:-1]), sum(widths[1:])
 
 
 @cache

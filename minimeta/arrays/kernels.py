@@ -1,10 +1,12 @@
 """Array operations that several derivations share and that decide the speed.
 
 Each has one definition in plain array expressions. The definition is its
-meaning, and it runs wherever nothing faster is there. On CuPy some have a twin,
-which computes the same in fewer kernels of the device: there a kernel costs
-its start before it computes anything. A kernel takes real and complex arrays of
-NumPy or CuPy, keeps their dtype, and leaves its inputs as they are.
+meaning, and it runs wherever nothing faster is there. Many have twins. On the
+host a twin is compiled by Numba and makes fewer passes over memory
+(host_kernels.py). On CuPy it starts fewer kernels of the device, each of which
+costs its start before it computes anything (device_kernels.py). A kernel takes
+real and complex arrays of NumPy or CuPy, keeps their dtype, and leaves its
+inputs as they are.
 
 Arrays are ``(T, ..., C)``: T tasks on the first axis, C channels on the last. A
 row is the C numbers of one example, or of one pixel of an example; P rows
@@ -123,7 +125,8 @@ def patches(x: Array, kernel: int, stride: int) -> Array:
     w = ceil(width / stride). A row holds one window, pixel by pixel. S is a 0/1
     selection, so S x is linear in x. Zeros surround the image as in
     TensorFlow's "same" padding: just enough for the last window, an odd row
-    below, an odd column to the right.
+    below, an odd column to the right. With Numba the result is built where
+    ``product_sum`` needs it, from x, which must not change until then.
     """
     if twin := _twin(x):
         return twin.patches(x, kernel, stride)
@@ -191,7 +194,8 @@ def masked(a: Array, mask: Array) -> Array:
     ``mask`` has the shape of a. A product is faster than a choice, and it lets
     NaN through.
     """
-    if a.shape == mask.shape and (twin := _host_twin(a)):
+    fit = a.shape == mask.shape and mask.dtype == bool
+    if fit and (twin := _host_twin(a)):
         return twin.masked(a, mask)
     return a * mask
 
@@ -389,13 +393,14 @@ def has_twins(*arrays: Array) -> bool:
 
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
-    """Arrays that have twins, in one dtype: complex where one of them carries a
-    complex step."""
+    """The arrays in one dtype that has twins: complex where one of them carries
+    a complex step, and double where none is as wide as the widest."""
     dtype = arrays[0].dtype
     if all(each.dtype == dtype for each in arrays):
         return arrays
     common = np.result_type(*arrays)
-    common = common if common in DTYPES else np.dtype(np.complex128)
+    if common not in DTYPES:
+        common = np.dtype(np.complex128 if common.kind == "c" else np.float64)
     return tuple(each.astype(common, copy=False) for each in arrays)
 
 

@@ -126,7 +126,7 @@ def workers(
                     here = len(calls) - 1 if 0 < len(calls) <= count else len(calls)
                     others = [pool.submit(each.run, f, *given) for each, given in calls[:here]]
                     # This thread is one of them: it need not wake another.
-                    own = [f(*given) for _, given in calls[here:]]
+                    own = [each.run(f, *given) for each, given in calls[here:]]
                     return [each.result() for each in others] + own
 
                 yield starmap

@@ -13,12 +13,11 @@ from .base import Layer, Shape
 
 @dataclass
 class _Cache:
-    """``a`` of the forward pass, and ``e`` of the last backward pass, with its
-    dy."""
+    """``a`` of the forward pass, and the pair of the last backward pass: its dy
+    and its e."""
 
     a: Array
-    dy: Array | None = None
-    e: Array | None = None
+    pulled: tuple[Array, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Perceptron(Layer):
 
     def backward(self, theta, cache, dy, on_data=False):
         given = alike(theta["phi"], cache.a, dy)
-        dx, dphi, cache.e = perceptron().backward(*given, self.widths, on_data)
-        cache.dy = dy
+        dx, dphi, e = perceptron().backward(*given, self.widths, on_data)
+        cache.pulled = dy, e
         return dx, {"phi": dphi}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
@@ -60,8 +59,10 @@ class Perceptron(Layer):
         return perceptron().forward_tangent(*given, self.widths, on_data)
 
     def backward_tangent(self, theta, theta_dot, cache, a_dot, dy, dy_dot, on_data=False):
-        if cache.dy is not dy:
+        pulled = cache.pulled
+        if pulled is None or pulled[0] is not dy:  # a point under another loss has another dy
             self.backward(theta, cache, dy, on_data)
-        given = alike(theta["phi"], theta_dot["phi"], cache.a, a_dot, cache.e, dy_dot)
+            pulled = cache.pulled
+        given = alike(theta["phi"], theta_dot["phi"], cache.a, a_dot, pulled[1], dy_dot)
         dx_dot, dphi_dot = perceptron().backward_tangent(*given, self.widths, on_data)
         return dx_dot, {"phi": dphi_dot}

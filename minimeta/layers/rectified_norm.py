@@ -12,8 +12,8 @@ from .max_pool2d import MaxPool2D
 
 @dataclass(frozen=True)
 class RectifiedNorm(BatchNorm):
-    """``BatchNorm``, with ``pooled`` a ``MaxPool2D``, and ``ReLU``, computed in
-    one call a pass (arrays/host_norm.py has the derivation).
+    """``BatchNorm``, with ``pooled`` a ``MaxPool2D``, and ``ReLU``, computed
+    together (arrays/host_norm.py has the derivation).
 
     Parameters and x are those of BatchNorm; y is that of the last layer. It
     takes the arrays that have twins (``arrays.kernels.has_twins``).

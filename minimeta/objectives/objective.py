@@ -124,7 +124,8 @@ class NetworkPoint:
     """A network's loss at one phi on one mini-batch.
 
     ``loss: (T,)`` is computed at once. Everything else is computed on demand
-    from views of phi, so do not change phi in place while its point is in use.
+    from views of phi and of x, so change neither in place while their point is
+    in use.
 
     The gradient uses reverse mode. L = loss(network(phi, x)), so dphi =
     network.backward(loss.backward()).

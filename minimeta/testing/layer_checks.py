@@ -403,21 +403,24 @@ class _AsLayer(Layer):
         return self.wrapped.output_shape
 
     def forward(self, theta, x):
-        taken = self.wrapped.theta(theta["phi"], x)
-        y, caches = self.wrapped.forward_cached(taken, x)
-        return y, (taken, caches)
+        y, caches = self.wrapped.forward_cached(self.wrapped.theta(theta["phi"], x), x)
+        return y, (x, caches)  # x decides, as phi does, which stages the network has
 
     def backward(self, theta, cache, dy, on_data=False):
-        dx, dphi, _ = self.wrapped.backward(*cache, dy, on_data)
+        x, caches = cache
+        taken = self.wrapped.theta(theta["phi"], x)
+        dx, dphi, _ = self.wrapped.backward(taken, caches, dy, on_data)
         return dx, {"phi": dphi}
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
-        taken, caches = cache
+        x, caches = cache
+        taken = self.wrapped.theta(theta["phi"], x)
         moving = self.wrapped.dot(taken, theta_dot["phi"])
         return self.wrapped.forward_tangent(taken, moving, caches, x_dot, on_data)
 
     def backward_tangent(self, theta, theta_dot, cache, caches_dot, dy, dy_dot, on_data=False):
-        taken, caches = cache
+        x, caches = cache
+        taken = self.wrapped.theta(theta["phi"], x)
         moving = self.wrapped.dot(taken, theta_dot["phi"])
         _, _, dys = self.wrapped.backward(taken, caches, dy, on_data)
         dx_dot, dphi_dot = self.wrapped.backward_tangent(

@@ -96,6 +96,7 @@ def test_reptile_sums_the_inner_gradients_and_fomamls_step_is_the_last(problem, 
     assert np.allclose(step, alpha * grads[-1], rtol=1e-10, atol=1e-13 * scale)
 
 
+@pytest.mark.usefixtures("plain_kernels")  # whose steps round as the expressions here
 @given(problems(max_k=1), rates)
 def test_with_one_minibatch_every_algorithm_is_joint_training(problem, alpha):
     """Equations (6) and (7): the mean gradient of the tasks' losses at phi.
@@ -113,6 +114,7 @@ def test_with_one_minibatch_every_algorithm_is_joint_training(problem, alpha):
         assert_same(algorithm.direction(objective, phi, batches)[0], grad, type(algorithm).__name__)
 
 
+@pytest.mark.usefixtures("plain_kernels")
 @given(problems(), inner_rules, st.floats(0.01, 1))
 def test_serial_reptile_is_batched_reptile_with_one_task(problem, rule, epsilon):
     objective, phi, batches = problem

@@ -221,6 +221,7 @@ def test_a_fresh_context_is_zero_and_stands_where_the_network_says():
             make()
 
 
+@pytest.mark.usefixtures("plain_kernels")  # a FiLM layer keeps its neighbours apart
 @pytest.mark.parametrize("preset", [mm.omniglot_convnet, mm.mini_imagenet_convnet])
 def test_a_convolutional_networks_context_stands_inside_phi_and_changes_nothing_at_first(preset):
     plain, network = preset(3, filters=2), preset(3, filters=2, context=4)
