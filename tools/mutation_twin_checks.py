@@ -233,7 +233,19 @@ def of_patches() -> list[Check]:
     for image, kernel, stride in IMAGES:
         for dtype in DTYPES:
             checks += by_definition(*_of_images(Draw(dtype), (2, *image), kernel, stride))
-    return checks
+    draw = Draw(np.float64)
+    dy, W = draw(2, 4, 3), draw(2, 9, 3)
+    unfit = (draw(2, 5, 3), W), (dy, draw(3, 9, 3)), (dy, draw(2, 9, 2))
+    return [*checks, *(partial(_is_refused, pair) for pair in unfit)]
+
+
+def _is_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """Raise an AssertionError unless a pair that does not fit is refused."""
+    try:
+        kernels.patches_transpose(pair, image_shape=(2, 1, 2, 2, 1), kernel=3, stride=1)
+    except mm.ShapeError:
+        return
+    raise AssertionError("a pair that does not fit is taken")
 
 
 def _of_images(draw: Draw, shape: tuple[int, ...], kernel: int, stride: int) -> Iterator[Callable]:
