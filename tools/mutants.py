@@ -331,7 +331,7 @@ def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
 
 def _is_a_refusal(node: ast.AST) -> bool:
     match node:
-        case ast.Raise() | ast.Expr(ast.Call(ast.Name("_expect"))):
+        case ast.Raise() | ast.Expr(ast.Call(ast.Name("_expect" | "_expect_channels"))):
             return True
     return False
 

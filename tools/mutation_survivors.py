@@ -1119,7 +1119,10 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
     "an optimization: it spares a backward pass": {
         "Perceptron.backward_tangent": [
             "if True:",
-            "if cache.dy is not dy_dot:",
+            "if pulled is not None or pulled[0] is not dy:",
+            "if pulled is None or pulled[1] is not dy:",
+            "if pulled is None or pulled[-1] is not dy:",
+            "if pulled is None or pulled[0] is not dy_dot:",
         ],
     },
 }

@@ -266,6 +266,7 @@ def _of_images(draw: Draw, shape: tuple[int, ...], kernel: int, stride: int) -> 
     yield lambda: np.asarray(seen(x), np.complex128)
     yield lambda: np.asarray(transposed(x), np.complex128)
     yield lambda: (np.array(seen(x).shape), np.array(transposed(x).shape))
+    yield lambda: np.asarray(seen(x).swapaxes(0, 2))
     yield lambda: kernels.product_sum((seen(x), W))
     yield lambda: kernels.product_sum((seen(x), V), shift=shift)
     yield lambda: kernels.product_sum((seen(x), V), (seen(z), W), shift=shift[:1])
@@ -521,6 +522,8 @@ def of_dtypes() -> list[Check]:
         ((moved, real), (moved, 1j * 0 + real)),
         ((single, real), (real, real)),
         ((single, np.ones(2, np.complex64)), (moved, moved)),
+        ((single, np.ones(2, np.float16)), (single, single)),
+        ((np.ones(2, np.longdouble), single), (real, real)),
     )
     return [
         check

@@ -88,8 +88,11 @@ def forward_tangent(
 ) -> tuple[np.ndarray, CacheDot]:
     """y_dot and the dot of the cache."""
     x, mu, r, chosen = cache
-    moved = {"scale": gamma, "scale's direction": gamma_dot, "shift's direction": beta_dot}
-    _expect(cache, moved, x_dot=x_dot)
+    _expect(
+        cache,
+        {"scale": gamma, "scale's direction": gamma_dot, "shift's direction": beta_dot},
+        x_dot=x_dot,
+    )
     x_dot, z_dot = contiguous(x_dot), np.empty(x.shape, x.dtype)
     mu_dot, r_dot = np.empty((2, *r.shape), x.dtype)
     moving = gamma, gamma_dot, beta_dot, _rows(x), mu, r, _rows(x_dot)
@@ -113,8 +116,13 @@ def backward_tangent(
     """dx_dot, dgamma_dot and dbeta_dot."""
     x, mu, r, chosen = cache
     x_dot, mu_dot, r_dot = cache_dot
-    moved = {"scale": gamma, "scale's direction": gamma_dot, "mu_dot": mu_dot, "r_dot": r_dot}
-    _expect(cache, moved, x_dot=x_dot, dy=dy, dy_dot=dy_dot)
+    _expect(
+        cache,
+        {"scale": gamma, "scale's direction": gamma_dot, "mu_dot": mu_dot, "r_dot": r_dot},
+        x_dot=x_dot,
+        dy=dy,
+        dy_dot=dy_dot,
+    )
     dz, dz_dot = (_pulled(chosen, each, x) for each in (dy, dy_dot))
     dx_dot, (dgamma_dot, dbeta_dot) = np.empty(x.shape, x.dtype), np.empty((2, *r.shape), x.dtype)
     given = _rows(x), mu, r, _rows(x_dot), mu_dot, r_dot, _rows(dz), _rows(dz_dot)

@@ -91,8 +91,16 @@ def backward_tangent(
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """dx_dot, or None with ``on_data``; and dphi_dot ``(T, D)``."""
     (tasks, count), dtype = dy_dot.shape[:2], dy_dot.dtype
-    moved = {"phi": phi, "phi_dot": phi_dot}
-    _expect(widths, tasks, count, moved, a=a, a_dot=a_dot, e=e, dy_dot=dy_dot)
+    _expect(
+        widths,
+        tasks,
+        count,
+        {"phi": phi, "phi_dot": phi_dot},
+        a=a,
+        a_dot=a_dot,
+        e=e,
+        dy_dot=dy_dot,
+    )
     dphi_dot = np.empty((tasks, phi.shape[1]), dtype)
     dx_dot = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
     given = count, _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _flat(dy_dot), on_data
