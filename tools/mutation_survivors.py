@@ -482,7 +482,7 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "Patches.__init__": [
             "self.x = np.ascontiguousarray(x)",
         ],
-        "host_kernels._matrices": [
+        "host_kernels.matrices": [
             "rows_are = b.strides[2] != b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
             "rows_are = b.strides[1] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
             "rows_are = b.strides[2] == b.itemsize and b.strides[2] == b.shape[2] * b.itemsize",

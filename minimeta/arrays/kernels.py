@@ -423,6 +423,15 @@ def normalization() -> ModuleType:
 
 
 @cache
+def block() -> ModuleType:
+    """The passes of a convolution with BatchNorm and ReLU, for arrays that have
+    twins. The layers one by one are their plain definition."""
+    from . import host_block
+
+    return host_block
+
+
+@cache
 def _host_kernels() -> ModuleType:
     from . import host_kernels  # imports Numba, in a fifth of a second
 

@@ -24,7 +24,9 @@ from ..errors import ShapeError
 from .base import LAYERS, Layer, Parameters, Shape, expect_shape, glorot_uniform
 
 
-class _Cache(NamedTuple):
+class Cache(NamedTuple):
+    """What the other passes need of the forward pass."""
+
     patches: Array  # S x: (T, N * height' * width', kernel * kernel * inputs)
     image_shape: Shape  # the shape of x: (T, N, height, width, inputs)
 
@@ -75,7 +77,7 @@ class Conv2D(Layer):
 
     def forward(self, theta, x):
         """y = (S x) W + 1 b^T."""
-        cache = _Cache(patches(x, self.kernel, self.stride), x.shape)
+        cache = Cache(patches(x, self.kernel, self.stride), x.shape)
         y = product_sum((cache.patches, self._matrix(theta)), shift=theta["bias"])
         return self._images(y, cache), cache
 
@@ -118,12 +120,12 @@ class Conv2D(Layer):
         """One row per pixel: ``(T, N * height' * width', outputs)``."""
         return images.reshape(images.shape[0], -1, self.outputs)
 
-    def _images(self, rows: Array, cache: _Cache) -> Array:
+    def _images(self, rows: Array, cache: Cache) -> Array:
         """The inverse of ``_rows``: rows of pixels as images."""
         tasks, examples, *pixels = cache.image_shape
         return rows.reshape(tasks, examples, *self.output_shape(tuple(pixels)))
 
-    def _transpose(self, cache: _Cache, *pairs: tuple[Array, Array]) -> Array:
+    def _transpose(self, cache: Cache, *pairs: tuple[Array, Array]) -> Array:
         """S^T sum_i dy_i W_i^T, of the shape of x."""
         return patches_transpose(
             *pairs, image_shape=cache.image_shape, kernel=self.kernel, stride=self.stride

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from .base import Layer
 from .batch_norm import BatchNorm
+from .conv2d import Conv2D
+from .conv_block import ConvBlock
 from .dense import Dense
 from .max_pool2d import MaxPool2D
 from .perceptron import Perceptron
@@ -30,12 +32,11 @@ def _stages(rest: list[Layer]) -> Iterator[Layer]:
         if count > 1:
             dense = rest[:count:2]
             yield Perceptron((dense[0].inputs, *(each.outputs for each in dense)))
-        elif kinds[:2] == [BatchNorm, ReLU]:
-            count = 2
-            yield RectifiedNorm(rest[0].channels, rest[0].eps)
-        elif kinds[:3] == [BatchNorm, MaxPool2D, ReLU]:
-            count = 3
-            yield RectifiedNorm(rest[0].channels, rest[0].eps, pooled=True)
+        elif kinds[0] is Conv2D and (above := _rectified(rest[1:])):
+            count = 1 + above
+            yield ConvBlock(rest[0], _norm(rest[1], above))
+        elif count := _rectified(rest):
+            yield _norm(rest[0], count)
         else:
             count = 1
             yield rest[0]
@@ -48,3 +49,15 @@ def _alternating(kinds: Sequence[type]) -> int:
     while count and list(kinds[count : count + 2]) == [ReLU, Dense]:
         count += 2
     return count
+
+
+def _rectified(layers: Sequence[Layer]) -> int:
+    """How many layers at the start are BatchNorm, MaxPool2D or not, ReLU."""
+    kinds = [type(each) for each in layers[:3]]
+    if kinds[:2] == [BatchNorm, ReLU]:
+        return 2
+    return 3 if kinds == [BatchNorm, MaxPool2D, ReLU] else 0
+
+
+def _norm(norm: BatchNorm, count: int) -> RectifiedNorm:
+    return RectifiedNorm(norm.channels, norm.eps, pooled=count == 3)
