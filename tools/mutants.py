@@ -331,7 +331,9 @@ def _places(definition: ast.FunctionDef) -> Iterator[tuple[Way, Way]]:
 
 def _is_a_refusal(node: ast.AST) -> bool:
     match node:
-        case ast.Raise() | ast.Expr(ast.Call(ast.Name("_expect" | "_expect_channels"))):
+        case ast.Raise() | ast.Expr(
+            ast.Call(ast.Name("_expect" | "_expect_channels" | "_expect_parameters"))
+        ):
             return True
     return False
 

@@ -1116,6 +1116,14 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "mean[c] = -1",
         ],
     },
+    "the transposed patches are the transposed array, which takes longer": {
+        "Patches.swapaxes": [
+            "if True:",
+            "if {one, other} != {2, 2}:",
+            "if {one, other} != {1, 3}:",
+            "if {one, other} != {1, 1}:",
+        ],
+    },
     "an optimization: it spares a backward pass": {
         "Perceptron.backward_tangent": [
             "if True:",

@@ -552,11 +552,13 @@ def of_networks() -> list[Check]:
     draw, checks = Draw(np.float64), []
     convnet = (
         *(layers.Conv2D(1, 2, 2), layers.BatchNorm(2), layers.ReLU()),
-        *(layers.Flatten(), layers.Dense(8, 2)),
+        *(layers.Conv2D(2, 3, 2, 2), layers.BatchNorm(3), layers.ReLU()),
+        *(layers.Flatten(), layers.Dense(3, 2)),
     )
     pooled = (
         *(layers.Conv2D(1, 2), layers.BatchNorm(2), layers.MaxPool2D(), layers.ReLU()),
-        *(layers.Flatten(), layers.Dense(8, 2)),
+        *(layers.Conv2D(2, 3, 1, 2), layers.BatchNorm(3), layers.ReLU()),
+        *(layers.Flatten(), layers.Dense(12, 2)),
     )
     for network in (
         mm.mlp([2, 3, 2]),

@@ -34,7 +34,14 @@ from mutation_twin_checks import (
 )
 
 import minimeta as mm
-from minimeta.arrays import host_blas, host_kernels, host_norm, host_perceptron, kernels
+from minimeta.arrays import (
+    host_blas,
+    host_block,
+    host_kernels,
+    host_norm,
+    host_perceptron,
+    kernels,
+)
 from minimeta.arrays.compiled import Compiled, twins
 from minimeta.layers.perceptron import Perceptron
 from minimeta.layers.rectified_norm import RectifiedNorm
@@ -70,6 +77,7 @@ def interpreted() -> Iterator[None]:
             (host_kernels, "BLOCK", _BYTES),
             (host_kernels, "gemm_address", lambda dtype: 1),
             (host_perceptron, "gemm_address", lambda dtype: 1),
+            (host_block, "gemm_address", lambda dtype: 1),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield

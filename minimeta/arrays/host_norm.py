@@ -55,7 +55,7 @@ def forward(
     _expect_channels({"scale": gamma, "shift": beta}, x.shape[0], x.shape[-1])
     x = contiguous(x)
     mu, r = np.empty((2, x.shape[0], x.shape[-1]), x.dtype)
-    shape = pooled_shape(x.shape) if pooled else x.shape
+    shape = _pooled_shape(x.shape) if pooled else x.shape
     y, chosen = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
     if pooled:
         _forward_pooled(x.dtype, gamma, beta, x, eps, mu, r, y, chosen)
@@ -164,7 +164,7 @@ def _expect_channels(named: dict[str, np.ndarray], tasks: int, channels: int) ->
             raise ShapeError(f"{name} must have shape (1 or {tasks}, {channels}), got {v.shape}")
 
 
-def pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     tasks, examples, height, width, channels = shape
     return tasks, examples, -(-height // 2), -(-width // 2), channels
 

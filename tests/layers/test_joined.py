@@ -12,6 +12,7 @@ import minimeta as mm
 from minimeta import layers
 from minimeta.arrays import threads
 from minimeta.arrays.compiled import twins
+from minimeta.layers.conv_block import ConvBlock
 from minimeta.layers.joined import joined
 from minimeta.layers.perceptron import Perceptron
 from minimeta.layers.rectified_norm import RectifiedNorm
@@ -110,11 +111,48 @@ def test_the_stages_of_the_papers_networks():
     assert kinds(mm.mlp([1, 40, 40, 1])) == ["Perceptron"]
     assert kinds(mm.mlp([2, 3])) == ["Dense"]
     assert kinds(mm.mlp([1, 40, 1], "tanh")) == ["Dense", "Tanh", "Dense"]
-    block = ["Conv2D", "RectifiedNorm"]
-    assert kinds(mm.omniglot_convnet(5)) == [*block * 4, "Flatten", "Dense"]
+    blocks = [*["ConvBlock"] * 4, "Flatten", "Dense"]
+    assert kinds(mm.omniglot_convnet(5)) == kinds(mm.mini_imagenet_convnet(5)) == blocks
     stages = joined(mm.mini_imagenet_convnet(5).layers)
-    assert [type(each).__name__ for each in stages] == [*block * 4, "Flatten", "Dense"]
-    assert all(each.pooled for each in stages if isinstance(each, RectifiedNorm))
+    assert all(each.norm.pooled for each in stages if isinstance(each, ConvBlock))
+    apart = joined((layers.BatchNorm(2), layers.ReLU(), layers.BatchNorm(2), layers.MaxPool2D()))
+    assert [type(each).__name__ for each in apart] == ["RectifiedNorm", "BatchNorm", "MaxPool2D"]
+
+
+@pytest.mark.usefixtures("compiled_kernels")
+@given(
+    images, st.integers(1, 4), st.integers(1, 3), st.booleans(), small, small, st.booleans(), seeds
+)
+def test_a_block_is_its_layers_in_turn(
+    shape, kernel, stride, pooled, tasks, examples, shared, seed
+):
+    rng, outputs = np.random.default_rng(seed), 3
+    convolution = layers.Conv2D(shape[-1], outputs, stride, kernel)
+    norm = RectifiedNorm(outputs, pooled=pooled)
+    together, plain = ConvBlock(convolution, norm), layers.BatchNorm(outputs)
+    theta, theta_dot = (
+        {key: rng.standard_normal((1 if shared else tasks, *size)) for key, size in one.items()}
+        for one in (together.shapes, together.shapes)
+    )
+    stack = (convolution, plain, *[layers.MaxPool2D()] * pooled, layers.ReLU())
+    parts = [{key: theta[key] for key in each.shapes} for each in stack]
+    parts_dot = [{key: theta_dot[key] for key in each.shapes} for each in stack]
+    x, x_dot = rng.standard_normal((2, tasks, examples, *shape))
+    dy, dy_dot = rng.standard_normal((2, tasks, examples, *together.output_shape(shape)))
+    arrays = x, x_dot, dy, dy_dot
+    with twins(False):
+        want = results_of(stack, parts, parts_dot, *arrays)
+    with twins(True):
+        got = results_of((together,), (theta,), (theta_dot,), *arrays)
+    # The names of the parameters say of which layer they are. A derivative that
+    # is zero, such as that of a bias below a norm, is of rounding.
+    want = {name.partition(" of ")[0]: value for name, value in want.items()}
+    got = {name.partition(" of ")[0]: value for name, value in got.items()}
+    assert got.keys() == want.keys()
+    size = max(np.abs(each).max(initial=1) for each in want.values())
+    for name in want:
+        error = np.abs(got[name] - want[name]).max(initial=0)
+        assert error <= 1e-11 * size, name
 
 
 @given(networks())
