@@ -144,7 +144,7 @@ def _products() -> Iterator[Target]:
     yield from each_of(host_kernels.Patches, f"{of_class} lines", by_patches)
     yield from each_of(host_kernels.PatchesTransposed, "__init__ __array__", by_patches)
     gathered = "patches geometry _gather _scatter _rows_together _all_patches _convolve _correlate"
-    made = f"{gathered} _convolve_transpose patches_transpose _two _turned matrices"
+    made = f"{gathered} _convolve_transpose patches_transpose _two _turned _matrices"
     yield from each_of(host_kernels, made, by_patches)
     products = *of_products(), *by_patches
     yield from each_of(host_kernels, "product_sum _add_shift _follow", products)

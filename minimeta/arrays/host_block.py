@@ -94,7 +94,7 @@ def backward(
 
 def _whole(parameters: Parameters) -> Parameters:
     W, *others = parameters
-    return host_kernels.matrices(W), *others
+    return host_kernels._matrices(W), *others
 
 
 def _expect_parameters(parameters: Parameters, shape: tuple[int, ...], block: Block) -> None:

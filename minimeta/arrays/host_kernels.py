@@ -346,7 +346,7 @@ def product_sum(*pairs: tuple[Any, np.ndarray], shift: np.ndarray | None = None)
         y = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
         (one, W), (two, V) = _two(pairs)
         start = _factor(0, dtype) if shift is None else shift
-        lines = one.lines(), matrices(W), two.lines(), matrices(V)
+        lines = one.lines(), _matrices(W), two.lines(), _matrices(V)
         _convolve(dtype, gemm_address(dtype), len(pairs), *lines, start, y, *a.geometry)
         return y
     elif isinstance(a, PatchesTransposed):
@@ -426,7 +426,7 @@ def patches_transpose(
         _convolve(dtype, address, count, a, W, b, V, _factor(0, dtype), x, *around)
     else:
         x = np.empty((tasks, examples, height, width * channels), dtype)
-        given = _rows(dy), matrices(W), _rows(dy_two), matrices(V)
+        given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
         _convolve_transpose(dtype, address, count, *given, x, *place)
     return x.reshape(image_shape)
 
@@ -444,7 +444,7 @@ def _two(pairs: Sequence[tuple]) -> Sequence[tuple]:
     return pairs if len(pairs) == 2 else (*pairs, *pairs)
 
 
-def matrices(b: np.ndarray) -> np.ndarray:
+def _matrices(b: np.ndarray) -> np.ndarray:
     """``b`` with contiguous matrices."""
     rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize
     return b if rows_are else np.ascontiguousarray(b)

@@ -453,9 +453,12 @@ def test_images_of_several_blocks_of_patches(name, dtype, data):
     assert_equal_to_rounding(case, case.arrays)
 
 
-def with_one(case: Case, number: float, data) -> Case:
-    """``case`` with ``number`` in one place of one array."""
+def with_one(case: Case, number: float, data, without: slice = slice(0)) -> Case:
+    """``case`` with ``number`` in one place of one array, none of
+    ``without``."""
     places = [i for i, a in enumerate(case.arrays) if of_numbers(a) and a.size]
+    left_out = range(len(case.arrays))[without]
+    places = [i for i in places if i not in left_out]
     arrays = [a.copy() for a in case.arrays]
     if places:
         array = arrays[data.draw(st.sampled_from(places))]
@@ -473,9 +476,14 @@ def test_nan_comes_out_where_the_plain_definition_lets_it_out(name, data):
 @every_twin
 @given(data=st.data())
 def test_infinity_comes_out_as_from_the_plain_definition(name, data):
-    """Infinite complex numbers have no one product."""
+    """Infinite complex numbers have no one product.
+
+    An infinite weight of a convolution meets the zeros around an image. The
+    transpose of a convolution has them only where it is computed as one.
+    """
     real = st.sampled_from([np.float32, np.float64])
-    case = with_one(data.draw(cases(name, dtypes=real)), np.inf, data)
+    finite = slice(1, None, 2) if name == "patches_transpose" else slice(0)
+    case = with_one(data.draw(cases(name, dtypes=real)), np.inf, data, finite)
     assert_equal_to_rounding(case, case.arrays)
 
 
