@@ -35,7 +35,7 @@ _norm_back_pooled = _helper(host_norm._backward_pooled.function)
 
 
 class Cache(NamedTuple):
-    """x, what the norm needs, and the shape of v as images."""
+    """x, and what the norm needs of its input v."""
 
     x: np.ndarray
     v: np.ndarray
@@ -64,8 +64,7 @@ def forward(parameters: Parameters, x: np.ndarray, block: Block) -> tuple[np.nda
     images = tasks, examples, place.high, place.wide, W.shape[2]
     _expect_parameters(parameters, x.shape, block)
     v, (mu, r) = np.empty(images, x.dtype), np.empty((2, tasks, images[4]), x.dtype)
-    high, wide = -(-place.high // 2), -(-place.wide // 2)
-    shape = (tasks, examples, high, wide, images[4]) if block.pooled else images
+    shape = host_norm._pooled_shape(images) if block.pooled else images
     y, chosen = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
     given = gemm_address(x.dtype), block.pooled, block.eps, _lines(x), *_whole(parameters)
     _forward(x.dtype, *given, v, mu, r, y, chosen, *place)
