@@ -137,6 +137,11 @@ def compiles(*kinds: str) -> Callable[[Callable[..., None]], Compiled]:
     return lambda function: Compiled(function, kinds)
 
 
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, compiled into those that call it."""
+    return _numba().njit(**OPTIONS)(function)
+
+
 def _type_of(kind: str, dtype: np.dtype) -> Any:
     """The type in Numba that a name of ``Compiled`` stands for."""
     types = _numba().types

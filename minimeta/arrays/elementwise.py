@@ -32,8 +32,13 @@ def compiles_kernels(array: Array) -> bool:
     return hasattr(array_module(array), "ElementwiseKernel")
 
 
-def elementwise(function: Function) -> Function:
+def elementwise(
+    function: Function | None = None, *, twin: Callable[..., Callable | None] | None = None
+) -> Any:
     """``function``, computed by one kernel where CuPy holds its arguments.
+
+    ``twin`` gives, for the arguments of a call on the host, the compiled
+    function that computes the same, or None.
 
     The function takes at least one array. Its other arguments are arrays that
     broadcast against it, Python numbers, and None. It may use +, -, * and /,
@@ -44,12 +49,15 @@ def elementwise(function: Function) -> Function:
     a kernel of its own. Arrays of different dtypes are computed as the function
     is written.
     """
+    if function is None:
+        return lambda function: elementwise(function, twin=twin)
     kernels: dict[tuple, _Kernel] = {}
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
         if type(arguments[0]) is np.ndarray:
-            return function(*arguments)
+            compiled = None if twin is None else twin(*arguments)
+            return (compiled or function)(*arguments)
         arrays = [each for each in arguments if hasattr(each, "dtype")]
         one_dtype = len({each.dtype for each in arrays}) == 1  # no array: names, of a kernel
         if not one_dtype or not compiles_kernels(arrays[0]):

@@ -7,6 +7,12 @@ the norm of host_norm.py,
 
     y = R norm(v),  dv = the norm's dx for this dy,
     dW = (S x)^T dv,  db = 1^T dv,  dx = S^T (dv W^T).
+
+The tangents are the product rule, and those of the norm:
+
+    v_dot = (S x) W_dot + (S x_dot) W + 1 b_dot^T,  y_dot = R norm_dot(v_dot),
+    dW_dot = (S x)^T dv_dot + (S x_dot)^T dv,  db_dot = 1^T dv_dot,
+    dx_dot = S^T (dv_dot W^T + dv W_dot^T).
 """
 
 from __future__ import annotations
@@ -14,24 +20,27 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ..errors import ShapeError
-from . import host_kernels, host_norm
-from .compiled import OPTIONS, compiles
+from .compiled import compiles, helper
 from .host_blas import gemm_address
-from .host_kernels import contiguous, geometry
+from .host_kernels import _convolve, _convolve_transpose, _correlate, _matrices, _sums, geometry
+from .host_norm import (
+    backward_of_task,
+    backward_tangent_of_task,
+    forward_of_task,
+    forward_tangent_of_task,
+    select_transpose,
+)
+from .host_rows import contiguous, of_task
+from .rows import pixels_together
+from .windows import pooled_shape
 
-_helper = numba.njit(**OPTIONS)
-_convolve = _helper(host_kernels._convolve.function)
-_correlate = _helper(host_kernels._correlate.function)
-_convolve_transpose = _helper(host_kernels._convolve_transpose.function)
-_sums = _helper(host_kernels._sums.function)
-_norm = _helper(host_norm._forward.function)
-_norm_pooled = _helper(host_norm._forward_pooled.function)
-_norm_back = _helper(host_norm._backward.function)
-_norm_back_pooled = _helper(host_norm._backward_pooled.function)
+_convolved = helper(_convolve.function)
+_correlated = helper(_correlate.function)
+_transposed = helper(_convolve_transpose.function)
+_summed = helper(_sums.function)
 
 
 class Cache(NamedTuple):
@@ -44,6 +53,15 @@ class Cache(NamedTuple):
     chosen: np.ndarray
 
 
+class CacheDot(NamedTuple):
+    """x_dot, and what the norm needs of v_dot."""
+
+    x_dot: np.ndarray
+    v_dot: np.ndarray
+    mu_dot: np.ndarray
+    r_dot: np.ndarray
+
+
 class Block(NamedTuple):
     """The numbers of a convolution and of its norm."""
 
@@ -53,59 +71,127 @@ class Block(NamedTuple):
     pooled: bool
 
 
-Parameters = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # W, b, gamma, beta
+class Parameters(NamedTuple):
+    """``W: (T or 1, kernel^2 C, outputs)``; the others are
+    ``(T or 1, outputs)``."""
+
+    W: np.ndarray
+    b: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
 
 
-def forward(parameters: Parameters, x: np.ndarray, block: Block) -> tuple[np.ndarray, Cache]:
-    """y and the cache. ``W: (T or 1, kernel^2 C, outputs)``; the others are
-    ``(T or 1, outputs)``; ``x: (T, N, height, width, C)``."""
+def forward(phi: Parameters, x: np.ndarray, block: Block) -> tuple[np.ndarray, Cache]:
+    """y and the cache, for ``x: (T, N, height, width, C)``."""
     x, place = contiguous(x), geometry(x.shape, block.kernel, block.stride)
-    W, tasks, examples = parameters[0], *x.shape[:2]
-    images = tasks, examples, place.high, place.wide, W.shape[2]
-    _expect_parameters(parameters, x.shape, block)
-    v, (mu, r) = np.empty(images, x.dtype), np.empty((2, tasks, images[4]), x.dtype)
-    shape = host_norm._pooled_shape(images) if block.pooled else images
+    tasks, examples, outputs = *x.shape[:2], phi.W.shape[2]
+    images = tasks, examples, place.high, place.wide, outputs
+    _expect(x.shape, block, phi)
+    v, (mu, r) = np.empty(images, x.dtype), np.empty((2, tasks, outputs), x.dtype)
+    shape = pooled_shape(images) if block.pooled else images
     y, chosen = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
-    given = gemm_address(x.dtype), block.pooled, block.eps, _lines(x), *_whole(parameters)
-    _forward(x.dtype, *given, v, mu, r, y, chosen, *place)
+    numbers = gemm_address(x.dtype), pixels_together(images), block.pooled, block.eps
+    given = _lines(x), _matrices(phi.W), *phi[1:]
+    _forward(x.dtype, *numbers, *given, v, mu, r, y, chosen, *place)
     return y, Cache(x, v, mu, r, chosen)
 
 
 def backward(
-    parameters: Parameters, cache: Cache, dy: np.ndarray, block: Block, on_data: bool
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """dx, or None with ``on_data``; dW, db, dgamma and dbeta, all of T
-    tasks."""
+    phi: Parameters, cache: Cache, dy: np.ndarray, block: Block, on_data: bool
+) -> tuple[np.ndarray | None, Parameters]:
+    """dx, or None with ``on_data``; and the gradients, of T tasks."""
     x, v, mu, r, chosen = cache
-    _expect_parameters(parameters, x.shape, block)
-    if dy.shape != chosen.shape:
-        raise ShapeError(f"dy must have shape {chosen.shape}, got {dy.shape}")
-    W, _, gamma, _ = _whole(parameters)
-    dx = np.empty((0, 1, 1, 1, 1) if on_data else x.shape, x.dtype)
-    dW = np.empty((x.shape[0], *W.shape[1:]), x.dtype)
-    db, dgamma, dbeta = np.empty((3, *r.shape), x.dtype)
-    given = gemm_address(x.dtype), block.pooled, on_data, _lines(x), W, gamma
-    made = _lines(dx), dW, db, dgamma, dbeta
+    _expect(x.shape, block, phi)
+    _expect_like(chosen, dy=dy)
+    dx, dphi = _gradients(phi, cache, on_data)
+    numbers = gemm_address(x.dtype), pixels_together(v.shape), on_data
+    given = _lines(x), _matrices(phi.W), phi.gamma, v, mu, r, chosen, contiguous(dy)
     place = geometry(x.shape, block.kernel, block.stride)
-    _backward(x.dtype, *given, v, mu, r, chosen, contiguous(dy), *made, *place)
-    return None if on_data else dx, dW, db, dgamma, dbeta
+    _backward(x.dtype, *numbers, *given, _lines(dx), *dphi, *place)
+    return None if on_data else dx, dphi
 
 
-def _whole(parameters: Parameters) -> Parameters:
-    W, *others = parameters
-    return host_kernels._matrices(W), *others
+def forward_tangent(
+    phi: Parameters,
+    phi_dot: Parameters,
+    cache: Cache,
+    x_dot: np.ndarray,
+    block: Block,
+    on_data: bool,
+) -> tuple[np.ndarray, CacheDot]:
+    """y_dot and the dot of the cache. With ``on_data``, x_dot is zero."""
+    x, v, mu, r, chosen = cache
+    _expect(x.shape, block, phi, phi_dot)
+    _expect_like(x, x_dot=x_dot)
+    x_dot, v_dot, y_dot = (
+        contiguous(x_dot),
+        np.empty(v.shape, x.dtype),
+        np.empty(chosen.shape, x.dtype),
+    )
+    mu_dot, r_dot = np.empty((2, *r.shape), x.dtype)
+    numbers = gemm_address(x.dtype), pixels_together(v.shape), on_data
+    given = _lines(x), _matrices(phi.W), phi.gamma, v, mu, r, chosen
+    moving = _lines(x_dot), _matrices(phi_dot.W), *phi_dot[1:]
+    place = geometry(x.shape, block.kernel, block.stride)
+    _forward_tangent(x.dtype, *numbers, *given, *moving, v_dot, mu_dot, r_dot, y_dot, *place)
+    return y_dot, CacheDot(x_dot, v_dot, mu_dot, r_dot)
 
 
-def _expect_parameters(parameters: Parameters, shape: tuple[int, ...], block: Block) -> None:
-    """Check parameters against x, since compiled functions look at no
-    shapes."""
-    W, *others = parameters
+def backward_tangent(
+    phi: Parameters,
+    phi_dot: Parameters,
+    cache: Cache,
+    cache_dot: CacheDot,
+    dy: np.ndarray,
+    dy_dot: np.ndarray,
+    block: Block,
+    on_data: bool,
+) -> tuple[np.ndarray | None, Parameters]:
+    """dx_dot, or None with ``on_data``; and the dots of the gradients."""
+    x, v, mu, r, chosen = cache
+    x_dot, v_dot, mu_dot, r_dot = cache_dot
+    _expect(x.shape, block, phi, phi_dot)
+    _expect_like(x, x_dot=x_dot)
+    _expect_like(v, v_dot=v_dot)
+    _expect_like(r, mu_dot=mu_dot, r_dot=r_dot)
+    _expect_like(chosen, dy=dy, dy_dot=dy_dot)
+    dx_dot, dphi_dot = _gradients(phi, cache, on_data)
+    numbers = gemm_address(x.dtype), pixels_together(v.shape), on_data
+    given = _lines(x), _matrices(phi.W), phi.gamma, v, mu, r, chosen, contiguous(dy)
+    moving = _lines(x_dot), _matrices(phi_dot.W), phi_dot.gamma, v_dot, mu_dot, r_dot
+    place = geometry(x.shape, block.kernel, block.stride)
+    made = _lines(dx_dot), *dphi_dot
+    _backward_tangent(x.dtype, *numbers, *given, *moving, contiguous(dy_dot), *made, *place)
+    return None if on_data else dx_dot, dphi_dot
+
+
+def _gradients(phi: Parameters, cache: Cache, on_data: bool) -> tuple[np.ndarray, Parameters]:
+    """Arrays for dx, empty with ``on_data``, and for the gradients."""
+    x, r = cache.x, cache.r
+    dx = np.empty((0, 1, 1, 1, 1) if on_data else x.shape, x.dtype)
+    dW = np.empty((x.shape[0], *phi.W.shape[1:]), x.dtype)
+    return dx, Parameters(dW, *np.empty((3, *r.shape), x.dtype))
+
+
+def _expect(shape: tuple[int, ...], block: Block, *given: Parameters) -> None:
+    """Check parameters and directions against x of ``shape``, since compiled
+    functions look at no shapes."""
+    outputs = given[0].W.shape[-1]
     tasks, taps = shape[0], block.kernel**2 * shape[4]
-    if W.ndim != 3 or W.shape[1] != taps or W.shape[0] not in (1, tasks):
-        raise ShapeError(f"weight must have shape (1 or {tasks}, {taps}, outputs), got {W.shape}")
-    for name, v in zip(("bias", "scale", "shift"), others, strict=True):
-        if v.shape not in ((1, W.shape[2]), (tasks, W.shape[2])):
-            raise ShapeError(f"{name} must have shape (1 or {tasks}, {W.shape[2]}), got {v.shape}")
+    for W, *others in given:
+        if W.shape not in ((1, taps, outputs), (tasks, taps, outputs)):
+            raise ShapeError(
+                f"weight must have shape (1 or {tasks}, {taps}, {outputs}), got {W.shape}"
+            )
+        for name, v in zip(("bias", "scale", "shift"), others, strict=True):
+            if v.shape not in ((1, outputs), (tasks, outputs)):
+                raise ShapeError(f"{name} must have shape (1 or {tasks}, {outputs}), got {v.shape}")
+
+
+def _expect_like(a: np.ndarray, **others: np.ndarray) -> None:
+    for name, other in others.items():
+        if other.shape != a.shape:
+            raise ShapeError(f"{name} must have shape {a.shape}, got {other.shape}")
 
 
 def _lines(x: np.ndarray) -> np.ndarray:
@@ -113,93 +199,122 @@ def _lines(x: np.ndarray) -> np.ndarray:
     return x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
 
 
-@_helper
-def _of_task(a, t):
+@helper
+def _one(a, t):
     """Row t of an array whose first axis is T or 1, as an array of one task."""
     return a[t : t + 1] if a.shape[0] > 1 else a[0:1]
 
 
+@helper
+def _pixels(images):
+    """The images of a task as an array of one task, ``(1, P, C)``."""
+    examples, height, width, channels = images.shape
+    return images.reshape(1, examples * height * width, channels)
+
+
 @compiles(
-    "intp", "b1", "r", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]", "in t[:, :]",
+    "intp", "intp", "b1", "r", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]", "in t[:, :]",
     "in t[:, :]", "t[:, :, :, :, ::1]", "t[:, ::1]", "t[:, ::1]", "t[:, :, :, :, ::1]",
     "u1[:, :, :, :, ::1]", "intp", "intp", "intp", "intp", "intp", "intp", "intp",
 )  # fmt: skip
 def _forward(
-    address, pooled, eps, x, W, b, gamma, beta, v, mu, r, y, chosen,
+    address, together, pooled, eps, x, W, b, gamma, beta, v, mu, r, y, chosen,
     channels, kernel, stride, top, left, high, wide,
 ):  # fmt: skip
-    outputs, count = W.shape[2], x.shape[1] * high * wide
     for t in range(x.shape[0]):
-        given, weight = x[t : t + 1], _of_task(W, t)
-        g, s = _of_task(gamma, t), _of_task(beta, t)
-        rows, m, q = v[t].reshape(1, count, outputs), mu[t : t + 1], r[t : t + 1]
-        _convolve(
-            address, 1, given, weight, given, weight, _of_task(b, t), rows,
+        given, weight = x[t : t + 1], _one(W, t)
+        _convolved(
+            address, 1, given, weight, given, weight, _one(b, t), _pixels(v[t]),
             channels, kernel, stride, top, left, high, wide,
         )  # fmt: skip
-        if pooled:
-            _norm_pooled(g, s, v[t : t + 1], eps, m, q, y[t : t + 1], chosen[t : t + 1])
-        else:
-            into = y[t].reshape(1, count, outputs)
-            _norm(g, s, rows, eps, m, q, into, chosen[t].reshape(1, count, outputs))
+        made = mu[t], r[t], y[t], chosen[t]
+        forward_of_task(pooled, together, of_task(gamma, t), of_task(beta, t), eps, v[t], *made)
 
 
 @compiles(
-    "intp", "b1", "b1", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]",
+    "intp", "intp", "b1", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]",
     "in t[:, :, :, :, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in u1[:, :, :, :, ::1]",
     "in t[:, :, :, :, ::1]", "t[:, :, :, ::1]", "t[:, :, ::1]", "t[:, ::1]", "t[:, ::1]",
     "t[:, ::1]", "intp", "intp", "intp", "intp", "intp", "intp", "intp",
 )  # fmt: skip
 def _backward(
-    address, pooled, on_data, x, W, gamma, v, mu, r, chosen, dy, dx, dW, db, dgamma, dbeta,
+    address, together, on_data, x, W, gamma, v, mu, r, chosen, dy, dx, dW, db, dgamma, dbeta,
     channels, kernel, stride, top, left, high, wide,
 ):  # fmt: skip
-    examples, height = x.shape[1], x.shape[2]
-    outputs, count = W.shape[2], examples * high * wide
-    images = np.empty((1, examples, high, wide, outputs), dW.dtype)
-    dv = images.reshape(1, count, outputs)
-    none = np.zeros((1, channels), dW.dtype)
+    images = np.empty(v.shape[1:], v.dtype)
+    dv = _pixels(images)
     for t in range(x.shape[0]):
-        given, weight, g = x[t : t + 1], _of_task(W, t), _of_task(gamma, t)
-        m, q, dg, ds = mu[t : t + 1], r[t : t + 1], dgamma[t : t + 1], dbeta[t : t + 1]
-        if pooled:
-            _norm_back_pooled(
-                g, v[t : t + 1], m, q, chosen[t : t + 1], dy[t : t + 1], images, dg, ds
-            )
-        else:
-            rows, kept = v[t].reshape(1, count, outputs), chosen[t].reshape(1, count, outputs)
-            _norm_back(g, rows, m, q, kept, dy[t].reshape(1, count, outputs), dv, dg, ds)
-        _correlate(
+        select_transpose(chosen[t], dy[t], images)
+        norm = of_task(gamma, t), v[t], mu[t], r[t]
+        backward_of_task(together, *norm, images, dgamma[t], dbeta[t])
+        given, weight = x[t : t + 1], _one(W, t)
+        _correlated(
             address, 1, given, dv, given, dv, dW[t : t + 1],
             channels, kernel, stride, top, left, high, wide,
         )  # fmt: skip
-        _sums(dv, db[t : t + 1])
-        if on_data:
-            continue
-        if stride == 1:
-            turned = _turned(weight[0], kernel, channels)
-            above = dv.reshape(1, examples, high, wide * outputs)
-            into = dx[t].reshape(1, examples * height * wide, channels)
-            _convolve(
-                address, 1, above, turned, above, turned, none, into,
-                outputs, kernel, 1, kernel - 1 - top, kernel - 1 - left, high, wide,
-            )  # fmt: skip
-        else:
-            _convolve_transpose(
+        _summed(dv, db[t : t + 1])
+        if not on_data:
+            _transposed(
                 address, 1, dv, weight, dv, weight, dx[t : t + 1],
                 channels, kernel, stride, top, left, high, wide,
             )  # fmt: skip
 
 
-@_helper
-def _turned(W, kernel, channels):
-    """W with its taps in the opposite order, and each tap transposed (as
-    ``host_kernels._turned``)."""
-    outputs, taps = W.shape[1], kernel * kernel
-    turned = np.empty((1, taps * outputs, channels), W.dtype)
-    for tap in range(taps):
-        for o in range(outputs):
-            into = turned[0, (taps - 1 - tap) * outputs + o]
-            for c in range(channels):
-                into[c] = W[tap * channels + c, o]
-    return turned
+@compiles(
+    "intp", "intp", "b1", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]",
+    "in t[:, :, :, :, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in u1[:, :, :, :, ::1]",
+    "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]", "in t[:, :]", "in t[:, :]",
+    "t[:, :, :, :, ::1]", "t[:, ::1]", "t[:, ::1]", "t[:, :, :, :, ::1]",
+    "intp", "intp", "intp", "intp", "intp", "intp", "intp",
+)  # fmt: skip
+def _forward_tangent(
+    address, together, on_data, x, W, gamma, v, mu, r, chosen,
+    x_dot, W_dot, b_dot, gamma_dot, beta_dot, v_dot, mu_dot, r_dot, y_dot,
+    channels, kernel, stride, top, left, high, wide,
+):  # fmt: skip
+    for t in range(x.shape[0]):
+        _convolved(
+            address, 1 if on_data else 2, x[t : t + 1], _one(W_dot, t), x_dot[t : t + 1],
+            _one(W, t), _one(b_dot, t), _pixels(v_dot[t]),
+            channels, kernel, stride, top, left, high, wide,
+        )  # fmt: skip
+        scales = of_task(gamma, t), of_task(gamma_dot, t), of_task(beta_dot, t)
+        given, made = (v[t], mu[t], r[t], chosen[t]), (mu_dot[t], r_dot[t], y_dot[t])
+        forward_tangent_of_task(together, *scales, *given, v_dot[t], *made)
+
+
+@compiles(
+    "intp", "intp", "b1", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]",
+    "in t[:, :, :, :, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in u1[:, :, :, :, ::1]",
+    "in t[:, :, :, :, ::1]", "in t[:, :, :, ::1]", "in t[:, :, :]", "in t[:, :]",
+    "in t[:, :, :, :, ::1]", "in t[:, ::1]", "in t[:, ::1]", "in t[:, :, :, :, ::1]",
+    "t[:, :, :, ::1]", "t[:, :, ::1]", "t[:, ::1]", "t[:, ::1]", "t[:, ::1]",
+    "intp", "intp", "intp", "intp", "intp", "intp", "intp",
+)  # fmt: skip
+def _backward_tangent(
+    address, together, on_data, x, W, gamma, v, mu, r, chosen, dy,
+    x_dot, W_dot, gamma_dot, v_dot, mu_dot, r_dot, dy_dot,
+    dx_dot, dW_dot, db_dot, dgamma_dot, dbeta_dot,
+    channels, kernel, stride, top, left, high, wide,
+):  # fmt: skip
+    count = 1 if on_data else 2
+    images, images_dot = np.empty(v.shape[1:], v.dtype), np.empty(v.shape[1:], v.dtype)
+    dv, dv_dot = _pixels(images), _pixels(images_dot)
+    for t in range(x.shape[0]):
+        select_transpose(chosen[t], dy[t], images)
+        select_transpose(chosen[t], dy_dot[t], images_dot)
+        scales = of_task(gamma, t), of_task(gamma_dot, t)
+        norm = v[t], mu[t], r[t], v_dot[t], mu_dot[t], r_dot[t]
+        backward_tangent_of_task(
+            together, *scales, *norm, images, images_dot, dgamma_dot[t], dbeta_dot[t]
+        )
+        _correlated(
+            address, count, x[t : t + 1], dv_dot, x_dot[t : t + 1], dv, dW_dot[t : t + 1],
+            channels, kernel, stride, top, left, high, wide,
+        )  # fmt: skip
+        _summed(dv_dot, db_dot[t : t + 1])
+        if not on_data:
+            _transposed(
+                address, 2, dv_dot, _one(W, t), dv, _one(W_dot, t), dx_dot[t : t + 1],
+                channels, kernel, stride, top, left, high, wide,
+            )  # fmt: skip

@@ -15,22 +15,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from ..errors import ShapeError
-from .compiled import OPTIONS, compiles
+from .compiled import compiles, helper
 from .host_blas import gemm, gemm_address
+from .host_rows import contiguous, of_task
 from .windows import Windows
 
 # Patches that stay in a core's cache between their making and their product: so
 # many rows of them, and so many bytes where a product makes them.
 ROWS, BLOCK = 112, 1 << 19
-
-_helper = numba.njit(**OPTIONS)
 
 
 # Rows and channels.
@@ -62,18 +60,6 @@ def dots_and_sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return dots, sums
 
 
-def centred(x: np.ndarray, other: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Two passes."""
-    rows = _rows(x)
-    u = np.empty(rows.shape, x.dtype)
-    dots = np.empty((rows.shape[0], rows.shape[2]), x.dtype)
-    if other is None:
-        _centred_squares(x.dtype, rows, u, dots)
-    else:
-        _centred_dots(x.dtype, rows, _rows(other), u, dots)
-    return u.reshape(x.shape), dots
-
-
 def channel_combination(
     *terms: tuple[float | np.ndarray, np.ndarray], shift: np.ndarray | None = None
 ) -> np.ndarray:
@@ -95,7 +81,7 @@ def _factor(factor: float | np.ndarray, dtype: np.dtype) -> np.ndarray:
     return factor if isinstance(factor, np.ndarray) else _one_for_all(factor, dtype)
 
 
-@cache
+@lru_cache
 def _one_for_all(factor: float, dtype: np.dtype) -> np.ndarray:
     """One number for all tasks and channels."""
     constant = np.full((1, 1), factor, dtype)
@@ -110,10 +96,10 @@ def masked(a: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return y
 
 
-@_helper
+@helper
 def fill(v, t, into):
     """``into`` is row t of ``v: (T or 1, C or 1)``."""
-    row = v[t if v.shape[0] > 1 else 0]
+    row = of_task(v, t)
     for c in range(into.shape[0]):
         into[c] = row[c if row.shape[0] > 1 else 0]
 
@@ -153,59 +139,6 @@ def _dots_and_sums(a, b, dots, sums):
             for c in range(channels):
                 total[c] += part[c]
                 total_dot[c] += part_dot[c]
-
-
-@_helper
-def _mean(rows, part, mean):
-    count, channels = rows.shape
-    mean[:] = 0
-    for first in range(0, count, 64):
-        part[:] = 0
-        for p in range(first, min(first + 64, count)):
-            for c in range(channels):
-                part[c] += rows[p, c]
-        for c in range(channels):
-            mean[c] += part[c]
-    for c in range(channels):
-        mean[c] = mean[c] / max(count, 1)
-
-
-@compiles("in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
-def _centred_squares(x, u, squares):
-    tasks, count, channels = x.shape
-    part, mean = np.empty((2, channels), x.dtype)
-    for t in range(tasks):
-        _mean(x[t], part, mean)
-        total = squares[t]
-        total[:] = 0
-        for first in range(0, count, 64):
-            part[:] = 0
-            for p in range(first, min(first + 64, count)):
-                for c in range(channels):
-                    v = x[t, p, c] - mean[c]
-                    u[t, p, c] = v
-                    part[c] += v * v
-            for c in range(channels):
-                total[c] += part[c]
-
-
-@compiles("in t[:, :, ::1]", "in t[:, :, ::1]", "t[:, :, ::1]", "t[:, ::1]")
-def _centred_dots(x, other, u, dots):
-    tasks, count, channels = x.shape
-    part, mean = np.empty((2, channels), x.dtype)
-    for t in range(tasks):
-        _mean(x[t], part, mean)
-        total = dots[t]
-        total[:] = 0
-        for first in range(0, count, 64):
-            part[:] = 0
-            for p in range(first, min(first + 64, count)):
-                for c in range(channels):
-                    v = x[t, p, c] - mean[c]
-                    u[t, p, c] = v
-                    part[c] += v * other[t, p, c]
-            for c in range(channels):
-                total[c] += part[c]
 
 
 @compiles("in t[:, :]", "in t[:, :, ::1]", "in t[:, :]", "t[:, :, ::1]")
@@ -324,7 +257,7 @@ class Geometry(NamedTuple):
     wide: int
 
 
-@cache
+@lru_cache
 def geometry(shape: tuple[int, ...], kernel: int, stride: int) -> Geometry:
     """The geometry of images of ``shape``, ``(T, N, height, width, C)``."""
     windows = Windows(shape[2:4], kernel, stride)
@@ -396,12 +329,7 @@ def _follow(pairs: Sequence[tuple], shift: np.ndarray | None) -> bool:
 def patches_transpose(
     *pairs: tuple[np.ndarray, np.ndarray], image_shape: tuple[int, ...], kernel: int, stride: int
 ) -> np.ndarray:
-    """S^T of some rows of the product, while the rows are in the cache.
-
-    With stride 1, S^T (dy W^T) is itself a convolution: pixel p of x meets the
-    windows that see p, each with the tap that sees it. These windows are those
-    around p, and their taps stand in the opposite order.
-    """
+    """S^T of some rows of the product, while the rows are in the cache."""
     (dy, W), (dy_two, V) = _two(pairs)
     dtype, place = dy.dtype, geometry(image_shape, kernel, stride)
     tasks, examples, height, width, channels = image_shape
@@ -415,27 +343,10 @@ def patches_transpose(
             )
         if a.shape[2:] != b.shape[2:]:
             raise ShapeError(f"A and B must have as many columns, got {a.shape} and {b.shape}")
-    if stride == 1 and dy.shape == dy_two.shape:
-        outputs, x = dy.shape[2], np.empty((tasks, examples * height * width, channels), dtype)
-        across = tasks, examples, height, width * outputs
-        images = (_rows(each).reshape(across) for each in (dy, dy_two))
-        given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), strict=True)
-        opposite = kernel - 1 - place.top, kernel - 1 - place.left
-        around = outputs, kernel, 1, *opposite, height, width
-        (a, W), (b, V) = given
-        _convolve(dtype, address, count, a, W, b, V, _factor(0, dtype), x, *around)
-    else:
-        x = np.empty((tasks, examples, height, width * channels), dtype)
-        given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
-        _convolve_transpose(dtype, address, count, *given, x, *place)
+    x = np.empty((tasks, examples, height, width * channels), dtype)
+    given = _rows(dy), _matrices(W), _rows(dy_two), _matrices(V)
+    _convolve_transpose(dtype, address, count, *given, x, *place)
     return x.reshape(image_shape)
-
-
-def _turned(W: np.ndarray, kernel: int, channels: int) -> np.ndarray:
-    """W with its taps in the opposite order, and each tap transposed."""
-    taps = W.reshape(W.shape[0], kernel, kernel, channels, W.shape[2])
-    turned = taps[:, ::-1, ::-1].swapaxes(3, 4)
-    return np.ascontiguousarray(turned).reshape(W.shape[0], kernel**2 * W.shape[2], channels)
 
 
 def _two(pairs: Sequence[tuple]) -> Sequence[tuple]:
@@ -450,7 +361,7 @@ def _matrices(b: np.ndarray) -> np.ndarray:
     return b if rows_are else np.ascontiguousarray(b)
 
 
-@_helper
+@helper
 def _gather(x, seen, first, channels, kernel, stride, top, left, high, wide):
     """The patches of some rows of windows, of which ``first`` is the first.
 
@@ -479,7 +390,7 @@ def _gather(x, seen, first, channels, kernel, stride, top, left, high, wide):
                         into[m] = source[m]
 
 
-@_helper
+@helper
 def _scatter(seen, x, first, channels, kernel, stride, top, left, high, wide):
     """Add to x what ``_gather`` took from it."""
     height, line = x.shape[1:]
@@ -499,7 +410,7 @@ def _scatter(seen, x, first, channels, kernel, stride, top, left, high, wide):
                     into[m] += source[m]
 
 
-@_helper
+@helper
 def _rows_together(lines, wide):
     """How many rows of windows are gathered for one product."""
     return max(1, min(lines, ROWS // wide))
@@ -547,10 +458,13 @@ def _convolve(
                 for c in range(rows.shape[1]):
                     rows[p, c] = constant[c]
             _gather(x[t], block, first, channels, kernel, stride, top, left, high, wide)
-            gemm(address, False, False, block, W[t if W.shape[0] > 1 else 0], 1, rows)
+            gemm(address, False, False, block, of_task(W, t), 1, rows)
             if count == 2:
                 _gather(z[t], block, first, channels, kernel, stride, top, left, high, wide)
-                gemm(address, False, False, block, V[t if V.shape[0] > 1 else 0], 1, rows)
+                gemm(address, False, False, block, of_task(V, t), 1, rows)
+
+
+_convolved = helper(_convolve.function)
 
 
 @compiles(
@@ -605,7 +519,27 @@ def _correlate(address, count, x, dy, z, dz, dW, channels, kernel, stride, top, 
 def _convolve_transpose(
     address, count, dy, W, dz, V, x, channels, kernel, stride, top, left, high, wide
 ):
-    """x = S^T (dy W^T), and + S^T (dz V^T) where ``count`` is 2."""
+    """x = S^T (dy W^T), and + S^T (dz V^T) where ``count`` is 2.
+
+    With stride 1 it is itself a convolution: pixel p of x meets the windows
+    that see p, each with the tap that sees it. These windows are those around
+    p, and their taps stand in the opposite order.
+    """
+    if stride == 1:
+        outputs = dy.shape[2]
+        none, around = (
+            np.zeros((1, channels), x.dtype),
+            (dy.shape[0], x.shape[1], high, wide * outputs),
+        )
+        above, beside = dy.reshape(around), dz.reshape(around)
+        pixels = x.reshape(x.shape[0], x.shape[1] * high * wide, channels)
+        turned = _turned(W, kernel, channels)
+        other = _turned(V, kernel, channels) if count == 2 else turned
+        _convolved(
+            address, count, above, turned, beside, other, none, pixels,
+            outputs, kernel, 1, kernel - 1 - top, kernel - 1 - left, high, wide,
+        )  # fmt: skip
+        return
     lines, width = x.shape[1] * high, kernel * kernel * channels
     together = max(1, min(lines, BLOCK // max(1, wide * width * x.itemsize)))
     seen = np.empty((together * wide, width), x.dtype)
@@ -614,10 +548,24 @@ def _convolve_transpose(
         for first in range(0, lines, together):
             stop = min(first + together, lines)
             rows, block = slice(first * wide, stop * wide), seen[: (stop - first) * wide]
-            gemm(address, False, True, dy[t, rows], W[t if W.shape[0] > 1 else 0], 0, block)
+            gemm(address, False, True, dy[t, rows], of_task(W, t), 0, block)
             if count == 2:
-                gemm(address, False, True, dz[t, rows], V[t if V.shape[0] > 1 else 0], 1, block)
+                gemm(address, False, True, dz[t, rows], of_task(V, t), 1, block)
             _scatter(block, x[t], first, channels, kernel, stride, top, left, high, wide)
+
+
+@helper
+def _turned(W, kernel, channels):
+    """W with its taps in the opposite order, and each tap transposed."""
+    taps, outputs = kernel * kernel, W.shape[2]
+    turned = np.empty((W.shape[0], taps * outputs, channels), W.dtype)
+    for t in range(W.shape[0]):
+        for tap in range(taps):
+            for o in range(outputs):
+                into = turned[t, (taps - 1 - tap) * outputs + o]
+                for c in range(channels):
+                    into[c] = W[t, tap * channels + c, o]
+    return turned
 
 
 @compiles("in t[:, :]", "t[:, :, ::1]")
@@ -637,7 +585,7 @@ def _add_shift(shift, y):
 def sgd_update(phi: np.ndarray, g: np.ndarray, rate: float) -> np.ndarray:
     """One pass."""
     after = np.empty(g.shape, g.dtype)
-    _sgd(g.dtype, _vectors(phi, g), _vectors(g, g), _vectors(after, g), rate)
+    _sgd(g.dtype, _vectors(phi), _vectors(g), _vectors(after), rate)
     return after
 
 
@@ -654,18 +602,17 @@ def adam_update(
     eps: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One pass."""
-    none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is None else None
+    if m is None or v is None:
+        m = v = np.zeros((1, g.shape[-1]), g.dtype)
     m_after = g if beta1 == 0 else np.empty(g.shape, g.dtype)
     after, v_after = np.empty(g.shape, g.dtype), np.empty(g.shape, g.dtype)
-    given = [
-        _vectors(each, g) for each in (phi, g, none if m is None else m, none if v is None else v)
-    ]
-    made = [_vectors(each, g) for each in (after, m_after if beta1 else after, v_after)]
+    given = [_vectors(each) for each in (phi, g, m, v)]
+    made = [_vectors(each) for each in (after, m_after if beta1 else after, v_after)]
     _adam(g.dtype, *given, *made, rate, beta1, beta2, 1 / c1, 1 / c2, eps)
     return after, m_after, v_after
 
 
-def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
+def _vectors(a: np.ndarray) -> np.ndarray:
     """``(D,) or (T, D)`` as ``(T or 1, D)``, contiguous."""
     return contiguous(a if a.ndim == 2 else a[None])
 
@@ -674,7 +621,7 @@ def _vectors(a: np.ndarray, like: np.ndarray) -> np.ndarray:
 def _sgd(phi, g, after, rate):
     step = g.real.dtype.type(rate)
     for t in range(g.shape[0]):
-        p = phi[t if phi.shape[0] > 1 else 0]
+        p = of_task(phi, t)
         for d in range(g.shape[1]):
             after[t, d] = p[d] - step * g[t, d]
 
@@ -688,14 +635,14 @@ def _adam(phi, g, m, v, after, m_after, v_after, rate, beta1, beta2, by_c1, by_c
     kept, added, correction = real(beta2), real(1 - beta2), real(by_c2)
     step, small, by_c1 = real(rate), real(eps), real(by_c1)
     for t in range(g.shape[0]):
-        p, w = phi[t if phi.shape[0] > 1 else 0], v[t if v.shape[0] > 1 else 0]
+        p, w = of_task(phi, t), of_task(v, t)
         if beta1 == 0:
             for d in range(g.shape[1]):
                 square = kept * w[d] + added * g[t, d] * g[t, d]
                 v_after[t, d] = square
                 after[t, d] = p[d] - step * (g[t, d] / (np.sqrt(square * correction) + small))
         else:
-            before, kept1, added1 = m[t if m.shape[0] > 1 else 0], real(beta1), real(1 - beta1)
+            before, kept1, added1 = of_task(m, t), real(beta1), real(1 - beta1)
             for d in range(g.shape[1]):
                 square = kept * w[d] + added * g[t, d] * g[t, d]
                 first = kept1 * before[d] + added1 * g[t, d]
@@ -715,9 +662,3 @@ def _rows(a: np.ndarray) -> np.ndarray:
 def _flat(a: np.ndarray) -> np.ndarray:
     """All numbers on one axis."""
     return contiguous(a).reshape(-1)
-
-
-def contiguous(a: np.ndarray) -> np.ndarray:
-    """``a``, copied where it is not contiguous."""
-    taken = type(a) is np.ndarray and a.flags.c_contiguous
-    return a if taken else np.ascontiguousarray(a)

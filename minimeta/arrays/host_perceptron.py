@@ -26,14 +26,13 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 
-import numba
 import numpy as np
 
 from ..errors import ShapeError
-from .compiled import OPTIONS, compiles
+from .compiled import compiles, helper
 from .host_blas import gemm_address, gemm_of_flat
+from .host_rows import contiguous, of_task
 
-_helper = numba.njit(**OPTIONS)
 Widths = tuple[int, ...]
 
 
@@ -43,7 +42,9 @@ def forward(phi: np.ndarray, x: np.ndarray, widths: Widths) -> tuple[np.ndarray,
     _expect(widths, tasks, count, {"phi": phi}, x=x)
     a = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y = np.empty((tasks, count, widths[-1]), dtype)
-    _forward(dtype, gemm_address(dtype), count, _array(widths), _c(phi), _flat(x), a, _flat(y))
+    _forward(
+        dtype, gemm_address(dtype), count, _array(widths), contiguous(phi), _flat(x), a, _flat(y)
+    )
     return y, a
 
 
@@ -56,7 +57,7 @@ def backward(
     e = np.empty((tasks, count * sum(widths[1:])), dtype)
     dphi = np.empty((tasks, phi.shape[1]), dtype)
     dx = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
-    given = count, _array(widths), _c(phi), a, _flat(dy), on_data
+    given = count, _array(widths), contiguous(phi), a, _flat(dy), on_data
     _backward(dtype, gemm_address(dtype), *given, e, dphi, _flat(dx))
     return None if on_data else dx, dphi, e
 
@@ -74,7 +75,7 @@ def forward_tangent(
     _expect(widths, tasks, count, {"phi": phi, "phi_dot": phi_dot}, a=a, x_dot=x_dot)
     a_dot = np.empty((tasks, count * sum(widths[:-1])), dtype)
     y_dot = np.empty((tasks, count, widths[-1]), dtype)
-    given = count, _array(widths), _c(phi), _c(phi_dot), a, _flat(x_dot), on_data
+    given = count, _array(widths), contiguous(phi), contiguous(phi_dot), a, _flat(x_dot), on_data
     _forward_tangent(dtype, gemm_address(dtype), *given, a_dot, _flat(y_dot))
     return y_dot, a_dot
 
@@ -103,7 +104,17 @@ def backward_tangent(
     )
     dphi_dot = np.empty((tasks, phi.shape[1]), dtype)
     dx_dot = np.empty((tasks, 0 if on_data else count, widths[0]), dtype)
-    given = count, _array(widths), _c(phi), _c(phi_dot), a, a_dot, e, _flat(dy_dot), on_data
+    given = (
+        count,
+        _array(widths),
+        contiguous(phi),
+        contiguous(phi_dot),
+        a,
+        a_dot,
+        e,
+        _flat(dy_dot),
+        on_data,
+    )
     _backward_tangent(dtype, gemm_address(dtype), *given, dphi_dot, _flat(dx_dot))
     return None if on_data else dx_dot, dphi_dot
 
@@ -143,18 +154,14 @@ def _array(widths: Widths) -> np.ndarray:
 
 def _flat(a: np.ndarray) -> np.ndarray:
     """``(T, N, C)`` as a row a task, a view of a contiguous array."""
-    return _c(a).reshape(a.shape[0], a.shape[1] * a.shape[2])
-
-
-def _c(a: np.ndarray) -> np.ndarray:
-    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
+    return contiguous(a).reshape(a.shape[0], a.shape[1] * a.shape[2])
 
 
 # The matrices below are contiguous and given as vectors, since making a matrix
 # of a vector takes about as long as a product with it.
 
 
-@_helper
+@helper
 def _affine(address, count, n, m, a, W, b, y):
     """y = a W + 1 b^T."""
     for i in range(count):
@@ -164,7 +171,7 @@ def _affine(address, count, n, m, a, W, b, y):
     _add_product(address, count, n, m, a, W, y)
 
 
-@_helper
+@helper
 def _add_product(address, count, n, m, a, W, y):
     """y += a W."""
     if n == 1:
@@ -179,7 +186,7 @@ def _add_product(address, count, n, m, a, W, y):
         gemm_of_flat(address, False, False, count, m, n, a, W, 1, y)
 
 
-@_helper
+@helper
 def _dot(a, b):
     """The sum of a o b. Four sums side by side do not wait for each other."""
     one, two, three, four = a[0] * 0, a[0] * 0, a[0] * 0, a[0] * 0
@@ -194,7 +201,7 @@ def _dot(a, b):
     return (one + two) + (three + four)
 
 
-@_helper
+@helper
 def _gradient(address, count, n, m, a, e, beta, dW):
     """dW = a^T e + beta dW."""
     if n > 1 and m > 1:
@@ -212,7 +219,7 @@ def _gradient(address, count, n, m, a, e, beta, dW):
             dW[k] += row[k] * factor
 
 
-@_helper
+@helper
 def _pulled(address, count, n, m, e, W, beta, before):
     """before = e W^T + beta before."""
     if m > 1:
@@ -228,27 +235,27 @@ def _pulled(address, count, n, m, e, W, beta, before):
                 row[k] += factor * W[k]
 
 
-@_helper
+@helper
 def _copy(values, into):
     for i in range(into.shape[0]):
         into[i] = values[i]
 
 
-@_helper
+@helper
 def _rectify(values):
     for i in range(values.shape[0]):
         v = values[i]
         values[i] = v if v.real > 0 else v * 0
 
 
-@_helper
+@helper
 def _mask(a, values):
     """``values`` where a > 0."""
     for i in range(values.shape[0]):
         values[i] = values[i] * (a[i].real > 0)
 
 
-@_helper
+@helper
 def _sums(count, m, e, sums):
     for j in range(m):
         sums[j] = 0
@@ -264,7 +271,7 @@ def _sums(count, m, e, sums):
 def _forward(address, count, widths, phi, x, a, y):
     last = len(widths) - 2
     for t in range(x.shape[0]):
-        row, place, at = phi[t if phi.shape[0] > 1 else 0], 0, count * widths[0]
+        row, place, at = of_task(phi, t), 0, count * widths[0]
         source = a[t, :at]
         _copy(x[t], source)
         for layer in range(last + 1):
@@ -286,7 +293,7 @@ def _forward(address, count, widths, phi, x, a, y):
 def _backward(address, count, widths, phi, a, dy, on_data, e, dphi, dx):
     last = len(widths) - 2
     for t in range(dy.shape[0]):
-        row, into = phi[t if phi.shape[0] > 1 else 0], dphi[t]
+        row, into = of_task(phi, t), dphi[t]
         place, at, below = row.shape[0], e.shape[1] - dy.shape[1], a.shape[1]
         above = e[t, at:]
         _copy(dy[t], above)
@@ -314,7 +321,7 @@ def _backward(address, count, widths, phi, a, dy, on_data, e, dphi, dx):
 def _forward_tangent(address, count, widths, phi, phi_dot, a, x_dot, on_data, a_dot, y_dot):
     last = len(widths) - 2
     for t in range(y_dot.shape[0]):
-        row, row_dot = phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] > 1 else 0]
+        row, row_dot = of_task(phi, t), of_task(phi_dot, t)
         place, at = 0, count * widths[0]
         source_dot = a_dot[t, :at]
         _copy(x_dot[t], source_dot)
@@ -346,7 +353,7 @@ def _backward_tangent(
         widest = max(widest, width)
     spare = np.empty((2, count * widest), dphi_dot.dtype)
     for t in range(dphi_dot.shape[0]):
-        row, row_dot = phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] > 1 else 0]
+        row, row_dot = of_task(phi, t), of_task(phi_dot, t)
         into, place, at, below = dphi_dot[t], row.shape[0], e.shape[1], a.shape[1]
         above_dot = spare[0, : dy_dot.shape[1]]
         _copy(dy_dot[t], above_dot)

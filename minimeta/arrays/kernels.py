@@ -27,6 +27,7 @@ from . import device_kernels
 from .backend import Array, array_module
 from .compiled import DTYPES, fast
 from .elementwise import compiles_kernels, elementwise
+from .rows import rows_together
 from .windows import Windows
 
 # NumPy broadcasts row by row, and rows of more than 4096 numbers up to twice as
@@ -76,7 +77,7 @@ def channel_combination(*terms: tuple[float | Array, Array], shift: Array | None
     if fit and (twin := _twin(*given)):
         return twin.channel_combination(*terms, shift=shift)
     count, channels = math.prod(shape[1:-1]), shape[-1]
-    together = rows_together(count, channels)
+    together = _together(count, channels)
     long = (shape[0], count // together, together * channels)
     total, ours = None, False
     for factor, a in terms:
@@ -212,9 +213,6 @@ def centred(x: Array, other: Array | None = None) -> tuple[Array, Array]:
 
     ``other`` has the shape of x. None stands for u itself.
     """
-    fit = other is None or other.shape == x.shape
-    if fit and (twin := _host_twin(x, other)):
-        return twin.centred(x, other)
     u = channel_combination((1, x), shift=-channel_means(x))
     return u, channel_dots(u, u if other is None else other)
 
@@ -294,6 +292,13 @@ def adam_moments(
     return g if beta1 == 0 else beta1 * m + (1 - beta1) * g, beta2 * v + square
 
 
+def _adam_twin(phi: Array, g: Array, m: Any, v: Any, rate: Any, *_: float) -> Any:
+    fit = isinstance(rate, (int, float)) and _are_rows(g, phi, m, v)
+    twin = _host_twin(g, phi, m, v) if fit else None
+    return twin and twin.adam_update
+
+
+@elementwise(twin=_adam_twin)
 def adam_update(
     phi: Array,
     g: Array,
@@ -314,25 +319,6 @@ def adam_update(
     which counts from 1. ``rate`` is a number or broadcasts against ``(T, D)``.
     Returns ``phi', m', v'``, each ``(T, D)``.
     """
-    fit = isinstance(rate, (int, float)) and _are_rows(g, phi, m, v)
-    if fit and (twin := _host_twin(g, phi, m, v)):
-        return twin.adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
-    return _adam_update(phi, g, m, v, rate, beta1, beta2, c1, c2, eps)
-
-
-@elementwise
-def _adam_update(
-    phi: Array,
-    g: Array,
-    m: Array | None,
-    v: Array | None,
-    rate: float | Array,
-    beta1: float,
-    beta2: float,
-    c1: float,
-    c2: float,
-    eps: float,
-) -> tuple[Array, Array, Array]:
     m, v = adam_moments(g, m, v, beta1, beta2)
     root = array_module(v).sqrt(v * (1 / c2))
     root += eps
@@ -456,12 +442,9 @@ def _ones_on_host(count: int, dtype: Any) -> np.ndarray:
     return ones
 
 
-@lru_cache
-def rows_together(count: int, channels: int) -> int:
-    """How many rows to take as one long row: a divisor of ``count``."""
-    if count * channels < _LARGE:
-        return 1
-    return next(each for each in range(max(1, _LONG_ROW // channels), 0, -1) if count % each == 0)
+def _together(count: int, channels: int) -> int:
+    """How many rows to take as one long row."""
+    return 1 if count * channels < _LARGE else rows_together(count, channels, _LONG_ROW)
 
 
 def _repeated(v: Array, together: int) -> Array:
@@ -478,7 +461,7 @@ def _shifted(total: Array, shift: Array) -> Array:
     if total.size < _LARGE:
         total += shift[:, None]
         return total
-    together = rows_together(*total.shape[1:])
+    together = _together(*total.shape[1:])
     long = total.reshape(total.shape[0], -1, together * total.shape[2])
     long += _repeated(shift, together)
     return long.reshape(total.shape)

@@ -33,3 +33,10 @@ class Windows(NamedTuple):
     def before(self) -> tuple[int, ...]:
         """How many of them stand above and to the left."""
         return tuple(zeros // 2 for zeros in self.padding)
+
+
+def pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of images ``(T, N, height, width, C)`` after 2x2 pooling, which
+    keeps the last of an odd number."""
+    tasks, examples, height, width, channels = shape
+    return tasks, examples, -(-height // 2), -(-width // 2), channels

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..arrays.kernels import alike, block, patches
+from ..arrays.kernels import alike, block
 from .base import Layer
-from .conv2d import Cache as PatchCache
 from .conv2d import Conv2D
 from .rectified_norm import RectifiedNorm
 
@@ -18,8 +17,7 @@ class ConvBlock(Layer):
     the derivation).
 
     The parameters are those of both, in this order. It takes the arrays that
-    have twins (``arrays.kernels.has_twins``). The tangents are those of the two
-    layers, one after the other.
+    have twins (``arrays.kernels.has_twins``).
     """
 
     convolution: Conv2D
@@ -42,38 +40,40 @@ class ConvBlock(Layer):
         return self.norm.output_shape(self.convolution.output_shape(input_shape))
 
     def forward(self, theta, x):
-        *parameters, x = alike(*self._parameters(theta), x)
-        return block().forward(tuple(parameters), x, self._numbers)
+        return block().forward(*self._alike((theta,), (), x), self._numbers)
 
     def backward(self, theta, cache, dy, on_data=False):
-        *parameters, dy, x, v, mu, r = alike(*self._parameters(theta), dy, *cache[:4])
-        given = tuple(parameters), (x, v, mu, r, cache[4]), dy
-        dx, dW, db, dgamma, dbeta = block().backward(*given, self._numbers, on_data)
-        weight = dW.reshape(-1, *self.convolution.shapes["weight"])
-        return dx, {"weight": weight, "bias": db, "scale": dgamma, "shift": dbeta}
+        given = self._alike((theta,), (cache,), dy)
+        dx, dphi = block().backward(*given, self._numbers, on_data)
+        return dx, self._named(dphi)
 
     def forward_tangent(self, theta, theta_dot, cache, x_dot, on_data=False):
-        given = theta, theta_dot, self._patches(cache), x_dot
-        v_dot, patches_dot = self.convolution.forward_tangent(*given, on_data)
-        y_dot, norm_dot = self.norm.forward_tangent(theta, theta_dot, cache[1:], v_dot)
-        return y_dot, (patches_dot, norm_dot)
+        given = self._alike((theta, theta_dot), (cache,), x_dot)
+        return block().forward_tangent(*given, self._numbers, on_data)
 
     def backward_tangent(self, theta, theta_dot, cache, cache_dot, dy, dy_dot, on_data=False):
-        patches_dot, norm_dot = cache_dot
-        dv, _ = self.norm.backward(theta, cache[1:], dy)
-        given = theta, theta_dot, cache[1:], norm_dot, dy, dy_dot
-        dv_dot, of_norm = self.norm.backward_tangent(*given)
-        given = theta, theta_dot, self._patches(cache), patches_dot, dv, dv_dot
-        dx_dot, of_convolution = self.convolution.backward_tangent(*given, on_data)
-        return dx_dot, of_convolution | of_norm
+        given = self._alike((theta, theta_dot), (cache, cache_dot), dy, dy_dot)
+        dx_dot, dphi_dot = block().backward_tangent(*given, self._numbers, on_data)
+        return dx_dot, self._named(dphi_dot)
+
+    def _alike(self, thetas, caches, *others):
+        """Parameters, caches and other arrays as the passes take them, all
+        numbers in one dtype; ``chosen`` holds none."""
+        groups = [*map(self._parameters, thetas), *caches]
+        numbers = [a for group in groups for a in group if a.dtype.kind in "fc"]
+        made = iter(alike(*numbers, *others))
+        taken = [
+            type(group)(*(next(made) if a.dtype.kind in "fc" else a for a in group))
+            for group in groups
+        ]
+        return *taken, *made
 
     def _parameters(self, theta):
-        """W as matrices, b, gamma and beta."""
         weight = theta["weight"]
         matrices = weight.reshape(weight.shape[0], -1, self.convolution.outputs)
-        return matrices, theta["bias"], theta["scale"], theta["shift"]
+        return block().Parameters(matrices, theta["bias"], theta["scale"], theta["shift"])
 
-    def _patches(self, cache):
-        """The cache that the convolution itself would have."""
-        x = cache[0]
-        return PatchCache(patches(x, self.convolution.kernel, self.convolution.stride), x.shape)
+    def _named(self, dphi):
+        W, b, gamma, beta = dphi
+        weight = W.reshape(-1, *self.convolution.shapes["weight"])
+        return {"weight": weight, "bias": b, "scale": gamma, "shift": beta}

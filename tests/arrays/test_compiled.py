@@ -30,7 +30,7 @@ a = np.arange(24.0).reshape(2, 3, 4)
 assert (kernels.channel_sums(a) == a.sum(axis=1)).all()
 assert (kernels.centred(a)[0] == a - a.mean(axis=1, keepdims=True)).all()
 from minimeta.arrays import host_kernels
-made = host_kernels._sums, host_kernels._centred_squares
+made = host_kernels._sums, host_kernels._combine_one
 stats = [each._made[a.dtype].stats for each in made]
 misses, hits = (
     sum(sum(getattr(each, kind).values()) for each in stats)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimeta.arrays import kernels
+from minimeta.arrays.rows import rows_together
 from minimeta.testing import assert_same
 from minimeta.testing.strategies import dtypes, seeds, small
 from minimeta.testing.strict import module as strict
@@ -326,5 +327,5 @@ def test_a_maximum_lets_nan_through():
 
 @pytest.mark.parametrize(("count", "channels"), [(1960, 64), (70560, 32), (8191, 9)])
 def test_rows_taken_together_divide_their_number(count, channels):
-    together = kernels.rows_together(count, channels)
+    together = rows_together(count, channels, 6144)
     assert count % together == 0 and together * channels <= 6144
