@@ -162,17 +162,17 @@ def _flat(a: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _affine(address, count, n, m, a, W, b, y):
+def affine(address, count, n, m, a, W, b, y):
     """y = a W + 1 b^T."""
     for i in range(count):
         row = y[i * m : (i + 1) * m]
         for j in range(m):
             row[j] = b[j]
-    _add_product(address, count, n, m, a, W, y)
+    add_product(address, count, n, m, a, W, y)
 
 
 @helper
-def _add_product(address, count, n, m, a, W, y):
+def add_product(address, count, n, m, a, W, y):
     """y += a W."""
     if n == 1:
         for i in range(count):
@@ -202,7 +202,7 @@ def _dot(a, b):
 
 
 @helper
-def _gradient(address, count, n, m, a, e, beta, dW):
+def gradient(address, count, n, m, a, e, beta, dW):
     """dW = a^T e + beta dW."""
     if n > 1 and m > 1:
         gemm_of_flat(address, True, False, n, m, count, a, e, beta, dW)
@@ -220,7 +220,7 @@ def _gradient(address, count, n, m, a, e, beta, dW):
 
 
 @helper
-def _pulled(address, count, n, m, e, W, beta, before):
+def pulled(address, count, n, m, e, W, beta, before):
     """before = e W^T + beta before."""
     if m > 1:
         gemm_of_flat(address, False, True, count, n, m, e, W, beta, before)
@@ -236,7 +236,7 @@ def _pulled(address, count, n, m, e, W, beta, before):
 
 
 @helper
-def _copy(values, into):
+def copy(values, into):
     for i in range(into.shape[0]):
         into[i] = values[i]
 
@@ -256,7 +256,7 @@ def _mask(a, values):
 
 
 @helper
-def _sums(count, m, e, sums):
+def column_sums(count, m, e, sums):
     for j in range(m):
         sums[j] = 0
     for i in range(count):
@@ -273,14 +273,14 @@ def _forward(address, count, widths, phi, x, a, y):
     for t in range(x.shape[0]):
         row, place, at = of_task(phi, t), 0, count * widths[0]
         source = a[t, :at]
-        _copy(x[t], source)
+        copy(x[t], source)
         for layer in range(last + 1):
             n, m = widths[layer], widths[layer + 1]
             W, b = row[place : place + n * m], row[place + n * m : place + (n + 1) * m]
             place += (n + 1) * m
             into = y[t] if layer == last else a[t, at : at + count * m]
             at += count * m
-            _affine(address, count, n, m, source, W, b, into)
+            affine(address, count, n, m, source, W, b, into)
             if layer < last:
                 _rectify(into)
             source = into
@@ -296,22 +296,22 @@ def _backward(address, count, widths, phi, a, dy, on_data, e, dphi, dx):
         row, into = of_task(phi, t), dphi[t]
         place, at, below = row.shape[0], e.shape[1] - dy.shape[1], a.shape[1]
         above = e[t, at:]
-        _copy(dy[t], above)
+        copy(dy[t], above)
         for layer in range(last, -1, -1):
             n, m = widths[layer], widths[layer + 1]
             place -= (n + 1) * m
             below -= count * n
             source, W = a[t, below : below + count * n], row[place : place + n * m]
-            _gradient(address, count, n, m, source, above, 0, into[place : place + n * m])
-            _sums(count, m, above, into[place + n * m : place + (n + 1) * m])
+            gradient(address, count, n, m, source, above, 0, into[place : place + n * m])
+            column_sums(count, m, above, into[place + n * m : place + (n + 1) * m])
             if layer > 0:
                 at -= count * n
                 before = e[t, at : at + count * n]
-                _pulled(address, count, n, m, above, W, 0, before)
+                pulled(address, count, n, m, above, W, 0, before)
                 _mask(source, before)
                 above = before
             elif not on_data:
-                _pulled(address, count, n, m, above, W, 0, dx[t])
+                pulled(address, count, n, m, above, W, 0, dx[t])
 
 
 @compiles(
@@ -324,7 +324,7 @@ def _forward_tangent(address, count, widths, phi, phi_dot, a, x_dot, on_data, a_
         row, row_dot = of_task(phi, t), of_task(phi_dot, t)
         place, at = 0, count * widths[0]
         source_dot = a_dot[t, :at]
-        _copy(x_dot[t], source_dot)
+        copy(x_dot[t], source_dot)
         for layer in range(last + 1):
             n, m = widths[layer], widths[layer + 1]
             W, W_dot = row[place : place + n * m], row_dot[place : place + n * m]
@@ -332,9 +332,9 @@ def _forward_tangent(address, count, widths, phi, phi_dot, a, x_dot, on_data, a_
             place += (n + 1) * m
             source = a[t, at - count * n : at]
             into = y_dot[t] if layer == last else a_dot[t, at : at + count * m]
-            _affine(address, count, n, m, source, W_dot, b_dot, into)
+            affine(address, count, n, m, source, W_dot, b_dot, into)
             if layer > 0 or not on_data:
-                _add_product(address, count, n, m, source_dot, W, into)
+                add_product(address, count, n, m, source_dot, W, into)
             if layer < last:
                 _mask(a[t, at : at + count * m], into)
             at += count * m
@@ -356,7 +356,7 @@ def _backward_tangent(
         row, row_dot = of_task(phi, t), of_task(phi_dot, t)
         into, place, at, below = dphi_dot[t], row.shape[0], e.shape[1], a.shape[1]
         above_dot = spare[0, : dy_dot.shape[1]]
-        _copy(dy_dot[t], above_dot)
+        copy(dy_dot[t], above_dot)
         for layer in range(last, -1, -1):
             n, m = widths[layer], widths[layer + 1]
             place -= (n + 1) * m
@@ -365,17 +365,17 @@ def _backward_tangent(
             above, source = e[t, at : at + count * m], a[t, below : below + count * n]
             W, W_dot = row[place : place + n * m], row_dot[place : place + n * m]
             dW_dot = into[place : place + n * m]
-            _gradient(address, count, n, m, source, above_dot, 0, dW_dot)
+            gradient(address, count, n, m, source, above_dot, 0, dW_dot)
             if layer > 0 or not on_data:
                 source_dot = a_dot[t, below : below + count * n]
-                _gradient(address, count, n, m, source_dot, above, 1, dW_dot)
-            _sums(count, m, above_dot, into[place + n * m : place + (n + 1) * m])
+                gradient(address, count, n, m, source_dot, above, 1, dW_dot)
+            column_sums(count, m, above_dot, into[place + n * m : place + (n + 1) * m])
             if layer > 0:
                 before_dot = spare[(last - layer + 1) % 2, : count * n]
-                _pulled(address, count, n, m, above_dot, W, 0, before_dot)
-                _pulled(address, count, n, m, above, W_dot, 1, before_dot)
+                pulled(address, count, n, m, above_dot, W, 0, before_dot)
+                pulled(address, count, n, m, above, W_dot, 1, before_dot)
                 _mask(source, before_dot)
                 above_dot = before_dot
             elif not on_data:
-                _pulled(address, count, n, m, above_dot, W, 0, dx_dot[t])
-                _pulled(address, count, n, m, above, W_dot, 1, dx_dot[t])
+                pulled(address, count, n, m, above_dot, W, 0, dx_dot[t])
+                pulled(address, count, n, m, above, W_dot, 1, dx_dot[t])

@@ -409,12 +409,12 @@ def normalization() -> ModuleType:
 
 
 @cache
-def block() -> ModuleType:
-    """The passes of a convolution with BatchNorm and ReLU, for arrays that have
+def convnet() -> ModuleType:
+    """The passes of convolutions with BatchNorm and ReLU, for arrays that have
     twins. The layers one by one are their plain definition."""
-    from . import host_block
+    from . import host_convnet
 
-    return host_block
+    return host_convnet
 
 
 @cache
