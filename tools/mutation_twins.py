@@ -36,11 +36,13 @@ from mutation_twin_checks import (
 import minimeta as mm
 from minimeta.arrays import (
     host_blas,
-    host_block,
+    host_convnet,
     host_kernels,
     host_norm,
     host_perceptron,
+    host_rows,
     kernels,
+    rows,
 )
 from minimeta.arrays.compiled import Compiled, twins
 from minimeta.layers.perceptron import Perceptron
@@ -50,7 +52,7 @@ _NUMBERS = {"intp": (int, np.integer), "f8": (float, np.floating), "b1": (bool, 
 _NUMBERS["r"] = _NUMBERS["f8"]
 _ENTRIES = {"i8": np.int64, "u1": np.uint8, "b1": np.bool_}
 # Small images have several blocks, and the last is smaller than others.
-_ROWS, _BYTES = 12, 1200
+_ROWS, _BYTES, _LONG = 12, 1200, 6
 
 
 @contextmanager
@@ -73,11 +75,12 @@ def interpreted() -> Iterator[None]:
             (Compiled, "__call__", _called),
             (np, "empty", _spoiled(np.empty)),
             (host_blas, "_call", blas),
+            (rows, "_WIDE", _LONG),
             (host_kernels, "ROWS", _ROWS),
             (host_kernels, "BLOCK", _BYTES),
             (host_kernels, "gemm_address", lambda dtype: 1),
             (host_perceptron, "gemm_address", lambda dtype: 1),
-            (host_block, "gemm_address", lambda dtype: 1),
+            (host_convnet, "gemm_address", lambda dtype: 1),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
@@ -123,18 +126,18 @@ def targets() -> list[Target]:
 
 def _kernels() -> Iterator[Target]:
     networks = tuple(of_networks())
-    rows = *of_rows(), *networks
+    of_channels = *of_rows(), *networks
     combinations = *of_combinations(), *networks
     updates = *of_updates(), *networks
-    sums = "channel_sums channel_means channel_dots dots_and_sums centred _sums _dots_and_sums"
-    helpers = "_mean _centred_squares _centred_dots _rows contiguous"
-    yield from each_of(host_kernels, f"{sums} {helpers}", rows)
+    sums = "channel_sums channel_means channel_dots dots_and_sums _sums _dots_and_sums"
+    yield from each_of(host_kernels, f"{sums} _rows", of_channels)
+    yield from each_of(host_rows, "contiguous of_task", (*of_channels, *of_updates()))
     combine = "channel_combination _factor _one_for_all _combine_one _combine_two _add_term fill"
     yield from each_of(host_kernels, combine, combinations)
     yield from each_of(host_kernels, "masked _masked _flat", (*of_masked(), *networks))
     rules = "sgd_update adam_update _vectors _sgd _adam"
     yield from each_of(host_kernels, rules, updates)
-    yield from each_of(kernels, "adam_update", updates)
+    yield from each_of(kernels, "_adam_twin", updates)
 
 
 def _products() -> Iterator[Target]:
@@ -157,12 +160,13 @@ def _joined() -> Iterator[Target]:
     public = "forward backward forward_tangent backward_tangent"
     compiled = "_forward _backward _forward_tangent _backward_tangent"
     dense = *of_passes(), *networks
-    helpers = "_affine _add_product _dot _gradient _pulled _copy _rectify _mask _sums"
-    yield from each_of(host_perceptron, f"{public} {compiled} {helpers} _array _flat _c", dense)
+    helpers = "affine add_product _dot gradient pulled copy _rectify _mask column_sums"
+    yield from each_of(host_perceptron, f"{public} {compiled} {helpers} _array _flat", dense)
     norms = *of_norms(), *networks
-    helpers = "_forward_pooled _backward_pooled _moments _scales _factors _keep _select"
-    views = "_select_transpose _pulled _pooled_shape _rows"
-    yield from each_of(host_norm, f"{public} {compiled} {helpers} {views}", norms)
+    of_task = " ".join(f"{each}_of_task" for each in public.split())
+    helpers = "_rows _add_part _moments _select_largest _select select_transpose _images"
+    yield from each_of(host_norm, f"{public} {compiled} {of_task} {helpers}", norms)
+    yield from each_of(host_rows, "fold spread", norms)
     layers = *of_joined_layers(), *networks
     yield from each_of(Perceptron, public, layers)
     yield from each_of(RectifiedNorm, public, layers)

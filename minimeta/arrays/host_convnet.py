@@ -186,9 +186,11 @@ def backward(
     plan, dtype = _plan(net, shape), dy.dtype
     _expect(plan, phi=phi, a=cache.a, v=cache.v, mu=cache.mu, r=cache.r, dy=dy)
     e, dphi = np.empty(cache.a.shape, dtype), np.empty((shape[0], plan.in_phi), dtype)
+    if on_data:
+        _lowest(plan, e)[:] = 0
     given = on_data, contiguous(phi), *cache, _flat(dy)
     _backward(dtype, *_common(plan, net, dtype), *given, e, dphi)
-    return None if on_data else _lowest(plan, e), dphi, e
+    return None if on_data else _lowest(plan, e).reshape(shape), dphi, e
 
 
 def forward_tangent(
@@ -259,8 +261,8 @@ def _expect(plan: _Plan, **given: np.ndarray) -> None:
 
 
 def _lowest(plan: _Plan, e: np.ndarray) -> np.ndarray:
-    """e_0, of the shape of x."""
-    return e[:, : math.prod(plan.x[1:])].reshape(plan.x)
+    """e_0, in a row a task."""
+    return e[:, : math.prod(plan.x[1:])]
 
 
 def _flat(a: np.ndarray) -> np.ndarray:

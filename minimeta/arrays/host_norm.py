@@ -16,8 +16,8 @@ selected pixel, 1 + i + 2 j for the pixel i below and j to the right of the
 window's first.
 
 A function ``..._of_task`` takes one task, images ``(N, height, width, C)``, so
-that a convolution can be computed in the same call (host_block.py). Pixels are
-taken several at a time, as ``rows``: ``(P / R, R C)`` for R = ``together``.
+that a convolution can be computed in the same call (host_convnet.py). Pixels
+are taken several at a time, as ``rows``: ``(P / R, R C)`` for R = ``together``.
 Numbers of a channel that are needed together are rows of one matrix: of
 separate arrays compiled code would have to ask too often whether they overlap.
 """

@@ -117,20 +117,6 @@ def dots_and_sums(draw: Draw) -> Case:
     return draw.case(kernels.dots_and_sums, count, count)
 
 
-def centred(draw: Draw) -> Case:
-    shape, count = rows_of(draw)
-    draw.array(*shape)
-    if draw.one_of(True, False):
-        draw.array(*shape)
-
-    def sizes(x, other=None):
-        axes = tuple(range(1, x.ndim - 1))
-        u = np.abs(x) + np.abs(x).mean(axis=axes, keepdims=True)
-        return u, (u * (u if other is None else np.abs(other))).sum(axis=axes)
-
-    return draw.case(kernels.centred, count + 1, 2 * count + 2, sizes=sizes)
-
-
 def channel_combination(draw: Draw) -> Case:
     shape, _ = rows_of(draw)
     count, shifted = draw.one_of(1, 2, 3, 4), draw.one_of(True, False)
@@ -307,7 +293,6 @@ def adam_update(draw: Draw) -> Case:
 # Each twin, by the name of its function and what it is given.
 CASES = {
     "adam_update": adam_update,
-    "centred": centred,
     "channel_combination": channel_combination,
     "channel_dots": channel_dots,
     "channel_means": channel_means,

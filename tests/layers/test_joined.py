@@ -12,7 +12,7 @@ import minimeta as mm
 from minimeta import layers
 from minimeta.arrays import threads
 from minimeta.arrays.compiled import twins
-from minimeta.layers.conv_block import ConvBlock
+from minimeta.layers.convnet import ConvNet
 from minimeta.layers.joined import joined
 from minimeta.layers.perceptron import Perceptron
 from minimeta.layers.rectified_norm import RectifiedNorm
@@ -111,48 +111,99 @@ def test_the_stages_of_the_papers_networks():
     assert kinds(mm.mlp([1, 40, 40, 1])) == ["Perceptron"]
     assert kinds(mm.mlp([2, 3])) == ["Dense"]
     assert kinds(mm.mlp([1, 40, 1], "tanh")) == ["Dense", "Tanh", "Dense"]
-    blocks = [*["ConvBlock"] * 4, "Flatten", "Dense"]
-    assert kinds(mm.omniglot_convnet(5)) == kinds(mm.mini_imagenet_convnet(5)) == blocks
-    stages = joined(mm.mini_imagenet_convnet(5).layers)
-    assert all(each.norm.pooled for each in stages if isinstance(each, ConvBlock))
+    assert kinds(mm.omniglot_convnet(5)) == kinds(mm.mini_imagenet_convnet(5)) == ["ConvNet"]
+    (stage,) = joined(mm.mini_imagenet_convnet(5).layers)
+    assert len(stage.blocks) == 4 and all(norm.pooled for _, norm in stage.blocks)
+    below = mm.omniglot_convnet(5).layers[:-1]
+    assert [
+        type(each).__name__ for each in joined((*below, layers.Dense(256, 4), layers.ReLU()))
+    ] == ["ConvNet", "ReLU"]
+    above = layers.Dense(256, 4), layers.ReLU(), layers.Dense(4, 2)
+    assert [type(each).__name__ for each in joined((*below, *above))] == [
+        "ConvNet",
+        "Flatten",
+        "Perceptron",
+    ]
     apart = joined((layers.BatchNorm(2), layers.ReLU(), layers.BatchNorm(2), layers.MaxPool2D()))
     assert [type(each).__name__ for each in apart] == ["RectifiedNorm", "BatchNorm", "MaxPool2D"]
 
 
-@pytest.mark.usefixtures("compiled_kernels")
-@given(
-    images, st.integers(1, 4), st.integers(1, 3), st.booleans(), small, small, st.booleans(), seeds
-)
-def test_a_block_is_its_layers_in_turn(
-    shape, kernel, stride, pooled, tasks, examples, shared, seed
-):
-    rng, outputs = np.random.default_rng(seed), 3
-    convolution = layers.Conv2D(shape[-1], outputs, stride, kernel)
-    norm = RectifiedNorm(outputs, pooled=pooled)
-    together, plain = ConvBlock(convolution, norm), layers.BatchNorm(outputs)
-    theta, theta_dot = (
-        {key: rng.standard_normal((1 if shared else tasks, *size)) for key, size in one.items()}
-        for one in (together.shapes, together.shapes)
+@st.composite
+def convnets(draw):
+    """One or two blocks, with a Dense layer above them or without."""
+    shape = draw(images)
+    layer = ConvNet((_block(draw, shape[-1]),))
+    if draw(st.booleans()):
+        outputs = layer.blocks[0][0].outputs
+        layer = ConvNet((*layer.blocks, _block(draw, outputs)))
+    if draw(st.booleans()):
+        layer = ConvNet(layer.blocks, layers.Dense(int(np.prod(layer.output_shape(shape))), 2))
+    return layer, shape
+
+
+def _block(draw, inputs):
+    outputs = draw(st.integers(1, 3))
+    kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    return layers.Conv2D(inputs, outputs, stride, kernel), RectifiedNorm(
+        outputs, pooled=draw(st.booleans())
     )
-    stack = (convolution, plain, *[layers.MaxPool2D()] * pooled, layers.ReLU())
-    parts = [{key: theta[key] for key in each.shapes} for each in stack]
-    parts_dot = [{key: theta_dot[key] for key in each.shapes} for each in stack]
+
+
+def apart(layer):
+    """The layers that a ConvNet stands for."""
+    for each in layer.layers:
+        if isinstance(each, RectifiedNorm):
+            pool = (layers.MaxPool2D(),) if each.pooled else ()
+            yield from (layers.BatchNorm(each.channels, each.eps), *pool, layers.ReLU())
+        else:
+            yield each
+
+
+@pytest.mark.usefixtures("compiled_kernels")
+@given(convnets(), small, small, st.booleans(), st.booleans(), seeds)
+def test_a_convnet_is_its_layers_in_turn(given, tasks, examples, shared, on_data, seed):
+    """To rounding, which a batch norm of few examples may multiply."""
+    rng, (layer, shape) = np.random.default_rng(seed), given
+    network = mm.Network(shape, tuple(apart(layer)))
+    phi, phi_dot = rng.standard_normal((2, 1 if shared else tasks, network.size))
     x, x_dot = rng.standard_normal((2, tasks, examples, *shape))
-    dy, dy_dot = rng.standard_normal((2, tasks, examples, *together.output_shape(shape)))
-    arrays = x, x_dot, dy, dy_dot
-    with twins(False):
-        want = results_of(stack, parts, parts_dot, *arrays)
-    with twins(True):
-        got = results_of((together,), (theta,), (theta_dot,), *arrays)
-    # The names of the parameters say of which layer they are. A derivative that
-    # is zero, such as that of a bias below a norm, is of rounding.
-    want = {name.partition(" of ")[0]: value for name, value in want.items()}
-    got = {name.partition(" of ")[0]: value for name, value in got.items()}
-    assert got.keys() == want.keys()
-    size = max(np.abs(each).max(initial=1) for each in want.values())
-    for name in want:
-        error = np.abs(got[name] - want[name]).max(initial=0)
-        assert error <= 1e-11 * size, name
+    dy, dy_dot = rng.standard_normal((2, tasks, examples, *network.output_shape))
+    x_dot = 0 * x_dot if on_data else x_dot
+    results = []
+    for on in (False, True):
+        with twins(on):
+            theta = network.theta(phi, x)
+            y, caches = network.forward_cached(theta, x)
+            given = theta, network.dot(theta, phi_dot), caches
+            y_dot, dots = network.forward_tangent(*given, x_dot, on_data)
+            dx, dphi, dys = network.backward(theta, caches, dy, on_data)
+            dx_dot, dphi_dot = network.backward_tangent(*given, dots, dys, dy_dot, on_data)
+            assert [type(each) for each in theta.stages] == [ConvNet] or not on
+        results.append((y, y_dot, dphi, dphi_dot, *([] if on_data else [dx, dx_dot])))
+    size = max(np.abs(each).max(initial=1) for each in results[0])
+    for got, want in zip(*results, strict=True):
+        assert got.shape == want.shape
+        assert np.abs(got - want).max(initial=0) <= 1e-11 * size
+
+
+def test_a_convnet_takes_the_gradient_that_it_is_given():
+    """Its cache keeps what backward made of another gradient."""
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    layer = ConvNet(((layers.Conv2D(1, 2), RectifiedNorm(2)),), layers.Dense(12, 2))
+    phi, phi_dot = ({"phi": rng.standard_normal((1, *layer.shapes["phi"]))} for _ in range(2))
+    x, x_dot = rng.standard_normal((2, 2, 4, 3, 2, 1))
+    dy, other, dy_dot = rng.standard_normal((3, 2, 4, 2))
+    results = []
+    for first in (None, dy, other):
+        _, cache = layer.forward(phi, x)
+        _, cache_dot = layer.forward_tangent(phi, phi_dot, cache, x_dot)
+        if first is not None:
+            layer.backward(phi, cache, first)
+        results.append(layer.backward_tangent(phi, phi_dot, cache, cache_dot, dy, dy_dot))
+    for dx_dot, dphi_dot in results[1:]:
+        assert_same(dx_dot, results[0][0], "dx_dot")
+        assert_same(dphi_dot["phi"], results[0][1]["phi"], "dphi_dot")
 
 
 @given(networks())
@@ -318,7 +369,7 @@ def test_nan_goes_through_a_perceptron_as_through_its_layers():
     assert np.isnan(outputs[1][1, 2]).all()
 
 
-@pytest.mark.parametrize("name", ["host_perceptron", "host_norm"])
+@pytest.mark.parametrize("name", ["host_perceptron", "host_norm", "host_convnet"])
 def test_every_pass_of_joined_layers_is_one_function(name):
     module = pytest.importorskip(f"minimeta.arrays.{name}")
     public = {

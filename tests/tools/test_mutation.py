@@ -84,7 +84,7 @@ def test_every_algorithm_and_every_rule_is_mutated():
 LEFT_OUT = {"host_blas.gemm_address", "host_blas._call"}
 LEFT_OUT |= {f"{name}._expect" for name in ("host_norm", "host_perceptron")}
 LEFT_OUT |= {"host_norm._expect_channels", "host_perceptron._lengths"}
-TWINS = ["host_kernels", "host_norm", "host_perceptron", "host_blas"]
+TWINS = ["host_kernels", "host_norm", "host_perceptron", "host_rows", "host_blas"]
 
 
 @pytest.mark.parametrize("name", TWINS)
