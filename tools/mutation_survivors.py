@@ -433,76 +433,31 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "host_kernels._sums": [
             "part[c] += a[t, p - 1, c]",
         ],
-        "host_kernels._mean": [
-            "part[c] += rows[p - 1, c]",
-        ],
         "host_kernels._convolve": [
             "rows[p - 1, c] = constant[c]",
         ],
         "host_kernels._add_shift": [
             "y[t, p - 1, c] += constant[c]",
         ],
-        "host_perceptron._gradient": [
+        "host_perceptron.gradient": [
             "dW[k - 1] = 0",
         ],
-        "host_perceptron._sums": [
+        "host_perceptron.column_sums": [
             "sums[j - 1] = 0",
         ],
-        "host_norm._forward_tangent": [
-            "moving = x_dot[t, p - 1]",
-        ],
-        "host_norm._forward_pooled": [
-            "which[c - 1] = 1",
+        "host_norm.forward_tangent_of_task": [
+            "sums[1, c] += moving[p - 1, c]",
         ],
         "host_norm._moments": [
+            "found[part, c - 1] *= share",
             "mean[c - 1] = 0",
             "square[c - 1] = 0",
-            "part[c - 1] = 0",
-        ],
-        "host_norm._select": [
-            "into[c - 1] = 0",
-        ],
-    },
-    "without a row, the mean is not read": {
-        "host_kernels._mean": [
-            "mean[c] = mean[c] / max(count, 0)",
         ],
     },
     "an optimization: it spares a reshape that changes nothing": {
         "host_kernels._rows": [
             "if True:",
             "if a.ndim != 2:",
-        ],
-    },
-    "an optimization: it spares a copy, or makes one that changes nothing": {
-        "host_kernels.contiguous": [
-            "taken = type(a) is not np.ndarray and a.flags.c_contiguous",
-            "return np.ascontiguousarray(a)",
-        ],
-        "Patches.__init__": [
-            "self.x = np.ascontiguousarray(x)",
-        ],
-        "host_kernels._matrices": [
-            "rows_are = b.strides[2] != b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
-            "rows_are = b.strides[1] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize",
-            "rows_are = b.strides[2] == b.itemsize and b.strides[2] == b.shape[2] * b.itemsize",
-            "rows_are = b.strides[2] == b.itemsize and b.strides[0] == b.shape[2] * b.itemsize",
-            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2] / b.itemsize",
-            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2]",
-            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.itemsize",
-            (
-                "rows_are = b.strides[2] == b.itemsize and b.strides[1] == 2.0 * (b.shape[2] * "
-                "b.itemsize)"
-            ),
-            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[1] * b.itemsize",
-            "return np.ascontiguousarray(b)",
-        ],
-        "host_perceptron._c": [
-            "return np.ascontiguousarray(a)",
-        ],
-        "kernels.alike": [
-            "if False:",
-            "if all((each.dtype != dtype for each in arrays)):",
         ],
     },
     "an array and its dot, and all arrays of a call, have one dtype and shape": {
@@ -521,52 +476,73 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "dphi_dot = np.empty((tasks, phi_dot.shape[1]), dtype)",
         ],
         "host_perceptron._backward_tangent": [
-            "into, place, at, below = (dphi_dot[t], row_dot.shape[0], e.shape[1], a.shape[1])",
-            "into, place, at, below = (dphi_dot[t], row.shape[0], e.shape[1], a_dot.shape[1])",
+            ("into, place, at, below = (dphi_dot[t], row_dot.shape[0], e.shape[1], a.shape[1])"),
+            ("into, place, at, below = (dphi_dot[t], row.shape[0], e.shape[1], a_dot.shape[1])"),
         ],
         "host_norm.forward_tangent": [
-            "x_dot, z_dot = (contiguous(x_dot), np.empty(x_dot.shape, x.dtype))",
-            "x_dot, z_dot = (contiguous(x_dot), np.empty(x.shape, x_dot.dtype))",
+            "x_dot, y_dot = (contiguous(x_dot), np.empty(chosen.shape, x_dot.dtype))",
             "mu_dot, r_dot = np.empty((2, *r.shape), x_dot.dtype)",
-            "_forward_tangent(x_dot.dtype, *moving, mu_dot, r_dot, _rows(z_dot))",
-            "y_dot = z_dot if chosen.shape == x_dot.shape else np.empty(chosen.shape, x.dtype)",
-            "y_dot = z_dot if chosen.shape == x.shape else np.empty(chosen.shape, x_dot.dtype)",
-            "if chosen.shape == x_dot.shape:",
-            "_keep(x_dot.dtype, chosen.reshape(-1), z_dot.reshape(-1))",
-            "_select(x_dot.dtype, chosen, z_dot, y_dot)",
+            (
+                "_forward_tangent(x_dot.dtype, pixels_together(x.shape), *moving, mu_dot, r"
+                "_dot, _images(y_dot))"
+            ),
+            (
+                "_forward_tangent(x.dtype, pixels_together(x_dot.shape), *moving, mu_dot, r"
+                "_dot, _images(y_dot))"
+            ),
         ],
         "host_norm.backward_tangent": [
-            "dz, dz_dot = (_pulled(chosen, each, x_dot) for each in (dy, dy_dot))",
             (
-                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x_dot.shape, x.dtype), np.empty((2, "
-                "*r.shape), x.dtype))"
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x_dot.shape, x.dtype), np.empt"
+                "y((2, *r.shape), x.dtype))"
             ),
             (
-                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x_dot.dtype), np.empty((2, "
-                "*r.shape), x.dtype))"
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x_dot.dtype), np.empt"
+                "y((2, *r.shape), x.dtype))"
             ),
             (
-                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2, "
-                "*r_dot.shape), x.dtype))"
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2"
+                ", *r_dot.shape), x.dtype))"
             ),
             (
-                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2, "
-                "*r.shape), x_dot.dtype))"
+                "dx_dot, (dgamma_dot, dbeta_dot) = (np.empty(x.shape, x.dtype), np.empty((2"
+                ", *r.shape), x_dot.dtype))"
             ),
-            (
-                "_backward_tangent(x_dot.dtype, gamma, gamma_dot, *given, _rows(dx_dot), "
-                "dgamma_dot, dbeta_dot)"
-            ),
+            ("_backward_tangent(x_dot.dtype, pixels_together(x.shape), *given, *pulled, *made)"),
+            ("_backward_tangent(x.dtype, pixels_together(x_dot.shape), *given, *pulled, *made)"),
         ],
         "host_norm._forward_tangent": [
-            "tasks, count, channels = x_dot.shape",
-            "g, g_dot, b_dot, a, a_dot, dot, part = np.empty((7, channels), x_dot.dtype)",
+            "for t in range(x_dot.shape[0]):",
         ],
         "host_norm._backward_tangent": [
-            "tasks, count, channels = x_dot.shape",
-            "g, g_dot, a, a_dot, of_u, of_u_dot, shift = np.empty((7, channels), x_dot.dtype)",
-            "sigma, total, sigma_dot, total_dot = np.empty((4, channels), x_dot.dtype)",
-            "parts = np.empty((4, channels), x_dot.dtype)",
+            "dx = np.empty(x_dot.shape[1:], x.dtype)",
+            "dx = np.empty(x.shape[1:], x_dot.dtype)",
+            "for t in range(x_dot.shape[0]):",
+        ],
+        "host_norm.forward_tangent_of_task": [
+            (
+                "rows, moving, channels = (_rows(x, together), _rows(x_dot, together), mu_d"
+                "ot.shape[0])"
+            ),
+            "sums = np.zeros((2, width), x_dot.dtype)",
+            (
+                "factors, a, a_dot, m, m_dot, shift = (np.empty((5, width), x_dot.dtype), 0"
+                ", 1, 2, 3, 4)"
+            ),
+            "pooled = chosen.shape != x_dot.shape",
+            "z_dot = np.empty(x_dot.shape, x.dtype) if pooled else y_dot",
+            "z_dot = np.empty(x.shape, x_dot.dtype) if pooled else y_dot",
+        ],
+        "host_norm.backward_tangent_of_task": [
+            (
+                "rows, moving, channels = (_rows(x, together), _rows(x_dot, together), mu_d"
+                "ot.shape[0])"
+            ),
+            "factors = np.empty((8, width), x_dot.dtype)",
+            (
+                "sums, sigma, total, sigma_dot, total_dot = (np.zeros((8, width), x_dot.dty"
+                "pe), 0, 1, 2, 3)"
+            ),
         ],
         "kernels.alike": [
             "dtype = arrays[1].dtype",
@@ -581,57 +557,6 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
     "a guard: no function writes there": {
         "host_kernels._one_for_all": [
             "constant.flags.writeable = True",
-        ],
-    },
-    "the axis has length 1": {
-        "host_kernels.fill": [
-            "row = v[t if v.shape[0] > 1 else -1]",
-            "into[c] = row[c if row.shape[0] > 1 else -1]",
-        ],
-        "host_kernels._sgd": [
-            "p = phi[t if phi.shape[0] > 1 else -1]",
-        ],
-        "host_kernels._adam": [
-            "p, w = (phi[t if phi.shape[0] > 1 else -1], v[t if v.shape[0] > 1 else 0])",
-            "p, w = (phi[t if phi.shape[0] > 1 else 0], v[t if v.shape[0] > 1 else -1])",
-            (
-                "before, kept1, added1 = (m[t if m.shape[0] > 1 else -1], real(beta1), real(1 - "
-                "beta1))"
-            ),
-        ],
-        "host_kernels._convolve": [
-            "gemm(address, False, False, block, W[t if W.shape[0] > 1 else -1], 1, rows)",
-            "gemm(address, False, False, block, V[t if V.shape[0] > 1 else -1], 1, rows)",
-        ],
-        "host_kernels._convolve_transpose": [
-            "gemm(address, False, True, dy[t, rows], W[t if W.shape[0] > 1 else -1], 0, block)",
-            "gemm(address, False, True, dz[t, rows], V[t if V.shape[0] > 1 else -1], 1, block)",
-        ],
-        "host_perceptron._forward": [
-            "row, place, at = (phi[t if phi.shape[0] > 1 else -1], 0, count * widths[0])",
-        ],
-        "host_perceptron._backward": [
-            "row, into = (phi[t if phi.shape[0] > 1 else -1], dphi[t])",
-        ],
-        "host_perceptron._forward_tangent": [
-            (
-                "row, row_dot = (phi[t if phi.shape[0] > 1 else -1], phi_dot[t if phi_dot.shape[0]"
-                " > 1 else 0])"
-            ),
-            (
-                "row, row_dot = (phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] "
-                "> 1 else -1])"
-            ),
-        ],
-        "host_perceptron._backward_tangent": [
-            (
-                "row, row_dot = (phi[t if phi.shape[0] > 1 else -1], phi_dot[t if phi_dot.shape[0]"
-                " > 1 else 0])"
-            ),
-            (
-                "row, row_dot = (phi[t if phi.shape[0] > 1 else 0], phi_dot[t if phi_dot.shape[0] "
-                "> 1 else -1])"
-            ),
         ],
     },
     "an array of one axis: its first is its last": {
@@ -654,7 +579,7 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "host_perceptron._dot": [
             "size = a.shape[-1]",
         ],
-        "host_perceptron._copy": [
+        "host_perceptron.copy": [
             "for i in range(into.shape[-1]):",
         ],
         "host_perceptron._rectify": [
@@ -663,27 +588,13 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "host_perceptron._mask": [
             "for i in range(values.shape[-1]):",
         ],
-        "host_norm._scales": [
-            "for c in range(r.shape[-1]):",
-        ],
-        "host_norm._factors": [
-            "for c in range(g.shape[-1]):",
-        ],
-        "host_norm._keep": [
-            "for i in range(values.shape[-1]):",
-        ],
     },
-    "zeros that are not read, or of which one row is read": {
-        "host_kernels.adam_update": [
-            "none = np.zeros((1, g.shape[-1]), g.dtype)",
-            "none = np.zeros((1, g.shape[-1]), g.dtype) if m is not None or v is None else None",
-            "none = np.zeros((1, g.shape[-1]), g.dtype) if m is None or v is not None else None",
-            "none = np.zeros((2, g.shape[-1]), g.dtype) if m is None or v is None else None",
+    "the axis has length 1": {
+        "host_kernels.fill": [
+            "into[c] = row[c if row.shape[0] > 1 else -1]",
         ],
-    },
-    "rows of two axes: the second is the last": {
-        "host_kernels.adam_update": [
-            "none = np.zeros((1, g.shape[1]), g.dtype) if m is None or v is None else None",
+        "host_rows.of_task": [
+            "return a[t if a.shape[0] > 1 else -1]",
         ],
     },
     "an optimization: with beta1 = 0, g is m' to the last bit": {
@@ -691,6 +602,42 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "if False:",
             "if beta1 == 1:",
             "if beta1 == -1:",
+        ],
+    },
+    "an optimization: it spares a copy, or makes one that changes nothing": {
+        "Patches.__init__": [
+            "self.x = np.ascontiguousarray(x)",
+        ],
+        "host_kernels._matrices": [
+            ("rows_are = b.strides[2] != b.itemsize and b.strides[1] == b.shape[2] * b.itemsize"),
+            ("rows_are = b.strides[1] == b.itemsize and b.strides[1] == b.shape[2] * b.itemsize"),
+            ("rows_are = b.strides[2] == b.itemsize and b.strides[2] == b.shape[2] * b.itemsize"),
+            ("rows_are = b.strides[2] == b.itemsize and b.strides[0] == b.shape[2] * b.itemsize"),
+            ("rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2] / b.itemsize"),
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[2]",
+            "rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.itemsize",
+            (
+                "rows_are = b.strides[2] == b.itemsize and b.strides[1] == 2.0 * (b.shape[2"
+                "] * b.itemsize)"
+            ),
+            ("rows_are = b.strides[2] == b.itemsize and b.strides[1] == b.shape[1] * b.itemsize"),
+            "return np.ascontiguousarray(b)",
+        ],
+        "kernels.alike": [
+            "if False:",
+            "if all((each.dtype != dtype for each in arrays)):",
+        ],
+        "host_rows.contiguous": [
+            "taken = type(a) is not np.ndarray and a.flags.c_contiguous",
+            "return np.ascontiguousarray(a)",
+        ],
+    },
+    "the transposed patches are the transposed array, which takes longer": {
+        "Patches.swapaxes": [
+            "if True:",
+            "if {one, other} != {2, 2}:",
+            "if {one, other} != {1, 3}:",
+            "if {one, other} != {1, 1}:",
         ],
     },
     "NumPy converts what __array__ gives": {
@@ -719,9 +666,9 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
         "host_perceptron._backward": [
             "source, W = (a[t, below:], row[place:place + n * m])",
             "source, W = (a[t, below:below + count * n], row[place:])",
-            "_gradient(address, count, n, m, source, above, 0, into[place:])",
-            "_sums(count, m, above, into[place + n * m:])",
-            "_sums(count, m, above, into[place + n * m:place + (n + 2) * m])",
+            "gradient(address, count, n, m, source, above, 0, into[place:])",
+            "column_sums(count, m, above, into[place + n * m:])",
+            "column_sums(count, m, above, into[place + n * m:place + (n + 2) * m])",
         ],
         "host_perceptron._forward_tangent": [
             "W, W_dot = (row[place:], row_dot[place:place + n * m])",
@@ -738,28 +685,28 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "W, W_dot = (row[place:place + n * m], row_dot[place:])",
             "dW_dot = into[place:]",
             "source_dot = a_dot[t, below:]",
-            "_sums(count, m, above_dot, into[place + n * m:])",
-            "_sums(count, m, above_dot, into[place + n * m:place + (n + 2) * m])",
+            "column_sums(count, m, above_dot, into[place + n * m:])",
+            "column_sums(count, m, above_dot, into[place + n * m:place + (n + 2) * m])",
         ],
-        "host_perceptron._affine": [
+        "host_perceptron.affine": [
             "row = y[i * m:]",
             "row = y[i * m:(i + 2) * m]",
         ],
-        "host_perceptron._add_product": [
+        "host_perceptron.add_product": [
             "row, factor = (y[i * m:], a[i])",
             "row, factor = (y[i * m:(i + 2) * m], a[i])",
         ],
-        "host_perceptron._gradient": [
+        "host_perceptron.gradient": [
             "row, factor = (a[i * n:], e[i])",
             "row, factor = (a[i * n:(i + 2) * n], e[i])",
             "row, factor = (e[i * m:], a[i])",
             "row, factor = (e[i * m:(i + 2) * m], a[i])",
         ],
-        "host_perceptron._pulled": [
+        "host_perceptron.pulled": [
             "row, factor = (before[i * n:], e[i])",
             "row, factor = (before[i * n:(i + 2) * n], e[i])",
         ],
-        "host_perceptron._sums": [
+        "host_perceptron.column_sums": [
             "row = e[i * m:]",
             "row = e[i * m:(i + 2) * m]",
         ],
@@ -776,51 +723,46 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "if run < 17:",
             "if run < 15:",
         ],
-        "host_kernels.patches_transpose": [
-            "if False:",
-            "if stride == 0 and dy.shape == dy_two.shape:",
-            "if stride == 1 and dy.shape != dy_two.shape:",
-        ],
         "host_kernels.product_sum": [
             "if True:",
             "if False:",
             "term = a @ b",
             "term = a * b if a.shape[-1] == 0 else a @ b",
             (
-                "if shift.ndim != 2 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim != 2 and shift.shape[1] == total.shape[2] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 3 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim == 3 and shift.shape[1] == total.shape[2] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 1 and shift.shape[1] == total.shape[2] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim == 1 and shift.shape[1] == total.shape[2] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[1] != total.shape[2] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim == 2 and shift.shape[1] != total.shape[2] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[0] == total.shape[2] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim == 2 and shift.shape[0] == total.shape[2] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[1] == total.shape[1] and (len(shift) in (1, "
-                "len(total))):"
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[1] and (len(shift) in"
+                " (1, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) not in "
-                "(1, len(total))):"
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) no"
+                "t in (1, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in (2, "
-                "len(total))):"
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in"
+                " (2, len(total))):"
             ),
             (
-                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in (0, "
-                "len(total))):"
+                "if shift.ndim == 2 and shift.shape[1] == total.shape[2] and (len(shift) in"
+                " (0, len(total))):"
             ),
         ],
         "host_kernels._follow": [
@@ -830,109 +772,117 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "matrices = (tasks,)",
             "matrices = (tasks,) if isinstance(a, PatchesTransposed) else (0, tasks)",
             (
-                "fit = all((type(each) is not type(a) and each.shape == a.shape and (each.geometry"
-                " == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is not type(a) and each.shape == a.shape and (each.g"
+                "eometry == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices"
+                ") and (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs)"
+                ")"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape != a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape != a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry != "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try != a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim != 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim != 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 4) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 4) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 2) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 2) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] != (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] != (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[2:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[2:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[0:] == (inner, b.shape[2])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[0:] == (inner, b.shape[2])) for each, matrix in pairs))"
             ),
             (
-                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geometry == "
-                "a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) and "
-                "(matrix.shape[1:] == (inner, b.shape[1])) for each, matrix in pairs))"
+                "fit = all((type(each) is type(a) and each.shape == a.shape and (each.geome"
+                "try == a.geometry) and (matrix.ndim == 3) and (len(matrix) in matrices) an"
+                "d (matrix.shape[1:] == (inner, b.shape[1])) for each, matrix in pairs))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[1:] != (b.shape[2],) and len(shift)"
-                " in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[1:] != (b.shape[2],) and len"
+                "(shift) in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[:] == (b.shape[2],) and len(shift) "
-                "in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[:] == (b.shape[2],) and len("
+                "shift) in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[2:] == (b.shape[2],) and len(shift)"
-                " in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[2:] == (b.shape[2],) and len"
+                "(shift) in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[0:] == (b.shape[2],) and len(shift)"
-                " in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[0:] == (b.shape[2],) and len"
+                "(shift) in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[1:] == (b.shape[1],) and len(shift)"
-                " in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[1],) and len"
+                "(shift) in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
-                " not in (1, tasks)))"
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len"
+                "(shift) not in (1, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
-                " in (2, tasks)))"
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len"
+                "(shift) in (2, tasks)))"
             ),
             (
-                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len(shift)"
-                " in (0, tasks)))"
+                "return fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and len"
+                "(shift) in (0, tasks)))"
             ),
         ],
-        "host_perceptron._add_product": [
+        "host_perceptron.add_product": [
             "if False:",
             "if n == 0:",
             "if m == 0:",
         ],
-        "host_perceptron._gradient": [
+        "host_perceptron.gradient": [
             "if True:",
             "if n >= 1 and m > 1:",
             "if n > 0 and m > 1:",
             "if n > 1 and m >= 1:",
             "if n > 1 and m > 0:",
         ],
-        "host_perceptron._pulled": [
+        "host_perceptron.pulled": [
             "if True:",
             "if m >= 1:",
             "if m > 0:",
+        ],
+        "kernels._adam_twin": [
+            "twin = None",
+        ],
+        "host_kernels._convolve_transpose": [
+            "if False:",
+            "if stride == 0:",
         ],
     },
     "blocks of another size give the same sums": {
@@ -955,14 +905,6 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "together = max(1, min(lines, BLOCK // max(1, width * x.itemsize)))",
         ],
     },
-    "pairs are pairs, of arrays of one module": {
-        "host_kernels.patches_transpose": [
-            (
-                "given = zip(images, (_turned(each, kernel, channels) for each in (W, V)), "
-                "strict=False)"
-            ),
-        ],
-    },
     "all pairs have the shape of one, whichever it is": {
         "host_kernels._follow": [
             "a, b = pairs[-1]",
@@ -971,12 +913,12 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
     "a truth, of another size": {
         "host_kernels._follow": [
             (
-                "return -(fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and "
-                "len(shift) in (1, tasks))))"
+                "return -(fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and l"
+                "en(shift) in (1, tasks))))"
             ),
             (
-                "return 2.0 * (fit and (shift is None or (shift.shape[1:] == (b.shape[2],) and "
-                "len(shift) in (1, tasks))))"
+                "return 2.0 * (fit and (shift is None or (shift.shape[1:] == (b.shape[2],) "
+                "and len(shift) in (1, tasks))))"
             ),
         ],
     },
@@ -1062,52 +1004,83 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "values[i] = v if v.real >= 0 else v * 0",
             "values[i] = v if v.real > 0 else 2.0 * (v * 0)",
         ],
-        "host_norm._forward": [
-            "into[c] = z if positive else 2.0 * (z * 0)",
-        ],
-        "host_norm._forward_pooled": [
-            "best[c] = z if positive else 2.0 * (z * 0)",
-        ],
     },
-    "u and u_dot sum to zero: a shift of one cancels in the sum of u o u_dot": {
-        "host_norm._forward_tangent": [
-            "part[c] += (row[c] + m[c]) * (moving[c] - m_dot[c])",
-            "part[c] += row[c] * (moving[c] - m_dot[c])",
-            "part[c] += (row[c] - m_dot[c]) * (moving[c] - m_dot[c])",
-            "part[c] += (row[c] - m[c]) * (moving[c] + m_dot[c])",
-            "part[c] += (row[c] - m[c]) * moving[c]",
-            "part[c] += (row[c] - m[c]) * (moving[c] - m_dot[c - 1])",
-            "part[c] += (row[c] - m[c]) * (moving[c] - m[c])",
+    "the array has one axis": {
+        "host_norm.forward_of_task": [
+            "rows, channels = (_rows(x, together), mu.shape[-1])",
         ],
-    },
-    "the first pixel is not above itself": {
-        "host_norm._forward_pooled": [
-            "for k in range(0, 4):",
+        "host_norm.backward_of_task": [
+            ("rows, pulled, channels = (_rows(x, together), _rows(dz, together), mu.shape[-1])"),
         ],
-    },
-    "a fifth pixel is one that no window selects, and is written again in its own window": {
-        "host_norm._backward_pooled": [
-            "for k in range(5):",
+        "host_norm.forward_tangent_of_task": [
+            ("rows, moving, channels = (_rows(x, together), _rows(x_dot, together), mu.shape[-1])"),
         ],
-        "host_norm._select": [
-            "for k in range(5):",
+        "host_norm.backward_tangent_of_task": [
+            ("rows, moving, channels = (_rows(x, together), _rows(x_dot, together), mu.shape[-1])"),
         ],
-        "host_norm._select_transpose": [
-            "for k in range(5):",
-        ],
-    },
-    "the first block of rows takes the place of what the mean starts from": {
         "host_norm._moments": [
-            "mean[c] = 1",
-            "mean[c] = -1",
+            "channels, real = (mean.shape[-1], mean.real.dtype.type)",
+        ],
+        "host_norm.select_transpose": [
+            "for i in range(into.shape[-1]):",
         ],
     },
-    "the transposed patches are the transposed array, which takes longer": {
-        "Patches.swapaxes": [
-            "if True:",
-            "if {one, other} != {2, 2}:",
-            "if {one, other} != {1, 3}:",
-            "if {one, other} != {1, 1}:",
+    "a row more than is needed": {
+        "host_norm.forward_of_task": [
+            "factors, a, m, b = (np.empty((4, width), x.dtype), 0, 1, 2)",
+        ],
+        "host_norm.backward_of_task": [
+            "sums, sigma, total = (np.zeros((5, width), x.dtype), 0, 1)",
+            "factors, a, m, of_u, shift = (np.empty((5, width), x.dtype), 0, 1, 2, 3)",
+        ],
+        "host_norm.forward_tangent_of_task": [
+            "sums = np.zeros((3, width), x.dtype)",
+            ("factors, a, a_dot, m, m_dot, shift = (np.empty((6, width), x.dtype), 0, 1, 2, 3, 4)"),
+        ],
+        "host_norm.backward_tangent_of_task": [
+            "factors = np.empty((9, width), x.dtype)",
+            (
+                "sums, sigma, total, sigma_dot, total_dot = (np.zeros((9, width), x.dtype),"
+                " 0, 1, 2, 3)"
+            ),
+        ],
+        "host_norm._moments": [
+            "found, m, s, part = (np.zeros((4, width), rows.dtype), 0, 1, 2)",
+        ],
+    },
+    "twice zero is zero, and twice NaN is NaN": {
+        "host_norm.forward_of_task": [
+            "into[p, c] = z if positive else 2.0 * (z * 0)",
+        ],
+        "host_norm._select_largest": [
+            "y[n, h, w, c] = best if positive else 2.0 * (best * 0)",
+        ],
+    },
+    "the total is the same without parts": {
+        "host_norm.forward_tangent_of_task": [
+            "sums[0, c] += moving[p, c]",
+            "sums[0, c] += u * u_dot",
+        ],
+    },
+    (
+        "x less its mean, or x_dot less its own, sums to zero: a constant times tha"
+        "t sum is rounding"
+    ): {
+        "host_norm.forward_tangent_of_task": [
+            "u, u_dot = (rows[p, c] + factors[m, c], moving[p, c] - factors[m_dot, c])",
+            "u, u_dot = (rows[p, c], moving[p, c] - factors[m_dot, c])",
+            "u, u_dot = (rows[p, c] - factors[m_dot, c], moving[p, c] - factors[m_dot, c])",
+            "u, u_dot = (rows[p, c] - factors[m, c], moving[p, c] + factors[m_dot, c])",
+            "u, u_dot = (rows[p, c] - factors[m, c], moving[p, c])",
+            "u, u_dot = (rows[p, c] - factors[m, c], moving[p, c] - factors[m_dot - 1, c])",
+            "u, u_dot = (rows[p, c] - factors[m, c], moving[p, c] - factors[m_dot, c - 1])",
+            "u, u_dot = (rows[p, c] - factors[m, c], moving[p, c] - factors[m, c])",
+        ],
+    },
+    "the sizes of images of one pixel": {
+        "host_norm._images": [
+            "return a if a.ndim == 5 else a.reshape(a.shape[0], -1, 2, 1, a.shape[-1])",
+            "return a if a.ndim == 5 else a.reshape(a.shape[0], -1, 1, 2, a.shape[-1])",
         ],
     },
     "an optimization: it spares a backward pass": {
@@ -1117,6 +1090,37 @@ REASONS_OF_TWINS: dict[str, dict[str, list[str]]] = {
             "if pulled is None or pulled[1] is not dy:",
             "if pulled is None or pulled[-1] is not dy:",
             "if pulled is None or pulled[0] is not dy_dot:",
+        ],
+    },
+    "rows of zeros: any of them is the first": {
+        "host_kernels.adam_update": [
+            "m = v = np.zeros((2, g.shape[-1]), g.dtype)",
+        ],
+        "host_kernels._convolve_transpose": [
+            (
+                "none, around = (np.zeros((2, channels), x.dtype), (dy.shape[0], x.shape[1]"
+                ", high, wide * outputs))"
+            ),
+        ],
+    },
+    "the gradients have two axes": {
+        "host_kernels.adam_update": [
+            "m = v = np.zeros((1, g.shape[1]), g.dtype)",
+        ],
+    },
+    "an optimization: a second matrix that is not there is not read": {
+        "host_kernels._convolve_transpose": [
+            "other = _turned(V, kernel, channels)",
+        ],
+    },
+    "an index counted from the end": {
+        "host_kernels._turned": [
+            "into = turned[t, (-1 - tap) * outputs + o]",
+        ],
+    },
+    "the last row is a part, which is zero": {
+        "host_rows.fold": [
+            "for k in range(sums.shape[0] - 1):",
         ],
     },
 }

@@ -110,7 +110,11 @@ def of_rows() -> list[Check]:
 def of_combinations() -> list[Check]:
     """One term, two and four, with factors of every kind, and a shift."""
     checks = []
-    for dtype, shape in ((np.float64, (2, 2, 2, 3)), (np.complex128, (3, 2, 1))):
+    for dtype, shape in (
+        (np.float64, (2, 2, 2, 3)),
+        (np.complex128, (3, 2, 1)),
+        (np.float64, (2, 3, 2)),
+    ):
         draw, combined = Draw(dtype), kernels.channel_combination
         a, b, c, d = draw(*shape), _strided(draw(*shape)), draw(*shape), draw(*shape)
         own, other = draw(shape[0], shape[-1]), draw(shape[0], shape[-1])
@@ -292,6 +296,7 @@ def of_products() -> list[Check]:
         checks += by_definition(
             partial(kernels.product_sum, (a, b)),
             partial(kernels.product_sum, (a, b), shift=shift),
+            partial(kernels.product_sum, (a[:, :2, :2], b[:, :2])),
             partial(kernels.product_sum, (column, row), (a, b), shift=shift[:1]),
             partial(kernels.product_sum, (a, b), (column, row), (2 * a, b)),
             partial(kernels.product_sum, turned, shift=shift),
