@@ -194,7 +194,7 @@ def _inner_loop() -> Iterator[Target]:
     yield from each_of(mm.SGD, "step", of_sgds_steps() + by_sgd)
     yield from each_of(mm.Adam, "adjoint tangent _after _root_slope_divisor", by_adam)
     yield from each_of(mm.Adam, "step merge _corrections", of_adams_steps() + by_adam)
-    yield from each_of(kernels, "adam_moments _adam_update", of_adams_steps() + by_adam)
+    yield from each_of(kernels, "adam_moments adam_update", of_adams_steps() + by_adam)
     yield from each_of(kernels, "sgd_update", of_sgds_steps() + by_sgd)
     yield from each_of(RateGradient, "add total _over_parameters", trajectories)
     yield from each_of(mm.Trajectory, "pullback pushforward", trajectories)

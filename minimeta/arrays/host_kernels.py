@@ -525,7 +525,7 @@ def _convolve_transpose(
     that see p, each with the tap that sees it. These windows are those around
     p, and their taps stand in the opposite order.
     """
-    if stride == 1:
+    if stride == 1 and dy.shape[2] == dz.shape[2]:
         outputs = dy.shape[2]
         none, around = (
             np.zeros((1, channels), x.dtype),
