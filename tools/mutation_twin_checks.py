@@ -282,6 +282,8 @@ def _of_images(draw: Draw, shape: tuple[int, ...], kernel: int, stride: int) -> 
     yield lambda: kernels.patches_transpose((dy, W), **place)
     yield lambda: kernels.patches_transpose((dy, V), (dz, apart), **place)
     yield lambda: kernels.patches_transpose((_strided(dy), apart), (dz, V), **place)
+    thin = dz[..., :2], W[..., :2]  # as in no layer
+    yield lambda: kernels.patches_transpose((dy, W), thin, **place)
 
 
 def of_products() -> list[Check]:
