@@ -186,26 +186,6 @@ def test_a_convnet_is_its_layers_in_turn(given, tasks, examples, shared, on_data
         assert np.abs(got - want).max(initial=0) <= 1e-11 * size
 
 
-def test_a_convnet_takes_the_gradient_that_it_is_given():
-    """Its cache keeps what backward made of another gradient."""
-    pytest.importorskip("numba")
-    rng = np.random.default_rng(0)
-    layer = ConvNet(((layers.Conv2D(1, 2), RectifiedNorm(2)),), layers.Dense(12, 2))
-    phi, phi_dot = ({"phi": rng.standard_normal((1, *layer.shapes["phi"]))} for _ in range(2))
-    x, x_dot = rng.standard_normal((2, 2, 4, 3, 2, 1))
-    dy, other, dy_dot = rng.standard_normal((3, 2, 4, 2))
-    results = []
-    for first in (None, dy, other):
-        _, cache = layer.forward(phi, x)
-        _, cache_dot = layer.forward_tangent(phi, phi_dot, cache, x_dot)
-        if first is not None:
-            layer.backward(phi, cache, first)
-        results.append(layer.backward_tangent(phi, phi_dot, cache, cache_dot, dy, dy_dot))
-    for dx_dot, dphi_dot in results[1:]:
-        assert_same(dx_dot, results[0][0], "dx_dot")
-        assert_same(dphi_dot["phi"], results[0][1]["phi"], "dphi_dot")
-
-
 @given(networks())
 def test_stages_have_the_parameters_of_their_layers_in_order(network):
     assert sum(
@@ -337,13 +317,20 @@ def test_a_perceptron_is_its_layers_in_turn(widths, tasks, examples, shared, dty
         assert_same(each, copy, "an input after the passes")
 
 
-def test_a_perceptron_takes_the_gradient_that_it_is_given():
-    """Its cache keeps what backward made of another gradient."""
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Perceptron((2, 3, 1)), (2,)),
+        (ConvNet(((layers.Conv2D(1, 2), RectifiedNorm(2)),), layers.Dense(12, 2)), (3, 2, 1)),
+    ],
+)
+def test_joined_layers_take_the_gradient_that_they_are_given(layer, shape):
+    """Their caches keep what backward made of another gradient."""
     pytest.importorskip("numba")
-    rng, layer = np.random.default_rng(0), Perceptron((2, 3, 1))
-    phi, phi_dot = ({"phi": rng.standard_normal((1, 13))} for _ in range(2))
-    x, x_dot = rng.standard_normal((2, 2, 4, 2))
-    dy, other, dy_dot = rng.standard_normal((3, 2, 4, 1))
+    rng = np.random.default_rng(0)
+    phi, phi_dot = ({"phi": rng.standard_normal((1, *layer.shapes["phi"]))} for _ in range(2))
+    x, x_dot = rng.standard_normal((2, 2, 4, *shape))
+    dy, other, dy_dot = rng.standard_normal((3, 2, 4, *layer.output_shape(shape)))
     results = []
     for first in (None, dy, other):
         _, cache = layer.forward(phi, x)
